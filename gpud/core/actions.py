@@ -1,0 +1,51 @@
+"""What the core wants done, in the imperative. Frozen and tagged; performed only after the commit.
+
+Returned by `scheduler.handle` and `scheduler.dispatch`, performed by the engine. Each is
+idempotent: performing it again after a crash changes nothing.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gpud.core.model import JobId, LeasePart
+
+
+class Action(Struct, frozen=True, tag_field="action", tag=True):
+    pass
+
+
+class StartAttempt(Action, frozen=True):
+    job: JobId
+    attempt: int
+    lease: tuple[LeasePart, ...]
+
+
+class StopAttempt(Action, frozen=True):
+    job: JobId
+    attempt: int
+    grace_s: float
+
+
+class ForgetAttempt(Action, frozen=True):
+    """The end of this attempt is committed: the runner need not repeat it."""
+
+    job: JobId
+    attempt: int
+
+
+class Answer(Action, frozen=True):
+    """`jobs`: the ids that were changed or made. `refused`: (id, sentence) of those that were not."""
+
+    request: int
+    jobs: tuple[JobId, ...] = ()
+    count: int = 0  # a submit's ids are `count` contiguous ones from jobs[0] on
+    refused: tuple[tuple[JobId, str], ...] = ()
+    again: bool = False  # an earlier submit with the same key is answered once more
+
+
+class Refuse(Action, frozen=True):
+    request: int
+    kind: str
+    message: str
+    hint: str = ""

@@ -1,0 +1,140 @@
+"""Facts that reach the core, in the past tense. Frozen and tagged: they serialise, log, replay.
+
+Posted by adapters and by the control server; consumed by `scheduler.handle`. `request` is a number
+the asker chose: the answer comes back as an `Answer` or `Refuse` action that carries it, after the
+commit. What the core cannot know of the past (it remembers only jobs that are not done) the
+engine adds to the event before handing it in: the fields `earlier` and `recalled`.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gpud.core.model import Cursor, Device, Job, JobId, NewJob, Rusage
+
+
+class Event(Struct, frozen=True, tag_field="event", tag=True):
+    pass
+
+
+class JobsSubmitted(Event, frozen=True):
+    """A person's submit: all jobs or none. `key` makes it idempotent."""
+
+    request: int
+    jobs: tuple[NewJob, ...]
+    key: str = ""
+    digest: str = ""  # of the submission's content; a key used again for other content is refused
+    earlier: tuple[int, int, str] | None = None  # (first id, count, digest) of an earlier submit
+
+
+class EntriesRead(Event, frozen=True):
+    """A source took entries: bad ones end as not-started, the others queue; cursor and jobs commit
+    together."""
+
+    request: int
+    source: str
+    jobs: tuple[NewJob, ...]
+    cursor: Cursor | None = None
+
+
+class CancelRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+    grace_s: float | None = None
+
+
+class RetryRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+    recalled: tuple[Job, ...] = ()  # the records of those that are done
+
+
+class HoldRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+
+
+class ReleaseRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+
+
+class DrainRequested(Event, frozen=True):
+    request: int
+
+
+class UndrainRequested(Event, frozen=True):
+    request: int
+
+
+class SourceSwitched(Event, frozen=True):
+    """A person stopped or started a source."""
+
+    request: int
+    source: str
+    stopped: bool
+
+
+class DevicesChanged(Event, frozen=True):
+    devices: tuple[Device, ...]
+
+
+class KnownAttempt(Struct, frozen=True):
+    job: JobId
+    attempt: int
+    phase: str  # of the runner's protocol
+    pid: int = 0
+
+
+class RunnerReady(Event, frozen=True):
+    """All runners have said what they have; their unforgotten ends follow as events."""
+
+    boot_id: str
+    known: tuple[KnownAttempt, ...] = ()
+
+
+class RunnerGone(Event, frozen=True):
+    why: str
+
+
+class AttemptStarted(Event, frozen=True):
+    job: JobId
+    attempt: int
+    pid: int
+    at_ms: int
+
+
+class AttemptLingering(Event, frozen=True):
+    """The shell has ended, `processes` of the payload live on; the lease stays."""
+
+    job: JobId
+    attempt: int
+    at_ms: int
+    processes: tuple[str, ...]
+
+
+class AttemptEnded(Event, frozen=True):
+    """The whole payload is gone. Exactly one of exit_code, signal and lost is set."""
+
+    job: JobId
+    attempt: int
+    at_ms: int
+    exit_code: int | None = None
+    signal: int | None = None
+    lost: str | None = None
+    timed_out: bool = False
+    rusage: Rusage | None = None
+    killed: tuple[str, ...] = ()  # what outlived the shell and had to be ended
+    unassigned: tuple[str, ...] = ()
+
+
+class AttemptNotStarted(Event, frozen=True):
+    job: JobId
+    attempt: int
+    at_ms: int
+    kind: str
+    why: str
+
+
+class Tick(Event, frozen=True):
+    """Time passed; posted when `next_deadline` is due."""

@@ -1,0 +1,195 @@
+"""The nouns of the core: what a job, an attempt, a lease and a device are.
+
+Owns the vocabulary (docs/architecture.md) as types. Everybody imports it; it imports nothing of
+gpud and decides nothing. Commands, directories and environments are bytes: a shell does not ask
+for UTF-8.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NewType
+
+from msgspec import Struct
+
+JobId = NewType("JobId", int)
+
+CPU_LANE = "cpu"
+FULL_MILLI = 1000  # the whole of a device, in thousandths
+
+
+class JobState(enum.StrEnum):
+    QUEUED = "queued"
+    HELD = "held"
+    ACTIVE = "active"
+    DONE = "done"
+
+
+class Phase(enum.StrEnum):
+    """The phases of an active job; each has a live attempt and a lease."""
+
+    STARTING = "starting"  # committed, and on its way to the runner
+    RUNNING = "running"
+    STOPPING = "stopping"  # a person's cancel is on its way
+
+
+class Outcome(enum.StrEnum):
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    KILLED = "killed"
+    TIMED_OUT = "timed-out"
+    CANCELLED = "cancelled"
+    NOT_STARTED = "not-started"
+    LOST = "lost"
+
+
+class Request(Struct, frozen=True, gc=False):
+    """What a job asks of the pool. `gpus` None: one slot of any device; 0: the lane `cpu`."""
+
+    gpus: int | None = None
+
+
+# What a retry policy retries when it does not say: everything but a person's cancel and a job
+# that could not be started (a missing directory does not come back by trying).
+DEFAULT_RETRY_ON = (Outcome.FAILED, Outcome.KILLED, Outcome.TIMED_OUT, Outcome.LOST)
+
+
+class RetryPolicy(Struct, frozen=True, gc=False):
+    """How often and after which pauses an attempt is tried again (core/retry.py)."""
+
+    retries: int = 0
+    backoff_s: float = 10.0  # the first pause; each further one is twice as long
+    backoff_max_s: float = 600.0
+    on: tuple[Outcome, ...] = DEFAULT_RETRY_ON
+
+
+NO_RETRY = RetryPolicy()
+ONE_SLOT = Request()
+
+
+class JobSpec(Struct, frozen=True, gc=False):
+    """What was submitted: immutable, written once to the store, not kept in memory.
+
+    `command` is the shell text, or for an exact argument list (`argv`) its quoted form, for
+    showing. `env` is `K=V` strings joined by NUL, the same object for all jobs that share it.
+    """
+
+    command: bytes
+    argv: tuple[bytes, ...] | None = None
+    shell: tuple[bytes, ...] = (b"/bin/sh", b"-c")
+    setup: bytes = b""  # a line run before the command, in the same shell
+    cwd: bytes = b"/"
+    env: bytes = b""
+    umask: int | None = None
+    name: str = ""
+    request: Request = ONE_SLOT
+    priority: int = 0  # higher first
+    retry: RetryPolicy = NO_RETRY
+    retry_args: bytes = b""  # appended to the command from the second attempt on
+    time_limit_s: float | None = None
+    grace_s: float = 10.0
+    linger_s: float | None = 10.0  # None: wait for what the shell left behind
+    held: bool = False
+    uid: int = 0  # who submitted it
+    source: str = ""  # "" for gpuctl submit
+    entry_key: str | None = None  # identifies the entry within its source
+    where: str = ""  # for people: "gpu.queue:12"
+
+
+class NewJob(Struct, frozen=True, gc=False):
+    """A spec on its way into the queue; with a `problem` it ends as not-started at once."""
+
+    spec: JobSpec
+    problem: str = ""
+
+
+class Job(Struct, gc=False):
+    """The record of a job that is not done; what decisions need and no more.
+
+    `attempt` counts attempts so far: the number of the live one while active, else of the last.
+    `retries_left` goes down when a retry is scheduled. `not_before_ms` is set only while queued.
+    """
+
+    id: JobId
+    request: Request
+    priority: int
+    retry: RetryPolicy
+    grace_s: float
+    state: JobState
+    submitted_at_ms: int
+    retries_left: int
+    attempt: int = 0
+    retry_no: int = 0  # retries since the submit or since a person's retry: sets the next pause
+    not_before_ms: int = 0
+    outcome: Outcome | None = None
+    ended_at_ms: int = 0
+    why: str = ""  # a clause about the outcome: "the directory /x does not exist"
+
+
+class LeasePart(Struct, frozen=True, gc=False):
+    device: str  # Device.key
+    milli: int  # share in thousandths
+
+
+class Attempt(Struct, gc=False):
+    """One try at running a job. Live from dispatch until its whole payload is gone."""
+
+    job: JobId
+    no: int
+    phase: Phase
+    lease: tuple[LeasePart, ...]
+    boot_id: str  # of the boot it was dispatched under; under another it is never sent again
+    dispatched_at_ms: int
+    started_at_ms: int = 0
+    pid: int = 0
+    ended_at_ms: int = 0
+    outcome: Outcome | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    why: str = ""
+    rusage: Rusage | None = None
+
+
+class Rusage(Struct, frozen=True, gc=False):
+    """getrusage(2) of the shell and the children it waited for."""
+
+    user_s: float = 0.0
+    system_s: float = 0.0
+    max_rss_kib: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    in_blocks: int = 0
+    out_blocks: int = 0
+
+
+class Device(Struct, frozen=True, gc=False):
+    """A GPU, a fixed group of GPUs leased as one, or the lane `cpu` (no ids).
+
+    `ids` is what CUDA_VISIBLE_DEVICES gets; `slots` is how many jobs of one slot share it.
+    """
+
+    key: str
+    ids: tuple[str, ...]
+    slots: int = 1
+
+    @property
+    def slot_milli(self) -> int:
+        return FULL_MILLI // self.slots
+
+
+class Cursor(Struct, frozen=True, gc=False):
+    """How far an append-only source has been read: opaque to the core, committed with the jobs."""
+
+    source: str
+    position: str  # the source's own JSON
+
+
+class Story(Struct, frozen=True, gc=False):
+    """One event of one job's story. `job` 0: about gpud itself; `count` > 1: ids from `job` on."""
+
+    job: JobId
+    attempt: int
+    kind: str
+    at_ms: int
+    detail: dict[str, object] = {}
+    count: int = 1

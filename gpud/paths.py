@@ -1,0 +1,45 @@
+"""Where gpud keeps things when nobody says otherwise (XDG base directories).
+
+Called by the daemon, gpuctl and the tools; touches no file. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SOCKET_NAME = "gpud.sock"
+SYSTEM_SOCKET = Path("/run/gpud") / SOCKET_NAME
+
+
+def state_dir() -> Path:
+    """`$STATE_DIRECTORY` (set by systemd), else `$XDG_STATE_HOME/gpud`, else `~/.local/state/gpud`."""
+    given = os.environ.get("STATE_DIRECTORY")
+    if given:
+        return Path(given.split(":")[0])
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "gpud"
+
+
+def socket_path(state: Path) -> Path:
+    """Where the daemon listens: `$GPUD_SOCKET`, systemd's or XDG's runtime directory, else `state`."""
+    given = os.environ.get("GPUD_SOCKET")
+    if given:
+        return Path(given)
+    runtime = os.environ.get("RUNTIME_DIRECTORY")
+    if runtime:
+        return Path(runtime.split(":")[0]) / SOCKET_NAME
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.path.isdir(base):
+        return Path(base) / "gpud" / SOCKET_NAME
+    return state / SOCKET_NAME
+
+
+def socket_candidates() -> list[Path]:
+    """Where a client looks for the daemon, in order; `$GPUD_SOCKET` alone when it is set."""
+    given = os.environ.get("GPUD_SOCKET")
+    if given:
+        return [Path(given)]
+    state = state_dir()
+    found = [socket_path(state), state / SOCKET_NAME, SYSTEM_SOCKET]
+    return list(dict.fromkeys(found))
