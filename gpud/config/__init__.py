@@ -1,0 +1,1 @@
+"""The configuration: TOML to structs. Reads the file and nothing else."""
