@@ -13,7 +13,7 @@ SYSTEM_SOCKET = Path("/run/gpud") / SOCKET_NAME
 
 
 def state_dir() -> Path:
-    """`$STATE_DIRECTORY` (set by systemd), else `$XDG_STATE_HOME/gpud`, else `~/.local/state/gpud`."""
+    """`$STATE_DIRECTORY` (of systemd), `$XDG_STATE_HOME/gpud` or `~/.local/state/gpud`."""
     given = os.environ.get("STATE_DIRECTORY")
     if given:
         return Path(given.split(":")[0])
@@ -22,7 +22,7 @@ def state_dir() -> Path:
 
 
 def socket_path(state: Path) -> Path:
-    """Where the daemon listens: `$GPUD_SOCKET`, systemd's or XDG's runtime directory, else `state`."""
+    """Where the daemon listens: `$GPUD_SOCKET`, a runtime directory (systemd, XDG), or `state`."""
     given = os.environ.get("GPUD_SOCKET")
     if given:
         return Path(given)

@@ -26,7 +26,12 @@ class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class QueueFileSource(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="queue-file"
+    Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    tag="queue-file",
 ):
     """`[source.NAME]` with `type = "queue-file"`: jobs are lines appended to a file."""
 

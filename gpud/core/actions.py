@@ -35,7 +35,7 @@ class ForgetAttempt(Action, frozen=True):
 
 
 class Answer(Action, frozen=True):
-    """`jobs`: the ids that were changed or made. `refused`: (id, sentence) of those that were not."""
+    """`jobs`: ids that were changed or made. `refused`: (id, sentence) of those that were not."""
 
     request: int
     jobs: tuple[JobId, ...] = ()

@@ -1,0 +1,242 @@
+"""The state of the core, its indices, and what has changed since the last commit.
+
+Owns every mutation that keeps an index true: nobody else writes `Job.state`, a lease or a heap.
+Called by core/scheduler.py and core/reconcile.py only (and `load` by the engine at start). Holds
+the jobs that are not done; a job that ends leaves `jobs` and stays in `changes` until it is
+committed.
+
+Rule 1: a job is in exactly one place: ready (queued and due), delayed (queued, not yet due), held,
+or active with exactly one live attempt.
+Rule 2: heaps are pruned lazily: an entry counts only while `_where[job]` still names its place.
+Rule 3: every mutation leaves its trace in `changes`, in the order in which it happened.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+
+from msgspec import Struct
+
+from gpud.core.model import (
+    Attempt,
+    Cursor,
+    Job,
+    JobId,
+    JobState,
+    LeasePart,
+    NewJob,
+    Outcome,
+    Phase,
+    Request,
+    Story,
+)
+from gpud.core.placement import Pool
+
+Rank = tuple[int, JobId]  # (-priority, id): the total order of dispatch
+
+
+class NewSubmission(Struct, frozen=True):
+    """The memory of a keyed submit: the same key gets the same answer."""
+
+    key: str
+    digest: str
+    first: JobId
+    count: int
+
+
+class Changes(Struct):
+    """What the next commit writes. `new` are (id, spec) in id order; their records are in `jobs`."""
+
+    new: list[tuple[JobId, NewJob]] = []
+    jobs: dict[JobId, Job] = {}
+    attempts: dict[tuple[JobId, int], Attempt] = {}
+    story: list[Story] = []
+    submissions: dict[str, NewSubmission] = {}
+    cursors: dict[str, Cursor] = {}
+    stopped: dict[str, bool] = {}  # sources switched by a person
+    draining: bool | None = None
+    next_id: JobId | None = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.jobs
+            or self.attempts
+            or self.story
+            or self.cursors
+            or self.stopped
+            or self.submissions
+            or self.draining is not None
+        )
+
+
+class State:
+    """All that decisions need. See the rules above."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.jobs: dict[JobId, Job] = {}  # not done
+        self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
+        self.ready: dict[Request, list[Rank]] = {}
+        self.delayed: list[tuple[int, JobId]] = []  # (not_before_ms, id)
+        self.draining = False
+        self.next_id = JobId(1)
+        self.boot_id = ""  # "" until the runner is ready
+        self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
+        self.stopped_sources: set[str] = set()
+        self.stale = 0  # facts about attempts that are no longer live: ignored and counted
+        self.changes = Changes()
+        self._ready_count: dict[Request, int] = {}
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def ready_head(self, request: Request) -> Rank | None:
+        """The first job that waits for this shape of capacity, or None."""
+        heap = self.ready.get(request)
+        while heap:
+            rank = heap[0]
+            job = self.jobs.get(rank[1])
+            if job is not None and is_ready(job) and rank[0] == -job.priority:
+                return rank
+            heappop(heap)  # left over from a hold, a cancel or an end
+        return None
+
+    def next_delay_ms(self) -> int | None:
+        """When the first delayed job becomes due, or None."""
+        while self.delayed:
+            due, job_id = self.delayed[0]
+            job = self.jobs.get(job_id)
+            if job is not None and job.state is JobState.QUEUED and job.not_before_ms == due:
+                return due
+            heappop(self.delayed)
+        return None
+
+    def take_changes(self) -> Changes:
+        taken, self.changes = self.changes, Changes()
+        return taken
+
+    # -- loading ---------------------------------------------------------------------------
+
+    def load(self, jobs: list[Job], attempts: list[Attempt]) -> None:
+        """Fill an empty state from the store; `jobs` in dispatch order makes it fastest."""
+        for attempt in attempts:
+            self.attempts[attempt.job] = attempt
+            self.pool.take(attempt.lease)
+        known = self.jobs
+        for job in jobs:
+            known[job.id] = job
+            if job.state is JobState.QUEUED:
+                if job.not_before_ms:
+                    self.delayed.append((job.not_before_ms, job.id))
+                else:
+                    self.ready.setdefault(job.request, []).append((-job.priority, job.id))
+        heapify(self.delayed)
+        for heap in self.ready.values():
+            heapify(heap)
+
+    # -- mutations -------------------------------------------------------------------------
+
+    def add(self, new: NewJob, now_ms: int) -> Job:
+        """A new job under the next id: ready, held, or (with a problem) done at once."""
+        spec = new.spec
+        job = Job(
+            id=self.next_id,
+            request=spec.request,
+            priority=spec.priority,
+            retry=spec.retry,
+            grace_s=spec.grace_s,
+            state=JobState.HELD if spec.held else JobState.QUEUED,
+            submitted_at_ms=now_ms,
+            retries_left=spec.retry.retries,
+        )
+        self.next_id = JobId(job.id + 1)
+        self.changes.new.append((job.id, new))
+        self.changes.next_id = self.next_id
+        self.changes.jobs[job.id] = job
+        if new.problem:
+            job.state, job.outcome = JobState.DONE, Outcome.NOT_STARTED
+            job.ended_at_ms, job.why = now_ms, new.problem
+            return job
+        self.jobs[job.id] = job
+        if job.state is JobState.QUEUED:
+            self._push(job)
+        return job
+
+    def activate(self, job: Job, lease: tuple[LeasePart, ...], now_ms: int) -> Attempt:
+        """Queued to active: the lease is taken and the attempt exists, in one step."""
+        job.state = JobState.ACTIVE
+        job.attempt += 1
+        job.not_before_ms = 0
+        attempt = Attempt(
+            job=job.id,
+            no=job.attempt,
+            phase=Phase.STARTING,
+            lease=lease,
+            boot_id=self.boot_id,
+            dispatched_at_ms=now_ms,
+        )
+        self.pool.take(lease)
+        self.attempts[job.id] = attempt
+        self.touch(job)
+        self.touch_attempt(attempt)
+        return attempt
+
+    def end_attempt(self, job: Job) -> Attempt:
+        """The live attempt's lease is given back; the caller says what becomes of the job."""
+        attempt = self.attempts.pop(job.id)
+        self.pool.give_back(attempt.lease)
+        self.touch_attempt(attempt)
+        return attempt
+
+    def requeue(self, job: Job, not_before_ms: int = 0) -> None:
+        """Back to queued: at once, or not before a time."""
+        job.state = JobState.QUEUED
+        job.not_before_ms = not_before_ms
+        job.outcome, job.why, job.ended_at_ms = None, "", 0
+        self.jobs[job.id] = job
+        self._push(job)
+        self.touch(job)
+
+    def hold(self, job: Job) -> None:
+        job.state = JobState.HELD
+        job.not_before_ms = 0
+        self.touch(job)
+
+    def finish(self, job: Job, outcome: Outcome, why: str, now_ms: int) -> None:
+        """Done, with its outcome; the job leaves memory with the next commit."""
+        job.state = JobState.DONE
+        job.not_before_ms = 0
+        job.outcome, job.why, job.ended_at_ms = outcome, why, now_ms
+        del self.jobs[job.id]
+        self.touch(job)
+
+    def make_due(self, now_ms: int) -> None:
+        """Delayed jobs whose time has come are ready."""
+        while (due := self.next_delay_ms()) is not None and due <= now_ms:
+            job = self.jobs[heappop(self.delayed)[1]]
+            job.not_before_ms = 0
+            self._push(job)
+            self.touch(job)
+
+    def touch(self, job: Job) -> None:
+        self.changes.jobs[job.id] = job
+
+    def touch_attempt(self, attempt: Attempt) -> None:
+        self.changes.attempts[attempt.job, attempt.no] = attempt
+
+    def tell(self, job: JobId, attempt: int, kind: str, at_ms: int, **detail: object) -> None:
+        """One more event of the job's story."""
+        self.changes.story.append(Story(job, attempt, kind, at_ms, detail))
+
+    def _push(self, job: Job) -> None:
+        if job.not_before_ms:
+            heappush(self.delayed, (job.not_before_ms, job.id))
+        else:
+            heap = self.ready.get(job.request)
+            if heap is None:
+                heap = self.ready[job.request] = []
+            heappush(heap, (-job.priority, job.id))
+
+
+def is_ready(job: Job) -> bool:
+    """Queued, and nothing but capacity keeps it waiting."""
+    return job.state is JobState.QUEUED and not job.not_before_ms

@@ -1,0 +1,257 @@
+"""What the daemon answers: one struct per reply, tagged by `type`; also the shapes of `--json`.
+
+Clients ignore fields they do not know. Times are milliseconds since 1970 (0: not yet), ids are
+numbers, texts that are not UTF-8 are `{"b64": …}`.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gpud.protocol.text import Text
+
+
+class Greeting(Struct, frozen=True):
+    """The first line on every connection."""
+
+    gpud: str  # version
+    protocol: int
+    features: tuple[str, ...]
+    host: str
+
+
+class AttemptView(Struct, frozen=True):
+    attempt: int
+    phase: str  # "" once ended
+    outcome: str  # "" while live
+    exit_code: int | None
+    signal: int | None
+    why: str
+    lease: tuple[str, ...]  # device keys, with the share where it is not whole: "0", "1:500"
+    pid: int
+    dispatched_at_ms: int
+    started_at_ms: int
+    ended_at_ms: int
+    user_s: float | None
+    system_s: float | None
+    max_rss_kib: int | None
+    log: str  # absolute path
+
+
+class JobView(Struct, frozen=True):
+    """A job as `ls` shows it. Of the last attempt: exit_code, signal, lease and the two times."""
+
+    id: int
+    name: str
+    state: str
+    phase: str  # only while active
+    outcome: str  # only when done
+    reason: str  # only while queued or held: why it waits
+    why: str  # only when done: a clause about the outcome, or ""
+    exit_code: int | None
+    signal: int | None
+    attempt: int
+    retries_left: int
+    priority: int
+    gpus: int | None
+    lease: tuple[str, ...]
+    command: Text
+    source: str
+    where: str
+    submitted_at_ms: int
+    started_at_ms: int
+    ended_at_ms: int
+    not_before_ms: int
+
+
+class EventView(Struct, frozen=True):
+    """One event of the story. `count` > 1: it is about the ids from `job` to `job + count - 1`."""
+
+    seq: int
+    at_ms: int
+    job: int
+    attempt: int
+    kind: str
+    detail: dict[str, object]
+    count: int = 1
+
+
+class JobDetail(Struct, frozen=True):
+    job: JobView
+    argv: tuple[Text, ...] | None
+    shell: tuple[Text, ...]
+    setup: Text
+    cwd: Text
+    env_names: tuple[Text, ...]
+    retries: int
+    backoff_s: float
+    backoff_max_s: float
+    retry_args: Text
+    time_limit_s: float | None
+    grace_s: float
+    linger_s: float | None
+    uid: int
+    attempts: tuple[AttemptView, ...]
+    story: tuple[EventView, ...]
+
+
+class ReasonView(Struct, frozen=True):
+    job: int
+    state: str
+    reason: str  # a sentence, whatever the state
+
+
+class EndView(Struct, frozen=True):
+    job: int
+    outcome: str
+    exit_code: int | None
+    signal: int | None
+
+
+class RefusedView(Struct, frozen=True):
+    job: int
+    message: str
+
+
+class GpuView(Struct, frozen=True):
+    key: str
+    ids: tuple[str, ...]
+    slots: int
+    free_milli: int
+    jobs: tuple[int, ...]
+    problem: str = ""  # why it takes no work, if it takes none
+
+
+class SourceView(Struct, frozen=True):
+    name: str
+    kind: str
+    target: str  # path or address
+    stopped: bool
+    problem: str
+    note: str
+    last_read_at_ms: int
+    taken: int  # entries taken so far
+    waiting: int  # of those, jobs that are not done
+
+
+class Reply(Struct, frozen=True, kw_only=True, tag_field="type"):
+    id: int
+
+
+class Error(Reply, frozen=True, tag="error"):
+    kind: str  # refused, usage, not-found, storage, protocol, config
+    message: str
+    hint: str = ""
+
+
+class Pong(Reply, frozen=True, tag="pong"):
+    gpud: str
+    host: str
+    pid: int
+    started_at_ms: int
+
+
+class Submitted(Reply, frozen=True, tag="submitted"):
+    first: int
+    count: int
+    again: bool = False
+
+
+class StatusReply(Reply, frozen=True, tag="status"):
+    gpud: str
+    host: str
+    pid: int
+    started_at_ms: int
+    now_ms: int
+    state_dir: str
+    socket: str
+    draining: bool
+    queued: int
+    held: int
+    active: int
+    done: dict[str, int]  # outcome -> how many, of all that is kept
+    gpus: tuple[GpuView, ...]
+    sources: tuple[SourceView, ...]
+    running: tuple[JobView, ...]
+    recent: tuple[JobView, ...]
+    problems: tuple[str, ...]  # sentences: what is wrong now
+
+
+class JobsReply(Reply, frozen=True, tag="jobs"):
+    jobs: tuple[JobView, ...]
+    more: int  # matched, but past the limit
+
+
+class Shown(Reply, frozen=True, tag="shown"):
+    jobs: tuple[JobDetail, ...]
+
+
+class Reasons(Reply, frozen=True, tag="reasons"):
+    reasons: tuple[ReasonView, ...]
+
+
+class Waited(Reply, frozen=True, tag="waited"):
+    jobs: tuple[EndView, ...]
+
+
+class Changed(Reply, frozen=True):
+    """The common shape of the replies to cancel, retry, hold and release."""
+
+    jobs: tuple[int, ...]
+    refused: tuple[RefusedView, ...] = ()
+
+
+class Cancelled(Changed, frozen=True, tag="cancelled"):
+    pass
+
+
+class Retried(Changed, frozen=True, tag="retried"):
+    pass
+
+
+class HeldReply(Changed, frozen=True, tag="held"):
+    pass
+
+
+class Released(Changed, frozen=True, tag="released"):
+    pass
+
+
+class Drained(Reply, frozen=True, tag="drained"):
+    active: int  # jobs still active
+
+
+class Undrained(Reply, frozen=True, tag="undrained"):
+    pass
+
+
+class GpusReply(Reply, frozen=True, tag="gpus"):
+    gpus: tuple[GpuView, ...]
+
+
+class SourcesReply(Reply, frozen=True, tag="sources"):
+    sources: tuple[SourceView, ...]
+
+
+class SourceStopped(Reply, frozen=True, tag="source-stopped"):
+    name: str
+
+
+class SourceStarted(Reply, frozen=True, tag="source-started"):
+    name: str
+
+
+class Following(Reply, frozen=True, tag="following"):
+    since: int
+
+
+class EventReply(Reply, frozen=True, tag="event"):
+    event: EventView
+
+
+class End(Reply, frozen=True, tag="end"):
+    pass
+
+
+class Reloaded(Reply, frozen=True, tag="reloaded"):
+    changes: tuple[str, ...]  # sentences: what is different now; what needs a restart

@@ -1,0 +1,172 @@
+"""What a client may ask: one struct per request, tagged by `type`. Unknown fields are errors.
+
+`id` is the client's number for the request; every reply carries it. `jobs` is a list of selectors
+(protocol/selectors.py). Field for field the same as docs/protocol.md; golden files in
+tests/protocol/golden hold examples that are never edited, only added to.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from gpud.protocol.text import Text
+
+Selector = int | str
+
+
+class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A job as a client writes it. Exactly one of `command` (shell text) and `argv`.
+
+    In a submit's `common` they are the defaults of every job of the submit; what neither says
+    comes from the daemon's `[defaults]`.
+    """
+
+    command: Text | UnsetType = UNSET
+    argv: tuple[Text, ...] | UnsetType = UNSET
+    shell: tuple[Text, ...] | UnsetType = UNSET
+    setup: Text | UnsetType = UNSET
+    cwd: Text | UnsetType = UNSET
+    env: tuple[Text, ...] | UnsetType = UNSET  # "K=V"; the whole environment
+    env_add: tuple[Text, ...] | UnsetType = UNSET  # "K=V"; over `env`
+    umask: int | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    gpus: int | UnsetType | None = UNSET  # null: one slot of any device
+    priority: int | UnsetType = UNSET
+    retries: int | UnsetType = UNSET
+    backoff_s: float | UnsetType = UNSET
+    backoff_max_s: float | UnsetType = UNSET
+    retry_args: Text | UnsetType = UNSET
+    time_limit_s: float | UnsetType | None = UNSET
+    grace_s: float | UnsetType = UNSET
+    linger_s: float | Literal["wait"] | UnsetType = UNSET
+    held: bool | UnsetType = UNSET
+
+
+class RequestBase(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="type",
+    omit_defaults=True,
+):
+    id: int
+
+
+class Ping(RequestBase, frozen=True, tag="ping"):
+    pass
+
+
+class Submit(RequestBase, frozen=True, tag="submit"):
+    """One job in `job`, or `count` job lines (JobFields) that follow this line."""
+
+    job: JobFields | None = None
+    count: int = 0
+    common: JobFields | None = None
+    key: str = ""
+
+
+class Status(RequestBase, frozen=True, tag="status"):
+    pass
+
+
+class Ls(RequestBase, frozen=True, tag="ls"):
+    """`jobs` empty: what is not done, after the `recent` last ended ones; `limit` 0: no limit."""
+
+    jobs: tuple[Selector, ...] = ()
+    recent: int = 10
+    limit: int = 50
+
+
+class Show(RequestBase, frozen=True, tag="show"):
+    jobs: tuple[Selector, ...]
+
+
+class Why(RequestBase, frozen=True, tag="why"):
+    jobs: tuple[Selector, ...]
+
+
+class Wait(RequestBase, frozen=True, tag="wait"):
+    jobs: tuple[Selector, ...]
+
+
+class Cancel(RequestBase, frozen=True, tag="cancel"):
+    jobs: tuple[Selector, ...]
+    grace_s: float | None = None
+
+
+class Retry(RequestBase, frozen=True, tag="retry"):
+    jobs: tuple[Selector, ...]
+
+
+class Hold(RequestBase, frozen=True, tag="hold"):
+    jobs: tuple[Selector, ...]
+
+
+class Release(RequestBase, frozen=True, tag="release"):
+    jobs: tuple[Selector, ...]
+
+
+class Drain(RequestBase, frozen=True, tag="drain"):
+    pass
+
+
+class Undrain(RequestBase, frozen=True, tag="undrain"):
+    pass
+
+
+class Gpus(RequestBase, frozen=True, tag="gpus"):
+    pass
+
+
+class Sources(RequestBase, frozen=True, tag="sources"):
+    pass
+
+
+class SourceStop(RequestBase, frozen=True, tag="source-stop"):
+    name: str
+
+
+class SourceStart(RequestBase, frozen=True, tag="source-start"):
+    name: str
+
+
+class Follow(RequestBase, frozen=True, tag="follow"):
+    """Events after `since` (a sequence number; null: from now on), until the client goes.
+
+    With `jobs` (ids) only those jobs' events. `until_done` ends the stream after the last of
+    `jobs` is done.
+    """
+
+    since: int | None = None
+    jobs: tuple[int, ...] = ()
+    until_done: bool = False
+
+
+class Reload(RequestBase, frozen=True, tag="reload"):
+    pass
+
+
+AnyRequest = (
+    Ping
+    | Submit
+    | Status
+    | Ls
+    | Show
+    | Why
+    | Wait
+    | Cancel
+    | Retry
+    | Hold
+    | Release
+    | Drain
+    | Undrain
+    | Gpus
+    | Sources
+    | SourceStop
+    | SourceStart
+    | Follow
+    | Reload
+)

@@ -1,0 +1,67 @@
+"""Job selectors: `42`, `3-9`, `@` (last), `@~2`, `name:…`, `state:failed`, `source:…`, `all`.
+
+Pure: text to a struct that the store turns into a query.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from gpud.core.model import JobState, Outcome
+from gpud.errors import GpudError
+
+HINT = "selectors: 42, 3-9, @ (last), @~2, name:NAME, state:failed, source:NAME, all"
+STATES = tuple(JobState) + tuple(Outcome)
+
+
+class Selection(Struct, frozen=True):
+    """A union: a job matches when any part does. `last` holds the n of each `@~n`."""
+
+    ids: tuple[int, ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
+    last: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()  # values of JobState or Outcome
+    sources: tuple[str, ...] = ()
+    everything: bool = False
+
+
+def parse(selectors: Sequence[int | str]) -> Selection:
+    """Raises GpudError (usage) with one sentence about the first selector that is none."""
+    found: dict[str, list[object]] = {
+        "ids": [], "ranges": [], "last": [], "names": [], "states": [], "sources": [],
+    }  # fmt: skip
+    everything = False
+    for selector in selectors:
+        text = str(selector).strip()
+        if text == "all":
+            everything = True
+        elif re.fullmatch(r"[0-9]{1,18}", text):
+            found["ids"].append(int(text))
+        elif match := re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", text):
+            low, high = int(match[1]), int(match[2])
+            if low > high:
+                raise GpudError(
+                    f'cannot select "{text}": {low} is greater than {high}', kind="usage", hint=HINT
+                )
+            found["ranges"].append((low, high))
+        elif match := re.fullmatch(r"@(?:~([0-9]{1,9}))?", text):
+            found["last"].append(int(match[1] or 0))
+        elif text.startswith("name:") and len(text) > 5:
+            found["names"].append(text[5:])
+        elif text.startswith("source:") and len(text) > 7:
+            found["sources"].append(text[7:])
+        elif text.startswith("state:"):
+            if text[6:] not in STATES:
+                raise GpudError(
+                    f'cannot select "{text}": no such state or outcome',
+                    kind="usage",
+                    hint="states: " + ", ".join(STATES),
+                )
+            found["states"].append(text[6:])
+        else:
+            raise GpudError(f'cannot select "{text}": not a selector', kind="usage", hint=HINT)
+    return Selection(everything=everything, **{k: tuple(v) for k, v in found.items()})  # type: ignore[arg-type]

@@ -1,0 +1,37 @@
+"""Bytes on the wire: UTF-8 as a JSON string, everything else as `{"b64": "…"}`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from msgspec import Struct
+
+from gpud.errors import GpudError
+
+
+class Raw(Struct, frozen=True, forbid_unknown_fields=True):
+    b64: str
+
+
+Text = str | Raw
+
+
+def to_text(value: bytes) -> Text:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return Raw(base64.b64encode(value).decode())
+
+
+def to_bytes(value: Text) -> bytes:
+    """The bytes of a text. Raises GpudError for bad base64, lone surrogates and NUL bytes."""
+    try:
+        raw = (
+            value.encode() if isinstance(value, str) else base64.b64decode(value.b64, validate=True)
+        )
+    except (UnicodeEncodeError, binascii.Error, ValueError) as error:
+        raise GpudError(f"cannot read a text of the request: {error}", kind="protocol") from error
+    if b"\0" in raw:
+        raise GpudError("cannot take a text that contains a NUL byte", kind="refused")
+    return raw
