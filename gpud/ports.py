@@ -7,14 +7,19 @@ a health report; what escapes from an adapter is a bug and ends the daemon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
-from gpud.core.actions import StartAttempt, StopAttempt
+from gpud.config.schema import JobDefaults
+from gpud.core.actions import Answer, StartAttempt, StopAttempt
 from gpud.core.events import Event
-from gpud.core.model import Cursor, JobId, JobSpec, NewJob
+from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, NewJob
+from gpud.core.state import Changes, NewSubmission, State
+from gpud.errors import GpudError
+from gpud.protocol.replies import EventView, JobDetail, JobView, SourceView
+from gpud.protocol.selectors import Selection
 
 
 class Launch(Struct, frozen=True):
@@ -43,6 +48,13 @@ class Executor(Protocol):
     def stop(self, action: StopAttempt) -> None: ...
 
     def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None: ...
+
+
+class StorageError(GpudError):
+    """The store could not write (disk full, I/O error): nothing was written, try again later."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="storage")
 
 
 class SourceHealth(Struct, frozen=True):
@@ -89,3 +101,97 @@ class Post(Protocol):
     """The engine's mailbox: never blocks; the event is handled in the next turn."""
 
     def __call__(self, event: Event) -> None: ...
+
+
+class Loaded(Struct, frozen=True):
+    """What the store gives the engine at start. `jobs`: those not done, in dispatch order."""
+
+    jobs: list[Job]
+    attempts: list[Attempt]  # the live ones
+    next_id: JobId
+    draining: bool
+    stopped_sources: frozenset[str]
+
+
+class Store(Protocol):
+    """The memory that survives.
+
+    `commit` writes all of a `Changes` in one transaction or raises `StorageError` and has written
+    none of it; it may then be called again with the same changes. When it returns, the changes
+    survive `kill -9`, and with `durable` a power cut. It gives back the events of the story as
+    committed, with their sequence numbers. Queries see committed state only.
+    """
+
+    def load(self) -> Loaded: ...
+
+    def commit(self, changes: Changes) -> list[EventView]: ...
+
+    def spec(self, job: JobId) -> JobSpec: ...
+
+    def submission(self, key: str) -> NewSubmission | None: ...
+
+    def recall(self, jobs: Sequence[JobId]) -> list[Job]:
+        """The records of those of `jobs` that exist and are done."""
+        ...
+
+    def position(self, source: str) -> str | None: ...
+
+    def select(self, selection: Selection) -> list[JobId]:
+        """Ids in ascending order. Raises GpudError (not-found) for an id that does not exist, or
+        a name, range or source that matches nothing; a state that matches nothing is no error."""
+        ...
+
+    def views(self, jobs: Sequence[JobId]) -> list[JobView]:
+        """In the order of `jobs`; `reason` left empty."""
+        ...
+
+    def page(self, recent: int, limit: int) -> tuple[list[JobView], int]:
+        """The last `recent` ended ones, then active ones, then what waits, in dispatch order; at
+        most `limit` (0: all) of the not-done ones, and how many more there are."""
+        ...
+
+    def details(self, jobs: Sequence[JobId]) -> list[JobDetail]: ...
+
+    def events_after(self, seq: int, limit: int) -> list[EventView]: ...
+
+    def last_seq(self) -> int: ...
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many jobs per state, and per outcome."""
+        ...
+
+    def source_counts(self) -> dict[str, tuple[int, int]]:
+        """Per source: entries taken, and jobs of them that are not done."""
+        ...
+
+
+class Controlled(Protocol):
+    """What the control server is given: the daemon as seen from the socket.
+
+    `ask` posts a request event (built by `make` from the request number it is given) and returns
+    its answer after the commit. It raises GpudError: what the core refused, or kind `storage` at
+    once while the store cannot write. `state` is for reading only.
+    """
+
+    state: State
+    store: Store
+    started_at_ms: int
+    state_dir: str
+    socket: str
+    defaults: JobDefaults  # what a submit's jobs get where they do not say
+
+    async def ask(self, make: Callable[[int], Event]) -> Answer: ...
+
+    def now_ms(self) -> int: ...
+
+    def subscribe(self, listener: Callable[[Sequence[EventView]], None]) -> Callable[[], None]:
+        """Every committed event from now on, in order, in batches; gives back the way to stop."""
+        ...
+
+    def sources(self) -> list[SourceView]: ...
+
+    def problems(self) -> list[str]:
+        """Sentences: what is wrong now (storage, runner, sources)."""
+        ...
+
+    async def reload(self) -> list[str]: ...

@@ -7,7 +7,8 @@ committed.
 
 Rule 1: a job is in exactly one place: ready (queued and due), delayed (queued, not yet due), held,
 or active with exactly one live attempt.
-Rule 2: heaps are pruned lazily: an entry counts only while `_where[job]` still names its place.
+Rule 2: heaps are pruned lazily: an entry counts only while the job's record agrees with it, so a
+job may stand in a heap twice, and neither copy can start it twice.
 Rule 3: every mutation leaves its trace in `changes`, in the order in which it happened.
 """
 
@@ -45,7 +46,7 @@ class NewSubmission(Struct, frozen=True):
 
 
 class Changes(Struct):
-    """What the next commit writes. `new` are (id, spec) in id order; their records are in `jobs`."""
+    """What the next commit writes. `new` is in id order; the records to it are in `jobs`."""
 
     new: list[tuple[JobId, NewJob]] = []
     jobs: dict[JobId, Job] = {}
@@ -85,7 +86,6 @@ class State:
         self.stopped_sources: set[str] = set()
         self.stale = 0  # facts about attempts that are no longer live: ignored and counted
         self.changes = Changes()
-        self._ready_count: dict[Request, int] = {}
 
     # -- reading ---------------------------------------------------------------------------
 
