@@ -18,6 +18,7 @@ from heapq import heapify, heappop, heappush
 
 from msgspec import Struct
 
+from gpud.core.lifecycle import ContradictionError, check_move, place_of
 from gpud.core.model import (
     Attempt,
     Cursor,
@@ -163,6 +164,7 @@ class State:
 
     def activate(self, job: Job, lease: tuple[LeasePart, ...], now_ms: int) -> Attempt:
         """Queued to active: the lease is taken and the attempt exists, in one step."""
+        check_move(job, job.state, Phase.STARTING)
         job.state = JobState.ACTIVE
         job.attempt += 1
         job.not_before_ms = 0
@@ -180,15 +182,26 @@ class State:
         self.touch_attempt(attempt)
         return attempt
 
-    def end_attempt(self, job: Job) -> Attempt:
-        """The live attempt's lease is given back; the caller says what becomes of the job."""
-        attempt = self.attempts.pop(job.id)
+    def set_phase(self, job: Job, phase: Phase) -> None:
+        attempt = self.attempts[job.id]
+        check_move(job, attempt.phase, phase)
+        attempt.phase = phase
+        self.touch_attempt(attempt)
+
+    def _end_attempt(self, job: Job) -> None:
+        """The live attempt is over and its lease is given back."""
+        attempt = self.attempts.pop(job.id, None)
+        if attempt is None:
+            return
+        if attempt.outcome is None:
+            raise ContradictionError(f"job {job.id} leaves attempt {attempt} without an outcome")
         self.pool.give_back(attempt.lease)
         self.touch_attempt(attempt)
-        return attempt
 
     def requeue(self, job: Job, not_before_ms: int = 0) -> None:
-        """Back to queued: at once, or not before a time."""
+        """Back to queued: at once, or not before a time. A live attempt has just ended."""
+        check_move(job, place_of(job, self.attempts.get(job.id)), JobState.QUEUED)
+        self._end_attempt(job)
         job.state = JobState.QUEUED
         job.not_before_ms = not_before_ms
         job.outcome, job.why, job.ended_at_ms = None, "", 0
@@ -197,12 +210,15 @@ class State:
         self.touch(job)
 
     def hold(self, job: Job) -> None:
+        check_move(job, job.state, JobState.HELD)
         job.state = JobState.HELD
         job.not_before_ms = 0
         self.touch(job)
 
     def finish(self, job: Job, outcome: Outcome, why: str, now_ms: int) -> None:
-        """Done, with its outcome; the job leaves memory with the next commit."""
+        """Done, with its outcome; the job leaves memory, and `changes` keep it until the commit."""
+        check_move(job, place_of(job, self.attempts.get(job.id)), JobState.DONE)
+        self._end_attempt(job)
         job.state = JobState.DONE
         job.not_before_ms = 0
         job.outcome, job.why, job.ended_at_ms = outcome, why, now_ms
@@ -226,6 +242,10 @@ class State:
     def tell(self, job: JobId, attempt: int, kind: str, at_ms: int, **detail: object) -> None:
         """One more event of the job's story."""
         self.changes.story.append(Story(job, attempt, kind, at_ms, detail))
+
+    def tell_many(self, first: JobId, count: int, kind: str, at_ms: int) -> None:
+        """The same event in the stories of `count` jobs from `first` on."""
+        self.changes.story.append(Story(first, 0, kind, at_ms, {}, count))
 
     def _push(self, job: Job) -> None:
         if job.not_before_ms:

@@ -1,0 +1,102 @@
+"""What facts about attempts change: starts, leftovers, ends.
+
+Called by core/scheduler.py (`handle`) and core/reconcile.py. A fact about an attempt that is not
+live is stale: it is counted, forgotten at the runner, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpud.core.actions import Action, ForgetAttempt
+from gpud.core.events import AttemptEnded, AttemptLingering, AttemptNotStarted, AttemptStarted
+from gpud.core.model import Attempt, JobId, Outcome, Phase
+from gpud.core.retry import pause_ms, wants_retry
+from gpud.core.state import State
+
+
+def live_attempt(state: State, job: JobId, attempt: int) -> Attempt | None:
+    """The attempt a fact is about, or None when the fact is stale (rule 3)."""
+    live = state.attempts.get(job)
+    if live is None or live.no != attempt:
+        state.stale += 1
+        return None
+    return live
+
+
+def on_attempt_started(state: State, event: AttemptStarted) -> Sequence[Action]:
+    attempt = live_attempt(state, event.job, event.attempt)
+    if attempt is None or attempt.started_at_ms:
+        return ()
+    attempt.started_at_ms, attempt.pid = event.at_ms, event.pid
+    if attempt.phase is Phase.STARTING:
+        state.set_phase(state.jobs[event.job], Phase.RUNNING)
+    state.touch_attempt(attempt)
+    state.tell(event.job, event.attempt, "started", event.at_ms, pid=event.pid)
+    return ()
+
+
+def on_attempt_lingering(state: State, event: AttemptLingering) -> Sequence[Action]:
+    if live_attempt(state, event.job, event.attempt) is not None:
+        state.tell(
+            event.job, event.attempt, "lingering", event.at_ms, processes=list(event.processes)
+        )
+    return ()
+
+
+def on_attempt_not_started(state: State, event: AttemptNotStarted, now_ms: int) -> Sequence[Action]:
+    attempt = live_attempt(state, event.job, event.attempt)
+    if attempt is not None:
+        attempt.ended_at_ms = event.at_ms
+        end(state, attempt, Outcome.NOT_STARTED, event.why, now_ms)
+    return (ForgetAttempt(event.job, event.attempt),)
+
+
+def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence[Action]:
+    attempt = live_attempt(state, event.job, event.attempt)
+    if attempt is not None:
+        attempt.ended_at_ms = event.at_ms
+        attempt.exit_code, attempt.signal = event.exit_code, event.signal
+        attempt.rusage = event.rusage
+        if event.killed:
+            names = list(event.killed)
+            state.tell(event.job, event.attempt, "killed-leftovers", event.at_ms, processes=names)
+        if event.unassigned:
+            names = list(event.unassigned)
+            state.tell(event.job, event.attempt, "unassigned", event.at_ms, processes=names)
+        end(state, attempt, outcome_of(event), event.lost or "", now_ms)
+    return (ForgetAttempt(event.job, event.attempt),)
+
+
+def outcome_of(event: AttemptEnded) -> Outcome:
+    if event.lost is not None:
+        return Outcome.LOST
+    if event.timed_out:
+        return Outcome.TIMED_OUT
+    if event.signal is not None:
+        return Outcome.KILLED
+    return Outcome.SUCCEEDED if event.exit_code == 0 else Outcome.FAILED
+
+
+def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int) -> None:
+    """The attempt is over: its lease is free, its job is done or queued again."""
+    job = state.jobs[attempt.job]
+    if attempt.phase is Phase.STOPPING:
+        outcome = Outcome.CANCELLED  # whatever the end was: a person asked for it
+    attempt.outcome, attempt.why = outcome, why
+    detail: dict[str, object] = {"outcome": outcome.value}
+    if why:
+        detail["why"] = why
+    if attempt.exit_code is not None:
+        detail["exit_code"] = attempt.exit_code
+    if attempt.signal is not None:
+        detail["signal"] = attempt.signal
+    if wants_retry(job, outcome):
+        job.retries_left -= 1
+        job.retry_no += 1
+        pause = pause_ms(job.retry, job.retry_no)
+        state.requeue(job, now_ms + pause if pause else 0)
+        detail["retry_at_ms"] = now_ms + pause
+    else:
+        state.finish(job, outcome, why, now_ms)
+    state.tell(job.id, attempt.no, "ended", attempt.ended_at_ms or now_ms, **detail)

@@ -1,0 +1,60 @@
+"""After a meeting with the runner: what became of the attempts we believe to be live.
+
+Called by core/scheduler.py for `RunnerReady` (the daemon or the runner has restarted, or the
+connection was lost). The runner's word is the truth for what it knows; what it does not know was
+either never sent, or can no longer be known.
+
+| our attempt | the runner knows it | it does not |
+| --- | --- | --- |
+| dispatched under another boot id | — | lost: the machine was restarted |
+| starting, same boot | adopted | never arrived: sent again (its journal fences it) |
+| stopping, never started, same boot | stopped again | cancelled: it never ran |
+| running or stopping, same boot | adopted, a stop repeated | lost: nobody has seen its end |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpud.core.actions import Action, StartAttempt, StopAttempt
+from gpud.core.attempts import end
+from gpud.core.events import RunnerReady
+from gpud.core.model import Attempt, Outcome, Phase
+from gpud.core.state import State
+
+REBOOTED = "the machine was restarted while it ran"
+UNSEEN = "the runner has no record of it, so nobody knows how it ended"
+NEVER_SENT = "cancelled before it was started"
+
+
+def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[Action]:
+    state.boot_id, state.runner_problem = event.boot_id, ""
+    known = {(k.job, k.attempt): k for k in event.known}
+    actions: list[Action] = []
+    for attempt in list(state.attempts.values()):
+        found = known.get((attempt.job, attempt.no))
+        if found is None:
+            actions += on_unknown_to_runner(state, attempt, now_ms)
+        elif attempt.phase is Phase.STOPPING:
+            actions.append(stop(state, attempt))
+        elif found.pid and attempt.phase is Phase.STARTING:
+            attempt.pid = found.pid
+            attempt.started_at_ms = attempt.dispatched_at_ms
+            state.set_phase(state.jobs[attempt.job], Phase.RUNNING)
+    return actions
+
+
+def on_unknown_to_runner(state: State, attempt: Attempt, now_ms: int) -> Sequence[Action]:
+    if attempt.boot_id != state.boot_id:
+        end(state, attempt, Outcome.LOST, REBOOTED, now_ms)
+    elif attempt.started_at_ms:
+        end(state, attempt, Outcome.LOST, UNSEEN, now_ms)
+    elif attempt.phase is Phase.STOPPING:
+        end(state, attempt, Outcome.CANCELLED, NEVER_SENT, now_ms)
+    else:
+        return (StartAttempt(attempt.job, attempt.no, attempt.lease),)
+    return ()
+
+
+def stop(state: State, attempt: Attempt) -> StopAttempt:
+    return StopAttempt(attempt.job, attempt.no, state.jobs[attempt.job].grace_s)

@@ -1,0 +1,184 @@
+"""What people and sources ask for, and the answer each gets.
+
+Called by core/scheduler.py (`handle`). A request names many jobs: each is changed or refused with
+a sentence of its own; a submit is taken as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpud.core.actions import Action, Answer, Refuse, StopAttempt
+from gpud.core.events import (
+    CancelRequested,
+    EntriesRead,
+    HoldRequested,
+    JobsSubmitted,
+    ReleaseRequested,
+    RetryRequested,
+    SourceSwitched,
+)
+from gpud.core.model import JobId, JobState, NewJob, Outcome, Phase, Request
+from gpud.core.state import NewSubmission, State
+
+
+def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequence[Action]:
+    if event.key:
+        held = state.changes.submissions.get(event.key)
+        earlier = (held.first, held.count, held.digest) if held else event.earlier
+        if earlier is not None:
+            first, count, digest = earlier
+            if digest == event.digest:
+                return (Answer(event.request, (JobId(first),), count, again=True),)
+            return (
+                Refuse(
+                    event.request,
+                    "refused",
+                    f'cannot submit with key "{event.key}": it was used for a different submit, '
+                    f"job {first}",
+                ),
+            )
+    bad: dict[Request, str] = {}
+    for number, new in enumerate(event.jobs, 1):
+        request = new.spec.request
+        if request not in bad:
+            bad[request] = state.pool.unsatisfiable(request)
+        if bad[request]:
+            which = f"job {number}: " if len(event.jobs) > 1 else ""
+            return (Refuse(event.request, "refused", f"cannot submit: {which}{bad[request]}"),)
+    first = add_all(state, event.jobs, now_ms)
+    if event.key:
+        state.changes.submissions[event.key] = NewSubmission(
+            event.key, event.digest, first, len(event.jobs)
+        )
+    return (Answer(event.request, (first,), len(event.jobs)),)
+
+
+def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[Action]:
+    jobs = []
+    bad: dict[Request, str] = {}
+    for new in event.jobs:
+        request = new.spec.request
+        if request not in bad:
+            bad[request] = state.pool.unsatisfiable(request)
+        jobs.append(NewJob(new.spec, bad[request]) if bad[request] and not new.problem else new)
+    if event.cursor is not None:
+        state.changes.cursors[event.source] = event.cursor
+    if not jobs:
+        return (Answer(event.request),)
+    first = add_all(state, jobs, now_ms)
+    return (Answer(event.request, (first,), len(jobs)),)
+
+
+def add_all(state: State, jobs: Sequence[NewJob], now_ms: int) -> JobId:
+    """Add jobs under contiguous ids; gives back the first."""
+    first = state.next_id
+    for new in jobs:
+        state.add(new, now_ms)
+    state.tell_many(first, len(jobs), "submitted", now_ms)
+    for number, new in enumerate(jobs):
+        if new.problem:
+            outcome = Outcome.NOT_STARTED.value
+            state.tell(JobId(first + number), 0, "ended", now_ms, outcome=outcome, why=new.problem)
+    return first
+
+
+def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Action]:
+    actions: list[Action] = []
+    changed, refused = [], []
+    for job_id in event.jobs:
+        job = state.jobs.get(job_id)
+        if job is None:
+            refused.append((job_id, f"cannot cancel job {job_id}: {absent(state, job_id)}"))
+            continue
+        changed.append(job_id)
+        if job.state is not JobState.ACTIVE:
+            state.finish(job, Outcome.CANCELLED, "", now_ms)
+            state.tell(job_id, job.attempt, "ended", now_ms, outcome=Outcome.CANCELLED.value)
+            continue
+        attempt = state.attempts[job_id]
+        grace_s = job.grace_s if event.grace_s is None else event.grace_s
+        if attempt.phase is not Phase.STOPPING:
+            state.set_phase(job, Phase.STOPPING)
+            state.tell(job_id, attempt.no, "cancel-requested", now_ms, grace_s=grace_s)
+        actions.append(StopAttempt(job_id, attempt.no, grace_s))
+    actions.append(Answer(event.request, tuple(changed), refused=tuple(refused)))
+    return actions
+
+
+def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Action]:
+    recalled = {job.id: job for job in event.recalled}
+    changed, refused = [], []
+    for job_id in event.jobs:
+        job = state.changes.jobs.get(job_id) or recalled.get(job_id)
+        if job_id in state.jobs:
+            refused.append((job_id, f"cannot retry job {job_id}: it is not done"))
+        elif job is None:
+            refused.append((job_id, f"cannot retry job {job_id}: no such job"))
+        else:
+            job.retries_left, job.retry_no = job.retry.retries, 0
+            state.requeue(job)
+            state.tell(job_id, job.attempt, "retried", now_ms)
+            changed.append(job_id)
+    return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
+
+
+def on_hold(state: State, event: HoldRequested, now_ms: int) -> Sequence[Action]:
+    changed, refused = [], []
+    for job_id in event.jobs:
+        job = state.jobs.get(job_id)
+        if job is None:
+            refused.append((job_id, f"cannot hold job {job_id}: {absent(state, job_id)}"))
+        elif job.state is JobState.ACTIVE:
+            refused.append((job_id, f"cannot hold job {job_id}: it is {place_word(state, job_id)}"))
+        else:
+            if job.state is JobState.QUEUED:
+                state.hold(job)
+                state.tell(job_id, job.attempt, "held", now_ms)
+            changed.append(job_id)
+    return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
+
+
+def on_release(state: State, event: ReleaseRequested, now_ms: int) -> Sequence[Action]:
+    changed, refused = [], []
+    for job_id in event.jobs:
+        job = state.jobs.get(job_id)
+        if job is None:
+            refused.append((job_id, f"cannot release job {job_id}: {absent(state, job_id)}"))
+            continue
+        if job.state is JobState.HELD:
+            state.requeue(job)
+            state.tell(job_id, job.attempt, "released", now_ms)
+        changed.append(job_id)
+    return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
+
+
+def on_drain(state: State, request: int, draining: bool, now_ms: int) -> Sequence[Action]:
+    if state.draining != draining:
+        state.draining = state.changes.draining = draining
+        state.tell(JobId(0), 0, "drained" if draining else "undrained", now_ms)
+    return (Answer(request, tuple(state.attempts)),)
+
+
+def on_source_switched(state: State, event: SourceSwitched, now_ms: int) -> Sequence[Action]:
+    if (event.source in state.stopped_sources) != event.stopped:
+        state.changes.stopped[event.source] = event.stopped
+        (state.stopped_sources.add if event.stopped else state.stopped_sources.discard)(
+            event.source
+        )
+        kind = "source-stopped" if event.stopped else "source-started"
+        state.tell(JobId(0), 0, kind, now_ms, source=event.source)
+    return (Answer(event.request),)
+
+
+def absent(state: State, job_id: JobId) -> str:
+    """Why a job is not among those that are not done."""
+    if not 0 < job_id < state.next_id:
+        return "no such job"
+    done = state.changes.jobs.get(job_id)
+    return f"it is done ({done.outcome})" if done else "it is done"
+
+
+def place_word(state: State, job_id: JobId) -> str:
+    attempt = state.attempts.get(job_id)
+    return attempt.phase.value if attempt else state.jobs[job_id].state.value

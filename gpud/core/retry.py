@@ -1,0 +1,16 @@
+"""When an attempt that has ended is tried again, and after which pause. Pure arithmetic."""
+
+from __future__ import annotations
+
+from gpud.core.model import Job, Outcome, RetryPolicy
+
+
+def wants_retry(job: Job, outcome: Outcome) -> bool:
+    """Whether the job's own policy asks for another attempt after this outcome."""
+    return job.retries_left > 0 and outcome in job.retry.on
+
+
+def pause_ms(policy: RetryPolicy, retry_no: int) -> int:
+    """The pause before retry `retry_no` (1, 2, …): doubling from `backoff_s` to `backoff_max_s`."""
+    doublings = min(retry_no - 1, 60)  # past that a float overflows, and every cap is reached
+    return round(1000 * min(policy.backoff_s * 2.0**doublings, policy.backoff_max_s))
