@@ -6,6 +6,8 @@ Called by the daemon, gpuctl and the tools; touches no file. Standard library on
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOCKET_NAME = "gpud.sock"
@@ -43,3 +45,28 @@ def socket_candidates() -> list[Path]:
     state = state_dir()
     found = [socket_path(state), state / SOCKET_NAME, SYSTEM_SOCKET]
     return list(dict.fromkeys(found))
+
+
+def fallback_state_dir() -> Path:
+    """Where state goes when the default directory is on a network file system."""
+    return Path(f"/var/tmp/gpud-{os.getuid()}")
+
+
+def log_path(state: Path, job: int, attempt: int) -> Path:
+    """The file that holds an attempt's output; at most 1,000 jobs share a directory."""
+    return state / "logs" / str(job // 1000) / f"{job}.{attempt}.log"
+
+
+@contextmanager
+def short_address(path: Path) -> Iterator[str]:
+    """An address for a Unix socket at `path`, however long: past the 107 bytes that the kernel
+    takes, through a descriptor of its directory, which is open only inside the `with`."""
+    text = str(path)
+    if len(os.fsencode(text)) <= 107:
+        yield text
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -72,9 +72,15 @@ class SourceHost(Protocol):
     read on. While the store cannot write, `take` waits: nothing is lost, nothing is repeated. The
     result is the first id (ids are contiguous), or 0 when `jobs` was empty.
     `position` is the last committed cursor of this source, or None at its first sight.
+    `taken` is the multiset of the commands that were taken from this source under entry keys
+    "G:…" with G >= `generation`, done jobs and those with a problem included; asked for only when
+    a file was replaced. The store must keep what answers it as long as the source's cursor says
+    `base` <= G, else a line could run twice.
     """
 
     def position(self) -> str | None: ...
+
+    async def taken(self, generation: int) -> Mapping[bytes, int]: ...
 
     async def take(self, jobs: Sequence[NewJob], cursor: Cursor | None) -> int: ...
 
@@ -136,6 +142,10 @@ class Store(Protocol):
 
     def position(self, source: str) -> str | None: ...
 
+    def taken(self, source: str, generation: int) -> dict[bytes, int]:
+        """What `SourceHost.taken` promises. Walks all jobs of the source."""
+        ...
+
     def select(self, selection: Selection) -> list[JobId]:
         """Ids in ascending order. Raises GpudError (not-found) for an id that does not exist, or
         a name, range or source that matches nothing; a state that matches nothing is no error."""
@@ -173,12 +183,16 @@ class Controlled(Protocol):
     once while the store cannot write. `state` is for reading only.
     """
 
-    state: State
-    store: Store
     started_at_ms: int
     state_dir: str
     socket: str
     defaults: JobDefaults  # what a submit's jobs get where they do not say
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def store(self) -> Store: ...
 
     async def ask(self, make: Callable[[int], Event]) -> Answer: ...
 
@@ -189,6 +203,10 @@ class Controlled(Protocol):
         ...
 
     def sources(self) -> list[SourceView]: ...
+
+    async def switch_source(self, name: str, *, stopped: bool) -> None:
+        """Stop or start a source. Raises GpudError (not-found) for a name that is not configured."""
+        ...
 
     def problems(self) -> list[str]:
         """Sentences: what is wrong now (storage, runner, sources)."""

@@ -1,0 +1,177 @@
+"""The composition: which adapters this daemon is made of. The only file that names them.
+
+Called by daemon/serve.py and daemon/run.py. Opens everything in the order in which it may be used
+and closes it in reverse; a failure on the way closes what was open. It is also what the control
+server is given of the daemon (gpud/ports.py, Controlled).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from gpud.config.schema import JobDefaults, SourceConfig
+from gpud.core.actions import Answer
+from gpud.core.events import Event
+from gpud.core.model import Device
+from gpud.core.state import State
+from gpud.daemon.engine import Engine, Listener, wall_ms
+from gpud.daemon.hosting import Sources
+from gpud.errors import GpudError
+from gpud.executors.runner import RunnerExecutor
+from gpud.ports import Source, Store
+from gpud.protocol.replies import SourceView
+from gpud.store.sqlite import SqliteStore
+from gpud.store.statedir import StateDir
+
+
+class Settings(Struct, frozen=True):
+    """What an instance needs to know to exist; everything else can change while it runs."""
+
+    devices: tuple[Device, ...]
+    durable: bool = True
+    socket: Path | None = None  # None: nobody can talk to it
+    cgroup: Path | None = None
+    defaults: JobDefaults = JobDefaults()
+
+
+class App:
+    """One instance of gpud on one state directory. Make it with `App.open`."""
+
+    def __init__(
+        self, directory: StateDir, store: SqliteStore, settings: Settings, warn: Callable[..., None]
+    ) -> None:
+        self.started_at_ms = wall_ms()
+        self.state_dir = str(directory.path)
+        self.socket = str(settings.socket or "")
+        self.defaults = settings.defaults
+        self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.reloader: Callable[[], Sequence[str]] | None = None
+        self.engine = Engine(store, settings.devices, warn=warn)
+        self.sources_hosted = Sources(self.engine, on_bug=self._on_bug)
+        self.executor = RunnerExecutor(
+            directory.path, directory.token, self.engine.post, cgroup=settings.cgroup, warn=warn
+        )
+        self.engine.executor = self.executor
+        self.engine.meet_runner = self.executor.meet_again
+        self._directory = directory
+        self._store = store
+        self._settings = settings
+        self._warn = warn
+        self._server: object | None = None
+
+    @classmethod
+    async def open(
+        cls, directory: StateDir, settings: Settings, *, warn: Callable[..., None]
+    ) -> App:
+        """Raises GpudError with one sentence; `directory` is closed then."""
+        try:
+            store = SqliteStore.open(directory.path, durable=settings.durable)
+        except BaseException:
+            directory.close()
+            raise
+        app = cls(directory, store, settings, warn)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(app._on_loop_exception)
+        app.executor.meet_again()  # jobs start once it has answered; the socket need not wait
+        try:
+            if settings.socket is not None:
+                await app._listen(settings.socket)
+        except BaseException:
+            await app.close()
+            raise
+        return app
+
+    async def _listen(self, path: Path) -> None:
+        from gpud.control.server import ControlServer  # `gpud run` starts faster without
+
+        server = ControlServer(self, path, warn=self._warn)
+        await server.start()
+        self._server = server
+
+    async def close(self, *, retire_runner: bool = False) -> None:
+        """Jobs go on. `retire_runner`: the runner ends once it has nothing left."""
+        await self.sources_hosted.close()
+        if self._server is not None:
+            await self._server.close()  # type: ignore[attr-defined]
+        self.engine.close()
+        await self.executor.close(retire=retire_runner)
+        self._store.close()
+        self._directory.close()
+
+    def make_source(self, name: str, config: SourceConfig) -> Source:
+        """The adapter for a configured source."""
+        from gpud.sources.queue_file import QueueFile
+
+        return QueueFile(
+            name, config, self.defaults, boot_id=boot_id(), uid=os.geteuid(), base_dir=Path.cwd()
+        )
+
+    # -- bugs ------------------------------------------------------------------------------------
+
+    def _on_loop_exception(
+        self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
+    ) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            self._on_bug(error)
+        else:
+            self._warn("loop_problem", message=str(context.get("message")))
+
+    def _on_bug(self, error: BaseException) -> None:
+        """A bug ends the process (no job notices; systemd starts it again)."""
+        if not self.bug.done():
+            self.bug.set_exception(error)
+
+    # -- what the control server is given ----------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self.engine.state
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    async def ask(self, make: Callable[[int], Event]) -> Answer:
+        return await self.engine.ask(make)
+
+    def now_ms(self) -> int:
+        return self.engine.now_ms()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        return self.engine.subscribe(listener)
+
+    def sources(self) -> list[SourceView]:
+        return self.sources_hosted.views()
+
+    async def switch_source(self, name: str, *, stopped: bool) -> None:
+        known = self.sources_hosted.names()
+        if name not in known:
+            raise GpudError(
+                f'cannot {"stop" if stopped else "start"} source "{name}": no such source',
+                kind="not-found",
+                hint="sources: " + (", ".join(known) or "none is configured"),
+            )
+        await (self.sources_hosted.stop if stopped else self.sources_hosted.start)(name)
+
+    def problems(self) -> list[str]:
+        found = []
+        if self.engine.storage_problem:
+            found.append(self.engine.storage_problem)
+        elif self.state.runner_problem:
+            found.append(f"jobs cannot be started now: {self.state.runner_problem}")
+        return found + [f"source {v.name}: {v.problem}" for v in self.sources() if v.problem]
+
+    async def reload(self) -> list[str]:
+        if self.reloader is None:
+            raise GpudError("cannot reload: gpud runs without a configuration file")
+        return list(self.reloader())
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,249 @@
+"""The engine: the one owner of the state. Events in, commits, actions out.
+
+    event -> handle(state, event, now) -> commit -> perform(actions) -> events
+
+Theory of operation:
+
+Rule 1: everything else posts events; only a turn touches the state. A turn drains the mailbox,
+    handles all of it, dispatches once, commits once (group commit), and then performs.
+Rule 2: nothing is performed, answered or shown before its commit.
+Rule 3: a commit that cannot be written undoes the turn: the state is loaded again from the store,
+    who asked is told, and the runner is asked afresh once writing is possible again. So memory
+    never holds what the disk does not.
+Rule 4: a start's report does not hurry (it rides with the next end, or comes after STARTED_LAG_S):
+    a commit of its own would cost a quarter of the throughput.
+
+Called by daemon/app.py; blocks the loop for a commit, never for anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from gpud.core.actions import Action, Answer, ForgetAttempt, Refuse, StartAttempt, StopAttempt
+from gpud.core.events import AttemptStarted, DevicesChanged, Event, JobsSubmitted, RetryRequested
+from gpud.core.invariants import check_invariants
+from gpud.core.model import Device, JobId
+from gpud.core.placement import Pool
+from gpud.core.scheduler import next_deadline, step
+from gpud.core.state import Changes, State
+from gpud.errors import GpudError
+from gpud.ports import Executor, Launch, StorageError, Store
+from gpud.protocol.replies import EventView
+
+STARTED_LAG_S = 0.02
+STORAGE_RETRY_S = 1.0
+IDLE_CHECK_S = 5.0  # everything is checked once, this long after the last turn
+
+Listener = Callable[[Sequence[EventView]], None]
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Engine:
+    """See the rules above. `meet_runner` makes the executor repeat what it knows."""
+
+    def __init__(
+        self,
+        store: Store,
+        devices: Sequence[Device],
+        *,
+        clock: Callable[[], int] = wall_ms,
+        warn: Callable[..., None] = lambda event, **values: None,
+    ) -> None:
+        self.store = store
+        self.now_ms = clock
+        self.storage_problem = ""
+        self.executor: Executor | None = None
+        self.meet_runner: Callable[[], None] = lambda: None
+        self._warn = warn
+        self._devices = tuple(devices)
+        self._loop = asyncio.get_running_loop()
+        self._mailbox: list[Event] = []
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._last_request = 0
+        self._listeners: list[Listener] = []
+        self._turn_handle: asyncio.Handle | None = None
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._idle_handle: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.state = self._loaded_state()
+
+    def _loaded_state(self) -> State:
+        loaded = self.store.load()
+        state = State(Pool(self._devices))
+        state.next_id = loaded.next_id
+        state.draining = loaded.draining
+        state.stopped_sources = set(loaded.stopped_sources)
+        state.load(loaded.jobs, loaded.attempts)
+        check_invariants(state)
+        return state
+
+    # -- the mailbox -------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Never blocks; handled in the next turn."""
+        self._mailbox.append(event)
+        if self._closed or self.storage_problem:
+            return
+        if isinstance(event, AttemptStarted):
+            if self._turn_handle is None:
+                self._turn_handle = self._loop.call_later(STARTED_LAG_S, self._turn)
+        elif self._turn_handle is None or isinstance(self._turn_handle, asyncio.TimerHandle):
+            if self._turn_handle is not None:
+                self._turn_handle.cancel()
+            self._turn_handle = self._loop.call_soon(self._turn)
+
+    async def ask(self, make: Callable[[int], Event]) -> Answer:
+        """Post a request; its answer, after the commit. Raises GpudError when it is refused."""
+        if self.storage_problem:
+            raise StorageError(self.storage_problem)
+        self._last_request += 1
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._asked[self._last_request] = answer
+        self.post(make(self._last_request))
+        return await answer
+
+    def change_devices(self, devices: Sequence[Device]) -> None:
+        """Another pool, for now and for every state loaded later."""
+        self._devices = tuple(devices)
+        self.post(DevicesChanged(self._devices))
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def close(self) -> None:
+        """No further turn; who still waits for an answer is told."""
+        self._closed = True
+        for handle in (self._turn_handle, self._tick_handle, self._idle_handle):
+            if handle is not None:
+                handle.cancel()
+        self._refuse_all(GpudError("cannot answer: gpud is stopping", kind="unreachable"))
+
+    # -- the turn ------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._turn_handle = None
+        batch, self._mailbox = self._mailbox, []
+        events = [self._with_past(event) for event in batch]
+        actions = step(self.state, events, self.now_ms())  # type: ignore[arg-type]
+        changes = self.state.take_changes()
+        check_invariants(self.state, changes.jobs)  # before the commit: a bug is not written down
+        try:
+            committed = self.store.commit(changes) if changes else []
+        except StorageError as error:
+            self._undo(error)
+            return
+        self._perform(actions)
+        for listener in tuple(self._listeners) if committed else ():
+            listener(committed)
+        self._arm()
+
+    def _with_past(self, event: Event) -> Event:
+        """Add what the core cannot know: earlier submits by key, records of done jobs."""
+        match event:
+            case JobsSubmitted(key=key) if key:
+                if (found := self.store.submission(key)) is not None:
+                    earlier = (found.first, found.count, found.digest)
+                    return JobsSubmitted(event.request, event.jobs, key, event.digest, earlier)
+            case RetryRequested(jobs=jobs):
+                done = [job for job in jobs if job not in self.state.jobs]
+                return RetryRequested(event.request, jobs, tuple(self.store.recall(done)))
+        return event
+
+    def _perform(self, actions: Sequence[Action]) -> None:
+        forget: list[tuple[JobId, int]] = []
+        for action in actions:
+            match action:
+                case StartAttempt():
+                    self._start(action)
+                case StopAttempt():
+                    if self.executor is not None:
+                        self.executor.stop(action)
+                case ForgetAttempt(job=job, attempt=attempt):
+                    forget.append((job, attempt))
+                case Answer():
+                    if (future := self._take_asked(action.request)) is not None:
+                        future.set_result(action)
+                case Refuse():
+                    if (future := self._take_asked(action.request)) is not None:
+                        future.set_exception(
+                            GpudError(action.message, kind=action.kind, hint=action.hint)
+                        )
+                case _:
+                    assert_never(action)  # type: ignore[arg-type]
+        if forget and self.executor is not None:
+            self.executor.forget(forget)
+
+    def _start(self, action: StartAttempt) -> None:
+        if self.executor is None:
+            return
+        devices = self.state.pool.devices
+        ids = [i for part in action.lease if (d := devices.get(part.device)) for i in d.ids]
+        self.executor.start(Launch(action, self.store.spec(action.job), tuple(ids)))
+
+    def _take_asked(self, request: int) -> asyncio.Future[Answer] | None:
+        future = self._asked.pop(request, None)
+        return future if future is not None and not future.done() else None
+
+    def _refuse_all(self, error: GpudError) -> None:
+        asked, self._asked = self._asked, {}
+        for future in asked.values():
+            if not future.done():
+                future.set_exception(error)
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """One timer for the state's next deadline, one for the check when idle."""
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+            self._tick_handle = None
+        deadline = next_deadline(self.state)
+        if deadline is not None:
+            delay_s = max(0, deadline - self.now_ms()) / 1000
+            self._tick_handle = self._loop.call_later(delay_s, self._tick)
+        if self._idle_handle is None:
+            self._idle_handle = self._loop.call_later(IDLE_CHECK_S, self._check_all)
+
+    def _tick(self) -> None:
+        self._tick_handle = None
+        if self._turn_handle is None and not self.storage_problem:
+            self._turn_handle = self._loop.call_soon(self._turn)
+
+    def _check_all(self) -> None:
+        self._idle_handle = None
+        check_invariants(self.state)
+
+    # -- a disk that cannot be written -----------------------------------------------------------
+
+    def _undo(self, error: StorageError) -> None:
+        """Rule 3: as if this turn had never been; facts are repeated when we meet the runner."""
+        self.storage_problem = error.message
+        self._warn("storage_problem", why=error.message, again_in_s=STORAGE_RETRY_S)
+        self._mailbox.clear()
+        self._refuse_all(error)
+        self.state = self._loaded_state()
+        self.state.runner_problem = error.message
+        self._loop.call_later(STORAGE_RETRY_S, self._try_storage)
+
+    def _try_storage(self) -> None:
+        if self._closed:
+            return
+        changes = Changes(draining=self.state.draining)
+        try:
+            self.store.commit(changes)
+        except StorageError as error:
+            self.storage_problem = error.message
+            self._loop.call_later(STORAGE_RETRY_S, self._try_storage)
+            return
+        self._warn("storage_works_again")
+        self.storage_problem = ""
+        self._mailbox.clear()
+        self.meet_runner()

@@ -1,0 +1,56 @@
+"""Other instances of gpud of the same user, and which GPUs they use: a warning, never a refusal.
+
+Called by `gpud serve` and `gpud run`. Each instance writes its GPU ids into `gpus` in its state
+directory; it counts while its lock is held.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpud.core.model import Device
+
+FILE_NAME = "gpus"
+
+
+def announce(directory: Path, devices: Iterable[Device]) -> None:
+    ids = sorted({i for device in devices for i in device.ids})
+    try:
+        (directory / FILE_NAME).write_text("\n".join(ids))
+    except OSError:
+        pass  # a courtesy to others; our own work does not depend on it
+
+
+def shared_gpus(state_dir: Path, devices: Iterable[Device]) -> list[str]:
+    """A sentence for each live instance under `state_dir` that uses one of these GPUs."""
+    ours = {i for device in devices for i in device.ids}
+    runs = state_dir / "runs"
+    others = [state_dir, *(sorted(runs.iterdir()) if runs.is_dir() else ())]
+    sentences = []
+    for other in others:
+        try:
+            theirs = set((other / FILE_NAME).read_text().split("\n"))
+        except OSError:
+            continue
+        both = sorted(ours & theirs)
+        if both and _is_live(other):
+            what = f"GPU {both[0]} is" if len(both) == 1 else f"GPUs {', '.join(both)} are"
+            sentences.append(f"{what} also used by the instance in {other}")
+    return sentences
+
+
+def _is_live(directory: Path) -> bool:
+    try:
+        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,100 @@
+"""The configuration in force: sources made from it, and how a changed file is taken over.
+
+Called by daemon/serve.py. A reload validates first; on any problem the old configuration stays as
+it is. What cannot change while gpud runs is named, with the word "restart".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from gpud.config.gpu_words import from_config
+from gpud.config.load import load
+from gpud.config.schema import Config, SourceConfig
+from gpud.daemon.app import App
+from gpud.errors import GpudError
+from gpud.ports import Source
+
+NEEDS_RESTART = ("state_dir", "socket", "cgroup", "log")
+
+
+class Configured:
+    def __init__(
+        self, app: App, path: Path | None, config: Config, gpu_words: list[str] | None
+    ) -> None:
+        self._app = app
+        self._path = path
+        self._config = config
+        self._gpu_words = gpu_words  # given on the command line: the file's are not used
+        self._work: set[asyncio.Task[None]] = set()
+
+    def start_sources(self) -> None:
+        for name, source in self._config.source.items():
+            self._start(name, source)
+
+    def reload(self) -> list[str]:
+        """What is different now, a sentence each. Raises GpudError; nothing has changed then."""
+        if self._path is None:
+            raise GpudError("cannot reload: gpud was started without a configuration file")
+        old, new = self._config, load(self._path)
+        changes = []
+        if new.pool != old.pool:
+            changes.append(self._change_pool(new))
+        if new.defaults != old.defaults:
+            self._app.defaults = new.defaults
+            changes.append("the defaults of jobs have changed")
+        changes += self._change_sources(old, new)
+        changes += [
+            f"{key} has changed: this needs a restart"
+            for key in NEEDS_RESTART
+            if getattr(new, key) != getattr(old, key)
+        ]
+        self._config = new
+        return changes or ["nothing has changed"]
+
+    def _change_pool(self, new: Config) -> str:
+        if self._gpu_words is not None:
+            return "pool has changed, but --gpus on the command line holds"
+        cpu_slots = new.pool.cpu_slots
+        if cpu_slots is None:
+            cpu_slots = len(os.sched_getaffinity(0))
+        if not new.pool.gpus:
+            return "pool.gpus is gone: to look for GPUs afresh needs a restart"
+        devices = from_config(new.pool.gpus, cpu_slots)
+        self._app.engine.change_devices(devices)
+        return "the pool is now " + ", ".join(d.key for d in devices)
+
+    def _change_sources(self, old: Config, new: Config) -> list[str]:
+        changes = []
+        for name in old.source.keys() | new.source.keys():
+            before, after = old.source.get(name), new.source.get(name)
+            if before == after and new.defaults == old.defaults:
+                continue
+            changes.append(
+                f"source {name} is new"
+                if before is None
+                else f"source {name} has changed"
+                if after
+                else f"source {name} is gone"
+            )
+            task = asyncio.ensure_future(self._replace(name, before is not None, after))
+            self._work.add(task)
+            task.add_done_callback(self._replaced)
+        return sorted(changes)
+
+    def _replaced(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled():
+            task.result()  # a bug goes on to the loop's handler, and ends the daemon
+
+    async def _replace(self, name: str, was: bool, source: SourceConfig | None) -> None:
+        if was:
+            await self._app.sources_hosted.remove(name)
+        if source is not None:
+            self._start(name, source)
+
+    def _start(self, name: str, source: SourceConfig) -> None:
+        made: Source = self._app.make_source(name, source)
+        self._app.sources_hosted.add(made, source.path)

@@ -1,0 +1,78 @@
+"""What `gpud run` says in words: start and end lines, progress, and the table at the end. Pure."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+
+from gpud.config.units import format_duration
+from gpud.core.model import Outcome
+from gpud.protocol.replies import JobView
+from gpud.protocol.text import to_bytes
+
+MOST_ROWS = 40  # of the table at the end; of a longer run only what did not succeed
+
+
+def shown(command: bytes, width: int) -> str:
+    """A command on one line, at most `width` characters, control characters made visible."""
+    text = command.decode(errors="backslashreplace")
+    text = "".join(c if c.isprintable() else ("⏎" if c == "\n" else "?") for c in text)
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+
+
+def how(view: JobView) -> str:
+    """The end of a job in a word or two: "failed 3", "killed SIGKILL"."""
+    if view.outcome == Outcome.FAILED:
+        return f"failed {view.exit_code}"
+    if view.outcome == Outcome.KILLED and view.signal:
+        return f"killed {signal_name(view.signal)}"
+    return view.outcome or view.state
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def progress(done: int, running: int, failed: int, left: int, eta_s: float | None) -> str:
+    line = f"{done} done, {running} running, {failed} failed, {left} left"
+    return line if eta_s is None else f"{line}, about {format_duration(round(eta_s))} to go"
+
+
+def table(views: Sequence[JobView], width: int) -> list[str]:
+    """A row per job, in id order, with the reason below where there is one."""
+    rows = sorted(views, key=lambda v: v.id)
+    cells = [("id", "end", "gpu", "took")]
+    cells += [(str(v.id), how(v), ",".join(v.lease) or "-", took(v)) for v in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    lines = []
+    for (job, end, gpu, time), view in zip(cells, [None, *rows], strict=True):
+        left = f"{job:>{widths[0]}}  {end:<{widths[1]}}  {gpu:<{widths[2]}}  {time:>{widths[3]}}  "
+        text = "command" if view is None else shown(to_bytes(view.command), width - len(left))
+        lines.append(left + text)
+        if view is not None and view.why:
+            lines.append(" " * (widths[0] + 2) + view.why)
+    return lines
+
+
+def counts(outcomes: Mapping[str, int], waiting: int) -> str:
+    """ "5 jobs: 3 succeeded, 1 failed, 1 not run"."""
+    parts = [f"{outcomes[word]} {word}" for word in Outcome if outcomes.get(word)]
+    if waiting:
+        parts.append(f"{waiting} not run")
+    total = sum(outcomes.values()) + waiting
+    jobs = "1 job" if total == 1 else f"{total} jobs"
+    return f"{jobs}: " + ", ".join(parts) if parts else "no jobs"
+
+
+def seconds(value: float) -> str:
+    return f"{value:.1f}s" if value < 60 else format_duration(round(value))
+
+
+def took(view: JobView) -> str:
+    if not view.started_at_ms or not view.ended_at_ms:
+        return "-"
+    ms = view.ended_at_ms - view.started_at_ms
+    return seconds(ms / 1000)

@@ -1,0 +1,1 @@
+"""Adapters that start, adopt, stop and observe attempts (gpud/ports.py, Executor)."""

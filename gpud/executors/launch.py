@@ -1,0 +1,83 @@
+"""Starting a runner process that outlives us, and finding those that live.
+
+Called by executors/runner.py. A runner is detached: its own session, no terminal, its words in
+runner.log. It answers on the ready pipe once its socket listens.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+from gpud import runner as runner_module
+from gpud.errors import GpudError, why_os
+
+READY_TIMEOUT_S = 20.0
+
+
+def live_versions(state_dir: Path) -> list[int]:
+    """The versions of the runners that hold their lock, newest first."""
+    found = []
+    for lock in state_dir.glob("runner-*.lock"):
+        version = lock.stem.removeprefix("runner-")
+        if version.isdigit() and _is_held(lock):
+            found.append(int(version))
+    return sorted(found, reverse=True)
+
+
+def launch(state_dir: Path, cgroup: Path | None) -> int:
+    """Start a runner of our version; its pid, once it listens. Raises GpudError."""
+    ready, ready_in = os.pipe()
+    command = [sys.executable, "-I", "-S", runner_module.__file__, str(state_dir)]
+    command += ["--ready-fd", str(ready_in)]
+    if cgroup is not None:
+        command += ["--cgroup", str(cgroup)]
+    try:
+        log = os.open(
+            state_dir / "runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                pass_fds=(ready_in,),
+            )
+        finally:
+            os.close(log)
+    except OSError as error:
+        os.close(ready)
+        os.close(ready_in)
+        raise GpudError(f"cannot start the runner: {why_os(error)}") from error
+    os.close(ready_in)
+    try:
+        if select.select([ready], [], [], READY_TIMEOUT_S)[0] and os.read(ready, 16):
+            return process.pid
+    finally:
+        os.close(ready)
+        process.returncode = 0  # ours to start, not ours to reap: it outlives us
+    raise GpudError(
+        "cannot start the runner: it ended before it was ready",
+        hint=f"see {state_dir / 'runner.log'}",
+    )
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,83 @@
+"""One connection to one runner: bytes both ways, hello first.
+
+Owned by executors/runner.py. Decides nothing: messages go up as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from gpud.executors.wire import AnyMessage, decode, encode
+from gpud.paths import short_address
+
+
+class RunnerLink(asyncio.Protocol):
+    """Calls `on_message` for each message and `on_lost` once, when the connection is over."""
+
+    def __init__(
+        self,
+        version: int,
+        on_message: Callable[[RunnerLink, AnyMessage], None],
+        on_lost: Callable[[RunnerLink], None],
+    ) -> None:
+        self.version = version
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._rest = b""
+
+    def send(self, message: object) -> None:
+        """Nothing is sent once the connection is lost: the next hello tells what is missing."""
+        if self._transport is not None:
+            self._transport.write(encode(message) + b"\n")
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            try:
+                message = decode(line)
+            except msgspec.DecodeError:
+                self.close()  # not a runner: connect again, and ask afresh
+                return
+            self._on_message(self, message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._on_lost(self)
+
+
+async def connect(
+    state_dir: Path,
+    version: int,
+    token: str,
+    on_message: Callable[[RunnerLink, AnyMessage], None],
+    on_lost: Callable[[RunnerLink], None],
+) -> RunnerLink:
+    """Connect and say hello. Raises OSError when nobody listens."""
+    loop = asyncio.get_running_loop()
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.setblocking(False)
+    try:
+        with short_address(state_dir / f"runner-{version}.sock") as address:
+            client.connect(address)  # a Unix socket connects at once or not at all
+        _, link = await loop.create_connection(
+            lambda: RunnerLink(version, on_message, on_lost), sock=client
+        )
+    except BaseException:
+        client.close()
+        raise
+    link.send({"op": "hello", "runner": version, "token": token})
+    return link

@@ -1,0 +1,254 @@
+"""The executor: all live runners of a state directory behind one door.
+
+Owns the connections to the runners. Called by the engine (`start`, `stop`, `forget`) and by
+daemon/app.py (`open`, `close`). New attempts go to the runner of our version; an older one keeps
+what it has and is asked to retire. When a connection is lost, the engine is told, and all are met
+again: launched if need be, asked what they have, and only then is there a `RunnerReady`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gpud.core.actions import StopAttempt
+from gpud.core.events import AttemptNotStarted, KnownAttempt, RunnerGone, RunnerReady
+from gpud.core.model import JobId
+from gpud.errors import GpudError, why_os
+from gpud.executors.command import MAX_ARGUMENT_BYTES, argv_of, environment, script_argv
+from gpud.executors.launch import launch, live_versions
+from gpud.executors.link import RunnerLink, connect
+from gpud.executors.wire import (
+    AnyMessage,
+    Fact,
+    HelloMessage,
+    RefusedMessage,
+    StartOp,
+    UnknownMessage,
+    fact_of,
+)
+from gpud.paths import log_path
+from gpud.ports import Launch, Post
+from gpud.protocol.text import to_text
+from gpud.runner import VERSION
+
+HELLO_TIMEOUT_S = 20.0
+RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
+
+
+class RunnerExecutor:
+    """See gpud/ports.py, Executor."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        token: str,
+        post: Post,
+        *,
+        cgroup: Path | None = None,
+        warn: Callable[..., None] = lambda event, **values: None,
+    ) -> None:
+        self._state_dir = state_dir
+        self._token = token
+        self._post = post
+        self._cgroup = cgroup
+        self._warn = warn
+        self._links: dict[int, RunnerLink] = {}  # by version
+        self._older: dict[tuple[int, int], RunnerLink] = {}  # attempts that are not in ours
+        self._hellos: dict[int, asyncio.Future[HelloMessage]] = {}  # while meeting
+        self._early: list[Fact] = []  # facts that came while meeting
+        self.runner_pid = 0  # of our version; 0: not met yet
+        self._launched: set[int] = set()  # pids
+        self._meeting: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # -- life ------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Meet the runners. Raises GpudError when none can be started."""
+        await self._meet()
+
+    async def close(self, *, retire: bool = False) -> None:
+        """Leave the runners with what they have; `retire`: they end once they have nothing."""
+        self._closed = True
+        if self._meeting is not None:
+            self._meeting.cancel()
+            await asyncio.gather(self._meeting, return_exceptions=True)
+        for link in self._links.values():
+            if retire:
+                link.send({"op": "retire"})
+            link.close()
+        self._links.clear()
+
+    def meet_again(self) -> None:
+        """Ask the runners afresh what they have: every unforgotten end is repeated."""
+        if self._meeting is None and not self._closed:
+            self._meeting = asyncio.ensure_future(self._meet_until_ready())
+            self._meeting.add_done_callback(self._met)
+
+    def _met(self, task: asyncio.Task[None]) -> None:
+        self._meeting = None
+        if not task.cancelled():
+            task.result()  # a bug goes on to the loop's handler
+
+    async def _meet_until_ready(self) -> None:
+        pause_s = RETRY_FIRST_S
+        while True:
+            try:
+                await self._meet()
+                return
+            except GpudError as error:
+                self._post(RunnerGone(error.message))
+                self._warn("runner_not_ready", why=error.message, again_in_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+
+    async def _meet(self) -> None:
+        for link in self._links.values():
+            link.close()
+        self._links, self._older, self._hellos, self._early = {}, {}, {}, []
+        loop = asyncio.get_running_loop()
+        versions = live_versions(self._state_dir)
+        if VERSION not in versions:
+            self._launched.add(await asyncio.to_thread(launch, self._state_dir, self._cgroup))
+            versions.insert(0, VERSION)
+        try:
+            for version in versions:
+                self._hellos[version] = loop.create_future()
+                self._links[version] = await connect(
+                    self._state_dir, version, self._token, self._on_message, self._on_lost
+                )
+            hellos = await asyncio.wait_for(
+                asyncio.gather(*self._hellos.values()), timeout=HELLO_TIMEOUT_S
+            )
+        except TimeoutError as error:
+            raise GpudError("cannot reach the runner: it does not answer") from error
+        except OSError as error:
+            raise GpudError(f"cannot reach the runner: {why_os(error)}") from error
+        self._hellos = {}
+        known: list[KnownAttempt] = []
+        for hello in hellos:
+            known += hello.attempts
+            if hello.runner != VERSION:
+                link = self._links[hello.runner]
+                self._older.update({(k.job, k.attempt): link for k in hello.attempts})
+                link.send({"op": "retire"})
+        ours = next(h for h in hellos if h.runner == VERSION)
+        self.runner_pid = ours.pid
+        self._post(RunnerReady(ours.boot_id, tuple(known)))
+        early, self._early = self._early, []
+        for fact in early:
+            self._post(fact)
+
+    # -- what comes from a runner ------------------------------------------------------------
+
+    def _on_message(self, link: RunnerLink, message: AnyMessage) -> None:
+        if self._links.get(link.version) is not link and link.version not in self._hellos:
+            return  # a connection that we have given up
+        fact = fact_of(message)
+        if fact is not None:
+            if self._hellos:
+                self._early.append(fact)
+            else:
+                self._post(fact)
+        elif isinstance(message, HelloMessage):
+            waiting = self._hellos.get(link.version)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        elif isinstance(message, RefusedMessage | UnknownMessage):
+            self._warn("runner_refused", message=str(message))
+
+    def _on_lost(self, link: RunnerLink) -> None:
+        waiting = self._hellos.get(link.version)
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(GpudError("cannot reach the runner: it hung up"))
+        if self._closed or self._links.get(link.version) is not link:
+            return
+        del self._links[link.version]
+        self._reap()
+        if link.version != VERSION and link.version not in live_versions(self._state_dir):
+            return  # an older one has finished what it had
+        if not self._hellos:
+            self._post(RunnerGone("the connection to the runner was lost"))
+            self.meet_again()
+
+    # -- the port ------------------------------------------------------------------------------
+
+    def start(self, launch: Launch) -> None:
+        job, attempt, spec = launch.action.job, launch.action.attempt, launch.spec
+        argv = argv_of(spec, attempt)
+        if spec.argv is None and len(argv[-1]) > MAX_ARGUMENT_BYTES:
+            try:
+                argv = script_argv(spec, self._write_script(job, attempt, argv[-1]))
+            except OSError as error:
+                why = f"cannot write the script of a command this long: {why_os(error)}"
+                self._post(AttemptNotStarted(job, attempt, _now_ms(), "command", why))
+                return
+        self._send(
+            VERSION,
+            StartOp(
+                job=job,
+                attempt=attempt,
+                argv=[to_text(a) for a in argv],
+                cwd=to_text(spec.cwd),
+                env=environment(spec, job, attempt, launch.ids),
+                log=to_text(os.fsencode(log_path(self._state_dir, job, attempt))),
+                grace_s=spec.grace_s,
+                linger_s=spec.linger_s,
+                time_limit_s=spec.time_limit_s,
+                umask=spec.umask,
+            ),
+        )
+
+    def stop(self, action: StopAttempt) -> None:
+        link = self._older.get((action.job, action.attempt)) or self._links.get(VERSION)
+        if link is not None:
+            link.send(
+                {
+                    "op": "stop",
+                    "job": action.job,
+                    "attempt": action.attempt,
+                    "grace_s": action.grace_s,
+                }
+            )
+
+    def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None:
+        ours: list[tuple[int, int]] = []
+        for key in attempts:
+            older = self._older.pop(key, None)
+            if older is not None:
+                older.send({"op": "forget", "attempts": [key]})
+            else:
+                ours.append(key)
+        if ours:
+            self._send(VERSION, {"op": "forget", "attempts": ours})
+
+    def _send(self, version: int, message: object) -> None:
+        """To nobody while there is no connection: `RunnerReady` will tell what did not arrive."""
+        link = self._links.get(version)
+        if link is not None:
+            link.send(message)
+
+    def _write_script(self, job: int, attempt: int, text: bytes) -> bytes:
+        """A command too long for an argument, as a file beside the log."""
+        path = log_path(self._state_dir, job, attempt).with_suffix(".sh")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_bytes(text)
+        return os.fsencode(path)
+
+    def _reap(self) -> None:
+        """A runner that we launched is our child: leave no zombie."""
+        for pid in list(self._launched):
+            try:
+                if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                    continue
+            except ChildProcessError:
+                pass
+            self._launched.discard(pid)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,149 @@
+"""The runner's protocol as the daemon sees it (docs/runner-protocol.md): messages and their facts.
+
+Called by executors/link.py. Pure: bytes to structs, structs to core events.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from gpud.core.events import (
+    AttemptEnded,
+    AttemptLingering,
+    AttemptNotStarted,
+    AttemptStarted,
+    KnownAttempt,
+)
+from gpud.core.model import JobId, Rusage
+from gpud.protocol.text import Text
+
+
+class StartOp(Struct, frozen=True, tag_field="op", tag="start", omit_defaults=True):
+    job: int
+    attempt: int
+    argv: list[Text]
+    cwd: Text
+    env: list[Text]
+    log: Text
+    grace_s: float
+    linger_s: float | None  # None: wait
+    time_limit_s: float | None = None
+    umask: int | None = None
+
+
+class Exit(Struct, frozen=True):
+    code: int | None = None
+    signal: int | None = None
+    lost: str | None = None
+
+
+class RunnerMessage(Struct, frozen=True, tag_field="ev"):
+    pass
+
+
+class HelloMessage(RunnerMessage, frozen=True, tag="hello"):
+    runner: int
+    pid: int
+    boot_id: str
+    payload: Literal["cgroup", "session"]
+    attempts: tuple[KnownAttempt, ...]
+
+
+class AttemptsMessage(RunnerMessage, frozen=True, tag="attempts"):
+    attempts: tuple[KnownAttempt, ...]
+
+
+class StartedMessage(RunnerMessage, frozen=True, tag="started"):
+    job: int
+    attempt: int
+    pid: int
+    at_ms: int
+
+
+class LingeringMessage(RunnerMessage, frozen=True, tag="lingering"):
+    job: int
+    attempt: int
+    at_ms: int
+    processes: tuple[str, ...] = ()
+
+
+class EndedMessage(RunnerMessage, frozen=True, tag="ended"):
+    job: int
+    attempt: int
+    at_ms: int
+    exit: Exit
+    started_at_ms: int = 0
+    timed_out: bool = False
+    stopped: bool = False
+    rusage: Rusage | None = None
+    killed: tuple[str, ...] = ()
+    unassigned: tuple[str, ...] = ()
+
+
+class NotStartedMessage(RunnerMessage, frozen=True, tag="not-started"):
+    job: int
+    attempt: int
+    at_ms: int
+    kind: str
+    why: str
+
+
+class UnknownMessage(RunnerMessage, frozen=True, tag="unknown"):
+    job: int
+    attempt: int
+    op: str
+
+
+class RefusedMessage(RunnerMessage, frozen=True, tag="refused"):
+    why: str
+
+
+AnyMessage = (
+    HelloMessage
+    | AttemptsMessage
+    | StartedMessage
+    | LingeringMessage
+    | EndedMessage
+    | NotStartedMessage
+    | UnknownMessage
+    | RefusedMessage
+)
+Fact = AttemptStarted | AttemptLingering | AttemptEnded | AttemptNotStarted
+
+_decoder = msgspec.json.Decoder(AnyMessage)
+encode = msgspec.json.Encoder().encode
+
+
+def decode(line: bytes) -> AnyMessage:
+    """Raises msgspec.DecodeError for a line that is no message of the runner."""
+    message: AnyMessage = _decoder.decode(line)
+    return message
+
+
+def fact_of(message: AnyMessage) -> Fact | None:
+    """The core's event for a message about one attempt; None for the others."""
+    match message:
+        case EndedMessage(job=job, attempt=attempt, at_ms=at_ms, exit=status):
+            return AttemptEnded(
+                JobId(job),
+                attempt,
+                at_ms,
+                exit_code=status.code,
+                signal=status.signal,
+                lost=status.lost,
+                timed_out=message.timed_out,
+                rusage=message.rusage,
+                killed=message.killed,
+                unassigned=message.unassigned,
+            )
+        case StartedMessage(job=job, attempt=attempt, pid=pid, at_ms=at_ms):
+            return AttemptStarted(JobId(job), attempt, pid, at_ms)
+        case LingeringMessage(job=job, attempt=attempt, at_ms=at_ms, processes=processes):
+            return AttemptLingering(JobId(job), attempt, at_ms, processes)
+        case NotStartedMessage(job=job, attempt=attempt, at_ms=at_ms, kind=kind, why=why):
+            return AttemptNotStarted(JobId(job), attempt, at_ms, kind, why)
+        case _:
+            return None
