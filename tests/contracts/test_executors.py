@@ -1,0 +1,249 @@
+"""The contract of executors (gpud/ports.py), over real processes and over the fake.
+
+A rig stands for what outlives a daemon: the runner. `meet` is a daemon that opens, `leave` one that
+goes. Commands are written so that both understand them: `exit 3`, `signal 9` (defined as a shell
+function for real shells by the rig's setup line), `sleep`-like `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpud.core.actions import StartAttempt, StopAttempt
+from gpud.core.events import (
+    AttemptEnded,
+    AttemptNotStarted,
+    AttemptStarted,
+    Event,
+    RunnerReady,
+)
+from gpud.core.model import JobId, JobSpec, LeasePart
+from gpud.executors.fake import FakeExecutor, FakeRunner
+from gpud.executors.runner import RunnerExecutor
+from gpud.ports import Launch
+
+TIMEOUT_S = 20
+SETUP = b"signal() { kill -$1 $$; sleep 9; }; run() { sleep 600; }"
+
+
+class Box:
+    """What a daemon's mailbox has received; `wait` returns the first event that fits."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        self._more.set()
+
+    async def wait(self, fits: Callable[[Event], bool]) -> Any:
+        async with asyncio.timeout(TIMEOUT_S):
+            seen = 0
+            while True:
+                for event in self.events[seen:]:
+                    seen += 1
+                    if fits(event):
+                        return event
+                self._more.clear()
+                if seen == len(self.events):
+                    await self._more.wait()
+
+
+class RealRig:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = open(directory / "lock", "w")  # noqa: SIM115
+        self._lock.write("token\n")
+        self._lock.flush()
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._open: list[RunnerExecutor] = []
+
+    async def meet(self, box: Box) -> RunnerExecutor:
+        executor = RunnerExecutor(self._directory, "token", box)
+        await executor.open()
+        self._open.append(executor)
+        return executor
+
+    async def leave(self, executor: RunnerExecutor) -> None:
+        self._open.remove(executor)
+        await executor.close()
+
+    async def close(self) -> None:
+        box = Box()
+        for executor in list(self._open):
+            await self.leave(executor)
+        executor = await self.meet(box)
+        ready = await box.wait(lambda e: isinstance(e, RunnerReady))
+        for known in ready.known:
+            executor.stop(StopAttempt(known.job, known.attempt, 0.1))
+            await box.wait(_end_of(known.job, known.attempt))
+            executor.forget([(known.job, known.attempt)])
+        await executor.close(retire=True)
+        self._lock.close()
+
+    def spec(self, command: bytes) -> JobSpec:
+        if command == b"refuse":
+            return JobSpec(b"true", cwd=os.fsencode(self._directory / "missing"))
+        return JobSpec(command, setup=SETUP, cwd=b"/tmp", env=b"PATH=/usr/bin:/bin")
+
+
+class FakeRig:
+    def __init__(self, directory: Path) -> None:
+        self._runner = FakeRunner()
+
+    async def meet(self, box: Box) -> FakeExecutor:
+        executor = FakeExecutor(self._runner, box)
+        executor.open()
+        return executor
+
+    async def leave(self, executor: FakeExecutor) -> None:
+        executor.close()
+
+    async def close(self) -> None:
+        pass
+
+    def spec(self, command: bytes) -> JobSpec:
+        return JobSpec(command)
+
+
+Rig = RealRig | FakeRig
+
+
+@pytest.fixture(params=[RealRig, FakeRig], ids=["runner", "fake"])
+def rig_type(request: pytest.FixtureRequest) -> type[Rig]:
+    return request.param  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def rig_in(rig_type: type[Rig], directory: Path) -> AsyncIterator[Rig]:
+    rig = rig_type(directory)
+    try:
+        yield rig
+    finally:
+        await rig.close()
+
+
+def launch(rig: Rig, job: int, command: bytes, attempt: int = 1) -> Launch:
+    action = StartAttempt(JobId(job), attempt, (LeasePart("0", 1000),))
+    return Launch(action, rig.spec(command), ("0",))
+
+
+def _end_of(job: int, attempt: int = 1) -> Callable[[Event], bool]:
+    return lambda e: (
+        isinstance(e, AttemptEnded | AttemptNotStarted) and (e.job, e.attempt) == (job, attempt)
+    )
+
+
+def is_ready(event: Event) -> bool:
+    return isinstance(event, RunnerReady)
+
+
+def test_ends_are_exact(rig_type: type[Rig], tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            box = Box()
+            executor = await rig.meet(box)
+            for job, command in enumerate((b"exit 0", b"exit 3", b"signal 9"), 1):
+                executor.start(launch(rig, job, command))
+            codes = [await box.wait(_end_of(job)) for job in (1, 2, 3)]
+            assert [e.exit_code for e in codes] == [0, 3, None]
+            assert [e.signal for e in codes] == [None, None, 9]
+            assert all(e.lost is None and not e.timed_out for e in codes)
+            executor.forget([(JobId(j), 1) for j in (1, 2, 3)])
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_start_says_why(rig_type: type[Rig], tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            box = Box()
+            executor = await rig.meet(box)
+            executor.start(launch(rig, 1, b"refuse"))
+            end = await box.wait(_end_of(1))
+            assert isinstance(end, AttemptNotStarted)
+            assert end.kind == "cwd"
+            assert end.why
+            executor.forget([(JobId(1), 1)])
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_that_was_seen_is_never_started_again(
+    rig_type: type[Rig], tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            box = Box()
+            executor = await rig.meet(box)
+            executor.start(launch(rig, 1, b"exit 4"))
+            executor.start(launch(rig, 1, b"exit 5"))
+            assert (await box.wait(_end_of(1))).exit_code == 4
+            executor.start(launch(rig, 1, b"exit 6"))
+            executor.start(launch(rig, 2, b"exit 0"))
+            await box.wait(_end_of(2))
+            ends = [e for e in box.events if _end_of(1)(e)]
+            assert {e.exit_code for e in ends} == {4}
+            starts = [e for e in box.events if isinstance(e, AttemptStarted) and e.job == 1]
+            assert len({e.pid for e in starts}) == 1
+            executor.forget([(JobId(1), 1), (JobId(2), 1)])
+
+    asyncio.run(scenario())
+
+
+def test_an_end_is_repeated_until_it_is_forgotten(rig_type: type[Rig], tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            first = Box()
+            executor = await rig.meet(first)
+            executor.start(launch(rig, 1, b"exit 7"))
+            await first.wait(_end_of(1))
+            await rig.leave(executor)
+
+            second = Box()
+            executor = await rig.meet(second)
+            assert (await second.wait(_end_of(1))).exit_code == 7
+            kinds = [type(e) for e in second.events]
+            assert kinds.index(RunnerReady) < kinds.index(AttemptEnded)
+            executor.forget([(JobId(1), 1)])
+            await rig.leave(executor)
+
+            third = Box()
+            executor = await rig.meet(third)
+            ready = await third.wait(is_ready)
+            assert ready.known == ()
+            executor.start(launch(rig, 2, b"exit 0"))
+            await third.wait(_end_of(2))
+            assert not [e for e in third.events if _end_of(1)(e)]
+            executor.forget([(JobId(2), 1)])
+
+    asyncio.run(scenario())
+
+
+def test_running_attempts_do_not_notice_a_new_daemon(rig_type: type[Rig], tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            first = Box()
+            executor = await rig.meet(first)
+            executor.start(launch(rig, 1, b"run"))
+            started = await first.wait(lambda e: isinstance(e, AttemptStarted))
+            await rig.leave(executor)
+
+            second = Box()
+            executor = await rig.meet(second)
+            ready = await second.wait(is_ready)
+            assert [(k.job, k.attempt, k.pid) for k in ready.known] == [(1, 1, started.pid)]
+            executor.stop(StopAttempt(JobId(1), 1, 5.0))
+            assert (await second.wait(_end_of(1))).signal == 15
+            executor.forget([(JobId(1), 1)])
+
+    asyncio.run(scenario())
