@@ -7,7 +7,7 @@ a health report; what escapes from an adapter is a bug and ends the daemon.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct

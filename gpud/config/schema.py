@@ -2,27 +2,68 @@
 
 `config/load.py` turns TOML into these structs and reports every problem at once;
 `config.example.toml` shows each key, and a test holds it against this file. Durations are written
-as numbers of seconds or as text ("90s", "10m", "2h30m", "1d").
+as numbers of seconds or as text ("90s", "10m", "2h30m", "1d"): that is every number that is not a
+whole one. Bounds and patterns stand here and nowhere else; `config/walk.py` reads them from here.
+Structs made in code are not checked against them.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
+
+LONGEST_S = 10 * 366 * 86_400.0  # ten years; far more than that no timer of the system takes
+MOST_SLOTS = 1000  # a lease is counted in thousandths of a device
+
+Seconds = Annotated[float, Meta(ge=0, le=LONGEST_S)]
+Pause = Annotated[float, Meta(ge=0.05, le=LONGEST_S)]  # between two looks: never a busy loop
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Priority = Annotated[int, Meta(ge=-1_000_000_000, le=1_000_000_000)]
+# `~` and `$VARIABLES` are expanded; relative to the directory of the configuration file.
+PathText = Annotated[str, Meta(min_length=1, extra={"path": True})]
+Shell = Annotated[
+    tuple[Annotated[str, Meta(min_length=1)], ...],
+    Meta(min_length=1, description='like ["/bin/sh", "-c"]; the command comes after it'),
+]
+# The items may be written as whole numbers, as people do: [0, 1].
+GpuWords = Annotated[
+    tuple[str, ...],
+    Meta(
+        min_length=1,
+        description='like [0, 1]; leave it out to use every GPU, or write ["none"]',
+        extra={"numbers": True},
+    ),
+]
+Slots = Annotated[int, Meta(ge=0, le=MOST_SLOTS)]
+SourceName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z",
+        description='the name of a source has letters, digits, ".", "_" and "-", 64 at most',
+    ),
+]
+EnvName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^=\x00]+\Z",
+        description='the name of a variable is not empty and has no "="',
+    ),
+]
 
 
 class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a job gets when neither its entry nor its source says otherwise."""
 
-    shell: tuple[str, ...] = ("/bin/sh", "-c")
+    shell: Shell = ("/bin/sh", "-c")
     setup: str = ""  # a line run before each command, in the same shell
-    retries: int = 0
-    backoff_s: float = 10.0
-    backoff_max_s: float = 600.0
-    time_limit_s: float | None = None
-    grace_s: float = 10.0
-    linger_s: float | Literal["wait"] = 10.0
+    retries: Count = 0
+    backoff_s: Seconds = 10.0
+    backoff_max_s: Seconds = 600.0
+    retry_args: str = ""  # added to the command from the second attempt on
+    time_limit_s: Seconds | None = None
+    grace_s: Seconds = 10.0
+    linger_s: Seconds | Literal["wait"] = 10.0
 
 
 class QueueFileSource(
@@ -35,22 +76,22 @@ class QueueFileSource(
 ):
     """`[source.NAME]` with `type = "queue-file"`: jobs are lines appended to a file."""
 
-    path: str
+    path: PathText
     start: Literal["beginning", "end"] = "beginning"  # what lines count at the file's first sight
-    poll_s: float = 2.0  # how often to look where watching says nothing (network file systems)
-    cwd: str | None = None  # default: the file's directory
-    shell: tuple[str, ...] | None = None
+    poll_s: Pause = 2.0  # how often to look where watching says nothing (network file systems)
+    cwd: PathText | None = None  # default: the file's directory
+    shell: Shell | None = None
     setup: str | None = None
-    env: dict[str, str] = {}
-    env_file: str | None = None
-    gpus: int | None = None
-    priority: int = 0
-    retries: int | None = None
-    backoff_s: float | None = None
-    backoff_max_s: float | None = None
-    time_limit_s: float | None = None
-    grace_s: float | None = None
-    linger_s: float | Literal["wait"] | None = None
+    env: dict[EnvName, str] = {}
+    env_file: PathText | None = None
+    gpus: Count | None = None
+    priority: Priority = 0
+    retries: Count | None = None
+    backoff_s: Seconds | None = None
+    backoff_max_s: Seconds | None = None
+    time_limit_s: Seconds | None = None
+    grace_s: Seconds | None = None
+    linger_s: Seconds | Literal["wait"] | None = None
 
 
 SourceConfig = QueueFileSource  # a union once there are more
@@ -59,8 +100,11 @@ SourceConfig = QueueFileSource  # a union once there are more
 class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[pool]`: what jobs run on."""
 
-    gpus: tuple[str, ...] = ()  # as `--gpus`: "0", "1"; the same twice: two share it; "0,1": a pair
-    cpu_slots: int | None = None  # jobs that ask for no GPU; default: the number of processors
+    # config/gpu_words.py: "0", "1"; the same twice: two share it; "0,1": a pair; "none".
+    # Empty, the default: what the NVIDIA driver finds.
+    gpus: GpuWords = ()
+    # For jobs that ask for no GPU. Default: the number of processors.
+    cpu_slots: Slots | None = None
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,10 +115,12 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    state_dir: str | None = None
-    socket: str | None = None
-    cgroup: str | None = None  # a cgroup v2 directory to keep payloads in; default: if delegated
+    """The whole document."""
+
+    state_dir: PathText | None = None
+    socket: PathText | None = None
+    cgroup: PathText | None = None  # a cgroup v2 directory for payloads; default: if delegated
     pool: Pool = field(default_factory=Pool)
     defaults: JobDefaults = field(default_factory=JobDefaults)
     log: Log = field(default_factory=Log)
-    source: dict[str, SourceConfig] = {}
+    source: dict[SourceName, SourceConfig] = {}

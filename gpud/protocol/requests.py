@@ -20,7 +20,7 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     """A job as a client writes it. Exactly one of `command` (shell text) and `argv`.
 
     In a submit's `common` they are the defaults of every job of the submit; what neither says
-    comes from the daemon's `[defaults]`.
+    comes from the daemon's `[defaults]`. `env` replaces what was there, `env_add` adds to it.
     """
 
     command: Text | UnsetType = UNSET

@@ -57,11 +57,12 @@ def parse(selectors: Sequence[int | str]) -> Selection:
         elif text.startswith("state:"):
             if text[6:] not in STATES:
                 raise GpudError(
-                    f'cannot select "{text}": no such state or outcome',
+                    f'cannot select "{text[:60]}": no such state or outcome',
                     kind="usage",
                     hint="states: " + ", ".join(STATES),
                 )
             found["states"].append(text[6:])
         else:
-            raise GpudError(f'cannot select "{text}": not a selector', kind="usage", hint=HINT)
+            shown = text if len(text) <= 60 else text[:60] + "…"
+            raise GpudError(f'cannot select "{shown}": not a selector', kind="usage", hint=HINT)
     return Selection(everything=everything, **{k: tuple(v) for k, v in found.items()})  # type: ignore[arg-type]

@@ -1,0 +1,131 @@
+"""The verbs that change something: each becomes one event, and its answer one reply.
+
+Called by control/verbs.py. The core decides about every single job; here it is only decided which
+jobs it is asked about, and which of its refusals are worth telling.
+"""
+
+from __future__ import annotations
+
+from gpud.control.choice import choose_apart
+from gpud.control.fields import seconds
+from gpud.core.events import (
+    CancelRequested,
+    DrainRequested,
+    Event,
+    HoldRequested,
+    ReleaseRequested,
+    RetryRequested,
+    SourceSwitched,
+    UndrainRequested,
+)
+from gpud.core.model import JobId, JobState
+from gpud.core.state import State
+from gpud.errors import GpudError
+from gpud.ports import Controlled
+from gpud.protocol.replies import (
+    Cancelled,
+    Changed,
+    Drained,
+    HeldReply,
+    RefusedView,
+    Released,
+    Retried,
+    SourceStarted,
+    SourceStopped,
+    Undrained,
+)
+from gpud.protocol.requests import (
+    Cancel,
+    Drain,
+    Hold,
+    Release,
+    Retry,
+    SourceStart,
+    SourceStop,
+    Undrain,
+)
+
+Change = Cancel | Retry | Hold | Release
+
+VERB = {Cancel: "cancel", Retry: "retry", Hold: "hold", Release: "release"}
+REPLY: dict[type[Change], type[Changed]] = {
+    Cancel: Cancelled,
+    Retry: Retried,
+    Hold: HeldReply,
+    Release: Released,
+}
+
+
+async def change(daemon: Controlled, request: Change) -> Changed:
+    """Raises GpudError (not-found) when the selectors match no job; a job that they match and the
+    verb does not apply to is refused when it was named by itself, else left out."""
+    verb = type(request)
+    if isinstance(request, Cancel) and request.grace_s is not None:
+        _check_grace(request.grace_s)
+    single, under = choose_apart(daemon.store, VERB[verb], request.jobs)
+    applicable = (job for job in under if _applies(daemon.state, verb, job))
+    jobs = tuple(sorted({*single, *applicable}))
+    if not jobs:
+        return REPLY[verb](id=request.id, jobs=())
+    answer = await daemon.ask(lambda number: _event(request, number, jobs))
+    named = set(single)
+    refused = (RefusedView(job, why) for job, why in answer.refused if job in named)
+    return REPLY[verb](id=request.id, jobs=answer.jobs, refused=tuple(refused))
+
+
+async def drain(daemon: Controlled, request: Drain) -> Drained:
+    await daemon.ask(DrainRequested)
+    return Drained(id=request.id, active=len(daemon.state.attempts))
+
+
+async def undrain(daemon: Controlled, request: Undrain) -> Undrained:
+    await daemon.ask(UndrainRequested)
+    return Undrained(id=request.id)
+
+
+async def switch_source(
+    daemon: Controlled, request: SourceStop | SourceStart
+) -> SourceStopped | SourceStarted:
+    stopped = isinstance(request, SourceStop)
+    name = request.name
+    known = [source.name for source in daemon.sources()]
+    if name not in known:
+        raise GpudError(
+            f'cannot {"stop" if stopped else "start"} source "{name[:60]}": no such source',
+            kind="not-found",
+            hint="sources: " + ", ".join(known) if known else "no source is configured",
+        )
+    await daemon.ask(lambda number: SourceSwitched(number, name, stopped))
+    if stopped:
+        return SourceStopped(id=request.id, name=name)
+    return SourceStarted(id=request.id, name=name)
+
+
+def _check_grace(grace_s: float) -> None:
+    try:
+        seconds(grace_s, "grace_s")
+    except GpudError as error:
+        raise GpudError(f"cannot cancel: {error.message}", kind=error.kind) from error
+
+
+def _applies(state: State, verb: type[Change], job: JobId) -> bool:
+    record = state.jobs.get(job)
+    if verb is Retry:
+        return record is None
+    if record is None:
+        return False
+    if verb is Hold:
+        return record.state is JobState.QUEUED
+    return verb is Cancel or record.state is JobState.HELD
+
+
+def _event(request: Change, number: int, jobs: tuple[JobId, ...]) -> Event:
+    match request:
+        case Cancel():
+            return CancelRequested(number, jobs, request.grace_s)
+        case Retry():
+            return RetryRequested(number, jobs)
+        case Hold():
+            return HoldRequested(number, jobs)
+        case Release():
+            return ReleaseRequested(number, jobs)

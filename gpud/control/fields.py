@@ -1,0 +1,201 @@
+"""What a client wrote about a job, laid over what is known already: JobFields over a JobSpec.
+
+Called by control/jobs.py, twice for each job: a submit's `common` over the daemon's defaults, and
+each job over that. `env` replaces the environment, `env_add` adds to it. Raises GpudError whose
+message is only the reason ("the working directory must be absolute"): the caller knows which job
+it is about. Pure.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Literal
+
+from msgspec import UNSET, structs
+
+from gpud.config.schema import LONGEST_S, JobDefaults
+from gpud.core.model import JobSpec, Request, RetryPolicy
+from gpud.errors import GpudError
+from gpud.protocol.requests import JobFields
+from gpud.protocol.text import Text, to_bytes
+
+MAX_COUNT = 1_000_000  # GPUs, retries: as in the configuration
+MAX_PRIORITY = 2**31
+MAX_NAME = 200
+
+# An environment as it was, and what the client wrote: to the blob they make.
+Environments = dict[tuple[bytes, object, object], bytes]
+
+
+def base_spec(defaults: JobDefaults, uid: int) -> JobSpec:
+    """What a job is before anybody said anything; not yet a job: it has no command."""
+    return JobSpec(
+        command=b"",
+        shell=tuple(word.encode("utf-8", "surrogateescape") for word in defaults.shell),
+        setup=defaults.setup.encode("utf-8", "surrogateescape"),
+        retry=_retry(defaults.retries, defaults.backoff_s, defaults.backoff_max_s),
+        time_limit_s=defaults.time_limit_s,
+        grace_s=defaults.grace_s,
+        linger_s=None if defaults.linger_s == "wait" else defaults.linger_s,
+        uid=uid,
+    )
+
+
+def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> JobSpec:
+    """`base` with what `fields` say. `environments` lets equal ones be one object."""
+    changes: dict[str, Any] = {}
+    for name, read in _READERS.items():
+        value = getattr(fields, name)
+        if value is not UNSET:
+            changes[name] = read(value)
+    if fields.command is not UNSET:
+        if fields.argv is not UNSET:
+            raise GpudError("both command and argv are given")
+        command = _text(fields.command, "the command")
+        if not command.strip():
+            raise GpudError("the command is empty")
+        changes["command"], changes["argv"] = command, None
+    elif fields.argv is not UNSET:
+        argv = tuple(_text(word, "argv") for word in fields.argv)
+        if not argv or not argv[0]:
+            raise GpudError("argv names no program")
+        changes["command"], changes["argv"] = _quoted(argv), argv
+    if fields.env is not UNSET or fields.env_add is not UNSET:
+        changes["env"] = _environment(base.env, fields, environments)
+    if fields.gpus is not UNSET:
+        if fields.gpus is not None:
+            _count(fields.gpus, "gpus")
+        changes["request"] = _request(fields.gpus)
+    if not (fields.retries is fields.backoff_s is fields.backoff_max_s is UNSET):
+        changes["retry"] = _retry(
+            base.retry.retries if fields.retries is UNSET else _count(fields.retries, "retries"),
+            _pause(fields.backoff_s, base.retry.backoff_s, "backoff_s"),
+            _pause(fields.backoff_max_s, base.retry.backoff_max_s, "backoff_max_s"),
+        )
+    return structs.replace(base, **changes)
+
+
+def _text(value: Text, what: str) -> bytes:
+    try:
+        return to_bytes(value)
+    except GpudError as error:
+        why = "contains a NUL byte" if error.kind == "refused" else "is not a valid text"
+        raise GpudError(f"{what} {why}") from error
+
+
+def _quoted(argv: tuple[bytes, ...]) -> bytes:
+    words = (word.decode("utf-8", "surrogateescape") for word in argv)
+    return shlex.join(words).encode("utf-8", "surrogateescape")
+
+
+def _environment(base: bytes, fields: JobFields, environments: Environments) -> bytes:
+    key = (base, fields.env, fields.env_add)
+    known = environments.get(key)
+    if known is None:
+        blob = base
+        if fields.env is not UNSET:
+            blob = b"\0".join(_assignments(fields.env, "env"))
+        if fields.env_add is not UNSET:
+            pairs = blob.split(b"\0") if blob else []
+            pairs += _assignments(fields.env_add, "env_add")
+            blob = b"\0".join({pair.partition(b"=")[0]: pair for pair in pairs}.values())
+        known = environments[key] = blob
+    return known
+
+
+def _assignments(pairs: tuple[Text, ...], what: str) -> list[bytes]:
+    # What is wrong is not shown: values may be secrets.
+    found = [_text(pair, f"entry {n} of {what}") for n, pair in enumerate(pairs, 1)]
+    for n, pair in enumerate(found, 1):
+        if pair.find(b"=") < 1:
+            raise GpudError(f"entry {n} of {what} is not NAME=VALUE")
+    return found
+
+
+@lru_cache(maxsize=256)
+def _request(gpus: int | None) -> Request:
+    return Request(gpus)
+
+
+@lru_cache(maxsize=256)
+def _retry(retries: int, backoff_s: float, backoff_max_s: float) -> RetryPolicy:
+    return RetryPolicy(retries, backoff_s, backoff_max_s)
+
+
+def _count(value: int, what: str) -> int:
+    if not 0 <= value <= MAX_COUNT:
+        raise GpudError(f"{what} must be from 0 to {MAX_COUNT}")
+    return value
+
+
+def seconds(value: float, what: str) -> float:
+    """`value` as it is. Raises GpudError for what no timer takes."""
+    if not 0 <= value <= LONGEST_S:  # false for NaN too
+        raise GpudError(f"{what} must be from 0 to {LONGEST_S:.0f} seconds")
+    return value
+
+
+def _pause(value: Any, otherwise: float, what: str) -> float:
+    return otherwise if value is UNSET else seconds(value, what)
+
+
+def _limit(value: float | None) -> float | None:
+    if value is not None and not seconds(value, "time_limit_s"):
+        raise GpudError("time_limit_s must be more than 0")
+    return value
+
+
+def _linger(value: float | Literal["wait"]) -> float | None:
+    return None if value == "wait" else seconds(value, "linger_s")
+
+
+def _directory(value: Text) -> bytes:
+    directory = _text(value, "the working directory")
+    if not directory.startswith(b"/"):
+        raise GpudError("the working directory must be absolute")
+    return directory
+
+
+def _shell(value: tuple[Text, ...]) -> tuple[bytes, ...]:
+    words = tuple(_text(word, "shell") for word in value)
+    if not words or not words[0]:
+        raise GpudError("shell names no program")
+    return words
+
+
+def _umask(value: int) -> int:
+    if not 0 <= value <= 0o777:
+        raise GpudError("umask must be from 0 to 511 (octal 777)")
+    return value
+
+
+def _name(value: str) -> str:
+    if len(value) > MAX_NAME:
+        raise GpudError(f"the name is longer than {MAX_NAME} characters")
+    if any(c < " " or "\x7f" <= c < "\xa0" for c in value):
+        raise GpudError("the name contains a control character")
+    return value
+
+
+def _priority(value: int) -> int:
+    if abs(value) > MAX_PRIORITY:
+        raise GpudError(f"priority must be from {-MAX_PRIORITY} to {MAX_PRIORITY}")
+    return value
+
+
+# The fields of the same name in JobFields and JobSpec that depend on nothing else.
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "shell": _shell,
+    "setup": lambda value: _text(value, "setup"),
+    "cwd": _directory,
+    "umask": _umask,
+    "name": _name,
+    "priority": _priority,
+    "retry_args": lambda value: _text(value, "retry_args"),
+    "time_limit_s": _limit,
+    "grace_s": lambda value: seconds(value, "grace_s"),
+    "linger_s": _linger,
+    "held": bool,
+}

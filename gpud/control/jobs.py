@@ -1,0 +1,75 @@
+"""A submit: from what the client wrote to the one event that the core takes or refuses.
+
+Called by control/session.py for a submit of one job, and by control/bulk.py. Everything that can
+be wrong with a job by itself is found here, before the core hears of any of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from gpud.config.schema import JobDefaults
+from gpud.control.fields import Environments, base_spec, lay_over
+from gpud.core.events import JobsSubmitted
+from gpud.core.model import JobSpec, NewJob
+from gpud.errors import GpudError
+from gpud.ports import Controlled
+from gpud.protocol.framing import encoder
+from gpud.protocol.replies import Submitted
+from gpud.protocol.requests import JobFields, Submit
+
+MAX_KEY = 200
+
+
+async def submit_one(daemon: Controlled, request: Submit) -> Submitted:
+    if request.job is None or request.count:
+        raise GpudError("cannot submit: give `job`, or a positive `count`", kind="usage")
+    submission = Submission(request, daemon.defaults)
+    submission.add(request.job)
+    return await submission.submit(daemon)
+
+
+class Submission:
+    """The jobs of one submit, as far as they are known."""
+
+    def __init__(self, request: Submit, defaults: JobDefaults) -> None:
+        """Raises GpudError for what is wrong with the submit as a whole."""
+        if len(request.key) > MAX_KEY:
+            raise GpudError(f"cannot submit: the key is longer than {MAX_KEY} characters")
+        self._request = request
+        self._jobs: list[NewJob] = []
+        self._environments: Environments = {}
+        # The digest is over what was written, not over what defaults make of it: the same submit
+        # is the same submit after a reload.
+        self._digest = hashlib.blake2b(digest_size=16)
+        # Only root and the daemon's own user are let in; who runs as another user's gpud can only
+        # run as that user, so what root submits there is that user's job.
+        self._base = base_spec(defaults, os.geteuid())
+        if request.common is not None:
+            self._base = self._lay(request.common, "common: ")
+        self._digest.update(b"\n")
+
+    def add(self, fields: JobFields, which: str = "") -> None:
+        """Raises GpudError when this job cannot be; `which` says which it is: "job 17 of 100: "."""
+        spec = self._lay(fields, which)
+        if not spec.command:
+            raise GpudError(f"cannot submit: {which}neither command nor argv is given")
+        self._jobs.append(NewJob(spec))
+
+    async def submit(self, daemon: Controlled) -> Submitted:
+        """Returns after the commit. Raises GpudError: what the core refused, or `storage`."""
+        jobs, key = tuple(self._jobs), self._request.key
+        digest = self._digest.hexdigest() if key else ""
+        answer = await daemon.ask(lambda number: JobsSubmitted(number, jobs, key, digest))
+        return Submitted(
+            id=self._request.id, first=answer.jobs[0], count=answer.count, again=answer.again
+        )
+
+    def _lay(self, fields: JobFields, which: str) -> JobSpec:
+        if self._request.key:
+            self._digest.update(encoder.encode(fields) + b"\n")
+        try:
+            return lay_over(self._base, fields, self._environments)
+        except GpudError as error:
+            raise GpudError(f"cannot submit: {which}{error.message}", kind=error.kind) from error

@@ -1,0 +1,117 @@
+"""The verbs that only read: status, ls, show and why.
+
+Called by control/verbs.py. They see committed state only, and work while the store cannot write.
+What may be long is made in pages, between which others have their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+from msgspec import structs
+
+from gpud import __version__
+from gpud.control.choice import choose
+from gpud.control.views import gpu_views, reason, with_reason
+from gpud.core.model import JobId, JobState
+from gpud.errors import GpudError
+from gpud.ports import Controlled
+from gpud.protocol.replies import (
+    JobsReply,
+    JobView,
+    Reasons,
+    ReasonView,
+    Shown,
+    StatusReply,
+)
+from gpud.protocol.requests import Ls, Show, Status, Why
+
+PAGE = 500  # jobs that are read from the store in one go
+MAX_SHOWN = 1000  # jobs with their whole story in one reply
+RECENT = 5  # ended jobs that `status` names
+
+
+async def pages(daemon: Controlled, jobs: Sequence[JobId]) -> AsyncIterator[list[JobView]]:
+    """The views of `jobs`, in order. Between two pages anything may happen."""
+    for start in range(0, len(jobs), PAGE):
+        if start:
+            await asyncio.sleep(0)
+        yield daemon.store.views(jobs[start : start + PAGE])
+
+
+def status(daemon: Controlled, request: Status) -> StatusReply:
+    state, now_ms = daemon.state, daemon.now_ms()
+    states, outcomes = daemon.store.counts()
+    active = states.get(JobState.ACTIVE, 0)
+    # Active jobs come first among those that are not done; 0 would mean all.
+    jobs, _ = daemon.store.page(RECENT, max(1, active))
+    return StatusReply(
+        id=request.id,
+        gpud=__version__,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started_at_ms=daemon.started_at_ms,
+        now_ms=now_ms,
+        state_dir=daemon.state_dir,
+        socket=daemon.socket,
+        draining=state.draining,
+        queued=states.get(JobState.QUEUED, 0),
+        held=states.get(JobState.HELD, 0),
+        active=active,
+        done=outcomes,
+        gpus=gpu_views(state),
+        sources=tuple(daemon.sources()),
+        running=tuple(job for job in jobs if job.state == JobState.ACTIVE),
+        recent=tuple(job for job in jobs if job.state == JobState.DONE),
+        problems=tuple(daemon.problems()),
+    )
+
+
+async def ls(daemon: Controlled, request: Ls) -> JobsReply:
+    limit = _bounded(request.limit, "limit")
+    more = 0
+    if request.jobs:
+        jobs = choose(daemon.store, "list", request.jobs)
+        if limit and len(jobs) > limit:
+            more = len(jobs) - limit
+            jobs = jobs[:limit]
+        views = [view async for page in pages(daemon, jobs) for view in page]
+    else:
+        views, more = daemon.store.page(_bounded(request.recent, "recent"), limit)
+    state, now_ms = daemon.state, daemon.now_ms()
+    return JobsReply(
+        id=request.id, jobs=tuple(with_reason(state, view, now_ms) for view in views), more=more
+    )
+
+
+def show(daemon: Controlled, request: Show) -> Shown:
+    jobs = choose(daemon.store, "show", request.jobs)
+    if len(jobs) > MAX_SHOWN:
+        raise GpudError(f"cannot show {len(jobs)} jobs at once: at most {MAX_SHOWN}")
+    state, now_ms = daemon.state, daemon.now_ms()
+    details = daemon.store.details(jobs)
+    return Shown(
+        id=request.id,
+        jobs=tuple(
+            structs.replace(detail, job=with_reason(state, detail.job, now_ms))
+            for detail in details
+        ),
+    )
+
+
+async def why(daemon: Controlled, request: Why) -> Reasons:
+    jobs = choose(daemon.store, "explain", request.jobs)
+    reasons: list[ReasonView] = []
+    async for page in pages(daemon, jobs):
+        state, now_ms = daemon.state, daemon.now_ms()
+        reasons += (ReasonView(v.id, v.state, reason(state, v, now_ms)) for v in page)
+    return Reasons(id=request.id, reasons=tuple(reasons))
+
+
+def _bounded(value: int, what: str) -> int:
+    if not 0 <= value < 2**31:
+        raise GpudError(f"cannot list: {what} must be from 0 to {2**31 - 1}", kind="usage")
+    return value

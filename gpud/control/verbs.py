@@ -1,0 +1,91 @@
+"""One request, one reply: which function answers what.
+
+Called by control/session.py, for every request but submit, wait and follow. Reads go to
+control/queries.py, changes to control/changes.py; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import assert_never
+
+from gpud import __version__
+from gpud.control import changes, queries
+from gpud.control.views import gpu_views
+from gpud.ports import Controlled
+from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
+from gpud.protocol.requests import (
+    Cancel,
+    Drain,
+    Gpus,
+    Hold,
+    Ls,
+    Ping,
+    Release,
+    Reload,
+    Retry,
+    Show,
+    Sources,
+    SourceStart,
+    SourceStop,
+    Status,
+    Undrain,
+    Why,
+)
+
+OneReply = (
+    Ping
+    | Status
+    | Ls
+    | Show
+    | Why
+    | Cancel
+    | Retry
+    | Hold
+    | Release
+    | Drain
+    | Undrain
+    | Gpus
+    | Sources
+    | SourceStop
+    | SourceStart
+    | Reload
+)
+
+
+async def answer(daemon: Controlled, request: OneReply) -> Reply:
+    """Raises GpudError when the answer is no. A change is committed when its answer returns."""
+    match request:
+        case Ping():
+            return Pong(
+                id=request.id,
+                gpud=__version__,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                started_at_ms=daemon.started_at_ms,
+            )
+        case Status():
+            return queries.status(daemon, request)
+        case Ls():
+            return await queries.ls(daemon, request)
+        case Show():
+            return queries.show(daemon, request)
+        case Why():
+            return await queries.why(daemon, request)
+        case Gpus():
+            return GpusReply(id=request.id, gpus=gpu_views(daemon.state))
+        case Sources():
+            return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
+        case Cancel() | Retry() | Hold() | Release():
+            return await changes.change(daemon, request)
+        case Drain():
+            return await changes.drain(daemon, request)
+        case Undrain():
+            return await changes.undrain(daemon, request)
+        case SourceStop() | SourceStart():
+            return await changes.switch_source(daemon, request)
+        case Reload():
+            return Reloaded(id=request.id, changes=tuple(await daemon.reload()))
+        case _:
+            assert_never(request)

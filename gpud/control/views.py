@@ -1,0 +1,97 @@
+"""What people see of a job or a GPU that the store alone cannot say.
+
+Called by control/queries.py and control/verbs.py. Why a job waits is explained from the state in
+memory, at the moment of asking; what became of a job that is done is said from its record.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+
+from msgspec import structs
+
+from gpud.core.explain import explain
+from gpud.core.model import JobId, JobState, Outcome
+from gpud.core.state import State
+from gpud.protocol.replies import GpuView, JobView
+
+WAITING = (JobState.QUEUED.value, JobState.HELD.value)
+
+_ENDED = {
+    Outcome.SUCCEEDED: "it succeeded",
+    Outcome.FAILED: "it failed",
+    Outcome.KILLED: "it was killed",
+    Outcome.TIMED_OUT: "it ran past its time limit",
+    Outcome.CANCELLED: "it was cancelled",
+    Outcome.NOT_STARTED: "it could not be started",
+    Outcome.LOST: "how it ended is not known",
+}
+
+
+def with_reason(state: State, view: JobView, now_ms: int) -> JobView:
+    """The view with its `reason`, if it waits."""
+    if view.state not in WAITING:
+        return view
+    return structs.replace(view, reason=explain(state, JobId(view.id), now_ms))
+
+
+def reason(state: State, view: JobView, now_ms: int) -> str:
+    """A sentence about where the job stands, whatever its state."""
+    return explain(state, JobId(view.id), now_ms) or done_sentence(view)
+
+
+def done_sentence(view: JobView) -> str:
+    """ "done: it failed with exit code 2"."""
+    if not view.outcome:
+        return view.state  # it ends at this moment: not committed yet
+    text = "done: " + _ENDED[Outcome(view.outcome)]
+    if view.outcome == Outcome.FAILED and view.exit_code is not None:
+        text += f" with exit code {view.exit_code}"
+    elif view.outcome == Outcome.KILLED and view.signal is not None:
+        text += f" by {signal_name(view.signal)}"
+    return f"{text}: {view.why}" if view.why else text
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def gpu_views(state: State) -> tuple[GpuView, ...]:
+    """The pool, in its order (the lane cpu is the one without ids), then devices that have left it
+    while a job still runs there."""
+    pool = state.pool
+    jobs: dict[str, list[int]] = {}
+    for job, attempt in state.attempts.items():
+        for part in attempt.lease:
+            jobs.setdefault(part.device, []).append(job)
+    views = [
+        GpuView(
+            key=device.key,
+            ids=device.ids,
+            slots=device.slots,
+            free_milli=pool.free_milli(device),
+            jobs=_sorted(jobs.get(device.key, ())),
+        )
+        for device in pool.devices.values()
+    ]
+    views += (
+        GpuView(
+            key=key,
+            ids=(),
+            slots=0,
+            free_milli=0,
+            jobs=_sorted(held),
+            problem="not in the pool now",
+        )
+        for key, held in jobs.items()
+        if key not in pool.devices
+    )
+    return tuple(views)
+
+
+def _sorted(jobs: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(jobs))

@@ -1,0 +1,1 @@
+"""gpuctl: the small client of gpud. Starts fast: standard library only, imported when needed."""

@@ -1,0 +1,156 @@
+"""`cancel`, `retry`, `hold`, `release`: the verbs that change jobs, and asking before many do.
+
+Jobs named by themselves (42, @, @~2) are simply sent. What a range, a name, a state, a source or
+`all` covers is looked up first; when that is more than one job, a person is asked, and then
+exactly the jobs that were asked about are sent: one that came meanwhile is not touched.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gpud.client.connection import Connection, connect
+from gpud.ctl import words
+from gpud.ctl.args import JSON, Option, Verb, duration_s
+from gpud.ctl.render import print_json, screen
+from gpud.ctl.trouble import complain
+from gpud.errors import GpudError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from gpud.ctl.args import Args
+
+# Which states a verb can do anything about; what else falls under a selector is left alone.
+STATES_OF = {
+    "cancel": ("queued", "held", "active"),
+    "retry": ("done",),
+    "hold": ("queued",),
+    "release": ("held",),
+}
+DONE = {"cancel": "cancelling", "retry": "queued again", "hold": "held", "release": "released"}
+
+
+def changing(verb: str) -> Callable[[Args], int]:
+    def run(args: Args) -> int:
+        reply: dict[str, Any] = {"jobs": [], "refused": []}
+        with connect(args["socket"]) as connection:
+            jobs = _chosen(connection, verb, args)
+            if jobs is None:
+                return 1
+            if jobs:
+                request: dict[str, Any] = {"type": verb, "jobs": jobs}
+                if verb == "cancel" and args["grace"] is not None:
+                    request["grace_s"] = args["grace"]
+                reply = connection.ask(request)
+        return _report(verb, reply, args)
+
+    return run
+
+
+def by_itself(selector: str) -> bool:
+    return selector.isdecimal() or selector.startswith("@")
+
+
+def _chosen(connection: Connection, verb: str, args: Args) -> list[str] | None:
+    """The selectors to send; None when the person said no."""
+    single = [word for word in args.words if by_itself(word)]
+    broad = [word for word in args.words if not by_itself(word)]
+    if not broad:
+        return single
+    found = _look_up(connection, verb, broad)
+    if len(found) > 1 and not args["yes"] and not _agreed(verb, found):
+        return None
+    return single + words.spans(found)
+
+
+def _look_up(connection: Connection, verb: str, selectors: list[str]) -> list[int]:
+    request: dict[str, Any] = {"type": "ls", "jobs": selectors, "limit": 0}
+    if "all" in selectors and verb != "retry":
+        request |= {"jobs": [], "recent": 0}  # all that is not done: not the whole history
+    jobs = connection.ask(request)["jobs"]
+    return [job["id"] for job in jobs if job["state"] in STATES_OF[verb]]
+
+
+def _agreed(verb: str, jobs: list[int]) -> bool:
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        raise GpudError(
+            f"cannot {verb} {len(jobs)} jobs without asking: this is not a terminal",
+            kind="usage",
+            hint="add --yes if that is what you want",
+        )
+    question = f"{verb} {len(jobs)} jobs ({words.ids(jobs)})"
+    screen_width = screen(sys.stderr).width
+    sys.stderr.write(f"{screen(sys.stderr).cut(question, max(screen_width - 8, 20))}? [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    sys.stderr.write("nothing changed\n")
+    return False
+
+
+def _report(verb: str, reply: dict[str, Any], args: Args) -> int:
+    jobs, refused = reply["jobs"], reply["refused"]
+    if args["json"]:
+        print_json(reply)
+    elif jobs:
+        which = f"job {jobs[0]}" if len(jobs) == 1 else f"{len(jobs)} jobs ({words.ids(jobs)})"
+        print(f"{which}: {DONE[verb]}")
+    elif not refused:
+        print(f"nothing to {verb}")
+    for one in refused:
+        complain(GpudError(one["message"]))
+    return 1 if refused else 0
+
+
+YES = Option("yes", "do not ask, however many jobs it is", short="y")
+
+VERBS = [
+    Verb(
+        "cancel",
+        "End jobs that wait or run: TERM, then KILL after a grace.",
+        changing("cancel"),
+        words="JOBS ...",
+        least=1,
+        most=None,
+        options=(
+            Option("grace", "between TERM and KILL (default: the job's)", "TIME", duration_s),
+            YES,
+            JSON,
+        ),
+        examples=("gpuctl cancel 42", "gpuctl cancel name:sweep --yes", "gpuctl cancel all"),
+    ),
+    Verb(
+        "retry",
+        "Queue jobs again that are done, under their ids.",
+        changing("retry"),
+        words="JOBS ...",
+        least=1,
+        most=None,
+        options=(YES, JSON),
+        examples=("gpuctl retry 42", "gpuctl retry state:failed"),
+    ),
+    Verb(
+        "hold",
+        "Keep queued jobs from starting.",
+        changing("hold"),
+        words="JOBS ...",
+        least=1,
+        most=None,
+        options=(YES, JSON),
+        examples=("gpuctl hold 42", "gpuctl hold state:queued"),
+    ),
+    Verb(
+        "release",
+        "Let held jobs start.",
+        changing("release"),
+        words="JOBS ...",
+        least=1,
+        most=None,
+        options=(YES, JSON),
+        examples=("gpuctl release 42", "gpuctl release state:held"),
+    ),
+]

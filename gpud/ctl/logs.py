@@ -1,0 +1,197 @@
+"""`gpuctl logs`: what jobs have written, from their log files, over all attempts with -f.
+
+The daemon is asked where the files are and, with -f, when that may have changed; the bytes come
+from the files themselves, as they are, and no daemon is in the way. With several jobs each line
+begins with `[42] `, and only whole lines are written, so that none mix.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gpud.client import patience
+from gpud.client.connection import ask
+from gpud.ctl.args import Option, Verb, count
+from gpud.errors import GpudError, why_os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from gpud.ctl.args import Args
+
+PULSE_S = 0.2  # how often -f looks into the files
+CHUNK = 1 << 16
+
+
+class Log:
+    """The output of one job: `files` is one path an attempt, `at` the one that is read."""
+
+    def __init__(self, job: int, prefix: bytes) -> None:
+        self.job, self._prefix = job, prefix
+        self.files: list[str] = []
+        self.done = False
+        self._at = 0
+        self._offset = 0
+        self._begun = b""  # a line without its end, held back while lines have prefixes
+
+    def learn(self, detail: dict[str, Any]) -> None:
+        self.files = [attempt["log"] for attempt in detail["attempts"]]
+        self.done = detail["job"]["state"] == "done"
+
+    def start_at_last(self, lines: int | None) -> None:
+        """Begin with the last attempt there is, at its last `lines` lines (None: its start)."""
+        self._at = max(len(self.files) - 1, 0)
+        if lines is not None and self.files:
+            self._offset = _offset_of_last(self.files[self._at], lines)
+
+    def copy(self) -> None:
+        """What is there now to stdout; on to the next attempt where there is one."""
+        while self._at < len(self.files):
+            self._copy_file(self.files[self._at])
+            if self._at == len(self.files) - 1:
+                break
+            self._at, self._offset = self._at + 1, 0
+            self.end_line()
+
+    def end_line(self) -> None:
+        """What a prefixed log held back goes out as a line of its own."""
+        if self._begun:
+            _write(self._prefix + self._begun + b"\n")
+            self._begun = b""
+
+    def _copy_file(self, path: str) -> None:
+        for data in self._new_data(path):
+            self._offset += len(data)
+            self._put(data)
+
+    def _new_data(self, path: str) -> Iterator[bytes]:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size < self._offset:
+                    self._offset = 0  # somebody emptied it
+                file.seek(self._offset)
+                while data := file.read(CHUNK):
+                    yield data
+        except FileNotFoundError:
+            return  # not made yet, or taken away
+        except OSError as error:
+            raise GpudError(f"cannot read {path}: {why_os(error)}") from error
+
+    def _put(self, data: bytes) -> None:
+        if not self._prefix:
+            _write(data)
+            return
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        _write(b"".join([self._prefix + line + b"\n" for line in lines]))
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+
+
+def _offset_of_last(path: str, lines: int) -> int:
+    """Where the last `lines` lines of a file begin; a last line may lack its end."""
+    try:
+        with open(path, "rb") as file:
+            position = end = file.seek(0, os.SEEK_END)
+            if lines == 0:
+                return end
+            wanted = lines + 1
+            while position > 0:
+                step = min(CHUNK, position)
+                position -= step
+                file.seek(position)
+                block = file.read(step)
+                if position + step == end and not block.endswith(b"\n"):
+                    wanted -= 1
+                where = len(block)
+                while (where := block.rfind(b"\n", 0, where)) >= 0:
+                    wanted -= 1
+                    if wanted == 0:
+                        return position + where + 1
+    except OSError:
+        pass  # the copying says why
+    return 0
+
+
+def run(args: Args) -> int:
+    details = ask(args["socket"], {"type": "show", "jobs": args.words or ["@"]})["jobs"]
+    logs: dict[int, Log] = {}
+    for detail in details:
+        job = detail["job"]["id"]
+        logs[job] = Log(job, b"[%d] " % job if len(details) > 1 else b"")
+        logs[job].learn(detail)
+        logs[job].start_at_last(args["lines"])
+    if args["follow"]:
+        _follow(args, logs)
+    else:
+        for log in logs.values():
+            log.copy()
+            log.end_line()
+        _complain_of_none(details)
+    return 0
+
+
+def _complain_of_none(details: list[dict[str, Any]]) -> None:
+    """A single job without output that nobody will write into: say why nothing appears."""
+    if len(details) == 1 and not details[0]["attempts"]:
+        job = details[0]["job"]
+        raise GpudError(
+            f"cannot show the output of job {job['id']}: it has not started",
+            hint=f"why: gpuctl why {job['id']}   wait for it: gpuctl logs -f {job['id']}",
+        )
+
+
+def _follow(args: Args, logs: dict[int, Log]) -> None:
+    """Until all are done. An event of a job says only that it is worth asking again."""
+    stream = patience.follow(args["socket"], jobs=sorted(logs), until_done=True, pulse_s=PULSE_S)
+    next(stream)  # from here on nothing is missed
+    stale = set(logs)
+    for event in stream:
+        if event is not None:
+            first = event["job"]
+            stale |= logs.keys() & range(first, first + event.get("count", 1))
+            continue
+        _refresh(args, logs, stale)
+        _copy(logs)
+    _refresh(args, logs, set(logs))
+    _copy(logs)
+    for log in logs.values():
+        log.end_line()
+
+
+def _refresh(args: Args, logs: dict[int, Log], stale: set[int]) -> None:
+    if stale:
+        with patience.reconnect(args["socket"]) as connection:
+            reply = connection.ask({"type": "show", "jobs": sorted(stale)})
+        for detail in reply["jobs"]:
+            logs[detail["job"]["id"]].learn(detail)
+        stale.clear()
+
+
+def _copy(logs: dict[int, Log]) -> None:
+    for log in logs.values():
+        log.copy()
+    sys.stdout.flush()
+
+
+VERBS = [
+    Verb(
+        "logs",
+        "Show what jobs have written.",
+        run,
+        words="[JOBS ...]",
+        most=None,
+        options=(
+            Option("follow", "go on until the jobs are done, over all attempts", short="f"),
+            Option("lines", "begin with the last N lines (default: all)", "N", count, short="n"),
+        ),
+        about="""\
+Of the last attempt; `gpuctl show` has the files of all. Without JOBS: the last
+submitted one. Of several jobs each line begins with the id: [42] ...""",
+        examples=("gpuctl logs 42", "gpuctl logs -f -n 20 @", "gpuctl logs -f name:sweep"),
+    ),
+]

@@ -1,0 +1,117 @@
+"""`ls` and `why`: jobs as a table, and the sentence that says why one waits."""
+
+from __future__ import annotations
+
+from gpud.client.connection import ask
+from gpud.ctl import words
+from gpud.ctl.args import JSON, Option, Verb, count
+from gpud.ctl.render import Cell, Column, Screen, print_json, screen, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from gpud.ctl.args import Args
+
+LIMIT_ON_TERMINAL = 50
+
+COLUMNS = (
+    Column("ID", right=True),
+    Column("STATE"),
+    Column("EXIT"),
+    Column("GPU", limit=11),
+    Column("TRY", right=True, drop=5),
+    Column("PRIO", right=True, drop=4),
+    Column("TIME", right=True),
+    Column("ENDED", right=True, drop=1),
+    Column("NAME", limit=20, drop=2),
+    Column("SOURCE", limit=16, drop=6),
+    Column("WHY", limit=44, drop=7, wide=120),
+    Column("COMMAND"),
+)
+
+
+def row(job: dict[str, Any], on: Screen) -> list[Cell]:
+    """TIME is how long it ran or has run, and how long it has waited while it waits."""
+    done = bool(job["outcome"])
+    return [
+        str(job["id"]),
+        words.state_cell(job),
+        words.exit_cell(job) if done else "",
+        words.devices(job["lease"]),
+        str(job["attempt"]) if job["attempt"] > 1 else "",
+        str(job["priority"]) if job["priority"] else "",
+        words.ran(job, on) if done or job["phase"] else words.waited(job, on),
+        (on.ago(job["ended_at_ms"]), "dim") if done and job["ended_at_ms"] else "",
+        job["name"],
+        job["source"],
+        (job["why"] or job["reason"], "dim"),
+        words.command(job),
+    ]
+
+
+def jobs_table(jobs: Sequence[dict[str, Any]], on: Screen) -> list[str]:
+    return table(on, COLUMNS, [row(job, on) for job in jobs], steady=True)
+
+
+def run_ls(args: Args) -> int:
+    on = screen()
+    limit = args["limit"]
+    if limit is None:  # what reads a pipe cannot ask for more
+        limit = LIMIT_ON_TERMINAL if on.width and not args["all"] and not args["json"] else 0
+    jobs = args.words or (["all"] if args["all"] else [])
+    reply = ask(args["socket"], {"type": "ls", "jobs": jobs, "limit": limit})
+    if args["json"]:
+        print_json(reply)
+        return 0
+    if reply["jobs"]:
+        print("\n".join(jobs_table(reply["jobs"], on)))
+    elif on.width:
+        print("no such jobs" if args.words else 'no jobs yet; try: gpuctl submit "nvidia-smi"')
+    if reply["more"]:
+        print(on.paint(f"and {reply['more']} more: --limit 0 shows all", "dim"))
+    return 0
+
+
+def run_why(args: Args) -> int:
+    reply = ask(args["socket"], {"type": "why", "jobs": args.words or ["@"]})
+    if args["json"]:
+        print_json(reply)
+        return 0
+    on = screen()
+    several = len(reply["reasons"]) > 1
+    for reason in reply["reasons"]:
+        sentence = on.clean(reason["reason"])
+        print(f"{reason['job']}: {sentence}" if several else sentence)
+    return 0
+
+
+VERBS = [
+    Verb(
+        "ls",
+        "List jobs: the last ended ones, what runs and what waits.",
+        run_ls,
+        words="[JOBS ...]",
+        most=None,
+        options=(
+            Option("all", "every job that is kept"),
+            Option("limit", "at most N; 0: no limit (default: 50, in a pipe 0)", "N", count),
+            JSON,
+        ),
+        about="""\
+JOBS: 42, 3-9, @ (the last one), @~2, name:NAME, state:failed, source:NAME,
+all. TIME is how long a job ran, or has waited while it waits.""",
+        examples=("gpuctl ls state:failed", "gpuctl ls name:sweep --json | jq .jobs[].id"),
+    ),
+    Verb(
+        "why",
+        "Say why a job waits, or how it ended.",
+        run_why,
+        words="[JOBS ...]",
+        most=None,
+        options=(JSON,),
+        about="Without JOBS: the last submitted one.",
+        examples=("gpuctl why 42", "gpuctl why state:queued"),
+    ),
+]

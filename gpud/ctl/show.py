@@ -1,0 +1,150 @@
+"""`gpuctl show`: all that is known of a job on one sheet, its attempts and its story."""
+
+from __future__ import annotations
+
+from gpud.client.connection import ask
+from gpud.client.wire import from_text
+from gpud.ctl import words
+from gpud.ctl.args import JSON, Verb
+from gpud.ctl.render import Screen, clock, duration, print_json, screen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gpud.ctl.args import Args
+
+LABEL = 12
+
+
+def run(args: Args) -> int:
+    reply = ask(args["socket"], {"type": "show", "jobs": args.words or ["@"]})
+    if args["json"]:
+        print_json(reply)
+        return 0
+    on = screen()
+    print("\n\n".join("\n".join(sheet(detail, on)) for detail in reply["jobs"]))
+    return 0
+
+
+def sheet(detail: dict[str, Any], on: Screen) -> list[str]:
+    job = detail["job"]
+    lines = [headline(job, on)]
+    if job["why"] or job["reason"]:
+        lines.append(on.clean(job["why"] or job["reason"]))
+    lines.append("")
+    lines += [f"{label:<{LABEL}}{on.clean(value)}" for label, value in _facts(detail, on) if value]
+    if detail["attempts"]:
+        lines += ["", on.paint("attempts", "bold")]
+        for attempt in detail["attempts"]:
+            lines += _attempt(job["id"], attempt, on)
+    if detail["story"]:
+        lines += ["", on.paint("story", "bold")]
+        lines += story(detail["story"], on)
+    return lines
+
+
+def headline(job: dict[str, Any], on: Screen) -> str:
+    name = f" ({on.clean(job['name'])})" if job["name"] else ""
+    word, colour = words.state_cell(job)
+    told = words.ending(job) if job["outcome"] else word
+    time = words.ran(job, on)
+    if time:
+        told += f" {'after' if job['outcome'] else 'for'} {time}"
+    if job["lease"]:
+        told += f" on {words.devices_in_words(job['lease'])}"
+    which = on.paint(f"job {job['id']}", "bold")
+    return f"{which}{name}: {on.paint(told, colour)}"
+
+
+def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
+    job = detail["job"]
+    argv = detail["argv"]
+    retries = ""
+    if detail["retries"]:
+        retries = (
+            f"{job['retries_left']} of {detail['retries']} left, after "
+            f"{duration(detail['backoff_s'])} up to {duration(detail['backoff_max_s'])}"
+        )
+    limit = detail["time_limit_s"]
+    names = [from_text(name) for name in detail["env_names"]]
+    return [
+        ("command", words.command(job)),
+        ("run as", "exactly these words" if argv else " ".join(map(from_text, detail["shell"]))),
+        ("setup", from_text(detail["setup"])),
+        ("retry args", from_text(detail["retry_args"])),
+        ("directory", from_text(detail["cwd"])),
+        ("GPUs", "" if job["gpus"] is None else str(job["gpus"])),
+        ("priority", str(job["priority"]) if job["priority"] else ""),
+        ("retries", retries),
+        ("next try", clock(job["not_before_ms"]) if job["not_before_ms"] else ""),
+        ("time limit", duration(limit) if limit is not None else ""),
+        ("grace", duration(detail["grace_s"])),
+        ("user", _user(detail["uid"])),
+        ("source", " ".join(filter(None, (job["source"], job["where"])))),
+        ("environment", words.plural(len(names), "variable") if names else ""),
+        ("submitted", _moment(job["submitted_at_ms"], on)),
+        ("started", _moment(job["started_at_ms"], on)),
+        ("ended", _moment(job["ended_at_ms"], on)),
+    ]
+
+
+def _moment(at_ms: int, on: Screen) -> str:
+    return f"{clock(at_ms)} ({on.ago(at_ms)})" if at_ms else ""
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _attempt(job: int, attempt: dict[str, Any], on: Screen) -> list[str]:
+    """What became of it, and below where its output is: a path is copied, so it is never cut."""
+    word = str(attempt["outcome"] or attempt["phase"])
+    parts = [words.ending(attempt) if attempt["outcome"] else word]
+    if attempt["started_at_ms"]:
+        parts.append(words.ran(attempt, on))
+    if attempt["lease"]:
+        parts.append(words.devices_in_words(attempt["lease"]))
+    if attempt["user_s"] is not None:
+        parts.append(f"CPU {duration(attempt['user_s'] + (attempt['system_s'] or 0))}")
+    if attempt["max_rss_kib"]:
+        parts.append(f"{attempt['max_rss_kib'] / 1024:.0f} MiB")
+    if attempt["pid"] and not attempt["outcome"]:
+        parts.append(f"pid {attempt['pid']}")
+    colour = words.COLOUR_OF.get(word, "")
+    lines = [f"  {job}.{attempt['attempt']}  {on.paint(on.clean(', '.join(parts)), colour)}"]
+    lines += [f"      {on.clean(text)}" for text in (attempt["why"], attempt["log"]) if text]
+    return lines
+
+
+def story(events: list[dict[str, Any]], on: Screen) -> list[str]:
+    """One line an event; the date only where it changes."""
+    lines, day = [], ""
+    for event in events:
+        date, time = clock(event["at_ms"]).split()
+        if date != day:
+            lines.append(f"  {on.paint(date, 'dim')}")
+            day = date
+        attempt = f"try {event['attempt']}: " if event["attempt"] > 1 else ""
+        told = f"  {time}  {attempt}{event['kind']}  {words.details(event['detail'])}"
+        lines.append(on.fit(told.rstrip()))
+    return lines
+
+
+VERBS = [
+    Verb(
+        "show",
+        "Show all that is known of a job: attempts, logs, story.",
+        run,
+        words="[JOBS ...]",
+        most=None,
+        options=(JSON,),
+        about="Without JOBS: the last submitted one.",
+        examples=("gpuctl show 42", "gpuctl show @ --json | jq -r .jobs[].attempts[].log"),
+    ),
+]

@@ -1,0 +1,157 @@
+"""`gpuctl status`, and `gpuctl` alone: everything at one glance."""
+
+from __future__ import annotations
+
+from gpud.client.connection import ask
+from gpud.ctl import words
+from gpud.ctl.args import JSON, Verb
+from gpud.ctl.pool import free_slots
+from gpud.ctl.render import Column, Screen, print_json, screen, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from gpud.ctl.args import Args
+    from gpud.ctl.render import Cell
+
+RUNNING_SHOWN = 20
+
+RUNNING = (
+    Column("RUNNING", right=True),
+    Column("GPU", limit=11),
+    Column("TIME", right=True),
+    Column("TRY", right=True, drop=2),
+    Column("NAME", limit=20, drop=1),
+    Column("COMMAND"),
+)
+ENDED = (
+    Column("ENDED", right=True),
+    Column("OUTCOME"),
+    Column("EXIT"),
+    Column("GPU", limit=11, drop=2),
+    Column("TIME", right=True),
+    Column("WHEN", right=True),
+    Column("NAME", limit=20, drop=1),
+    Column("COMMAND"),
+)
+
+
+def run(args: Args) -> int:
+    reply = ask(args["socket"], {"type": "status"})
+    if args["json"]:
+        print_json(reply)
+    else:
+        on = screen()
+        on.now_ms = reply["now_ms"]
+        print("\n".join(lines(reply, on)))
+    return 0
+
+
+def lines(reply: dict[str, Any], on: Screen) -> list[str]:
+    found = headline(reply, on)
+    found += [on.paint(on.clean(problem), "red") for problem in reply["problems"]]
+    found += [_gpu(gpu, on) for gpu in reply["gpus"] if gpu["key"] != "cpu" or gpu["jobs"]]
+    found += [_source(source, on) for source in reply["sources"]]
+    running = reply["running"]
+    if running:
+        found += ["", *table(on, RUNNING, [_running(job, on) for job in running[:RUNNING_SHOWN]])]
+        if len(running) > RUNNING_SHOWN:
+            found.append(on.paint(f"and {len(running) - RUNNING_SHOWN} more: gpuctl ls", "dim"))
+    if reply["recent"]:
+        found += ["", *table(on, ENDED, [_ended(job, on) for job in reply["recent"]])]
+    hints = _hints(reply)
+    return [*found, "", *(on.paint(hint, "dim") for hint in hints)] if hints else found
+
+
+def headline(reply: dict[str, Any], on: Screen) -> list[str]:
+    """`gpud 0.1.0 on node7: 2 running, 31 queued, 4 succeeded, 1 failed`, on two lines if long."""
+    live = [f"{reply['active']} running", f"{reply['queued']} queued"]
+    if reply["held"]:
+        live.append(f"{reply['held']} held")
+    done = [(f"{number} {outcome}", outcome) for outcome, number in reply["done"].items() if number]
+    if not (reply["active"] or reply["queued"] or reply["held"] or done):
+        live = ["no jobs yet"]
+    gpud = on.clean(f"gpud {reply['gpud']}")
+    told = on.clean(f" on {reply['host']}: {', '.join(live)}")
+    if reply["draining"]:
+        told += on.paint("; drained: nothing new starts", "yellow")
+    first = on.paint(gpud, "bold") + told
+    if not done:
+        return [first]
+    second = ", ".join(on.paint(text, "red" if o in words.BAD else "") for text, o in done)
+    long = len(gpud + told) + len(", ".join(text for text, _ in done)) + 2
+    if reply["draining"] or (on.width and long > on.width):
+        return [first, f"done: {second}"]
+    return [f"{first}, {second}"]
+
+
+def _gpu(gpu: dict[str, Any], on: Screen) -> str:
+    name = "CPU" if gpu["key"] == "cpu" else f"GPU {gpu['key']}"
+    jobs = gpu["jobs"]
+    told = on.paint("free", "green")
+    if jobs:
+        told = f"{'job' if len(jobs) == 1 else 'jobs'} {words.ids(jobs)}"
+    if gpu.get("problem"):
+        problem = on.paint(on.clean(gpu["problem"]), "yellow")
+        return f"{name}: {told}; {problem}" if jobs else f"{name}: {problem}"
+    if gpu["slots"] > 1:
+        told += f" ({free_slots(gpu)} of {gpu['slots']} slots free)"
+    return f"{name}: {told}"
+
+
+def _source(source: dict[str, Any], on: Screen) -> str:
+    told = f"{source['waiting']} waiting of {source['taken']} taken"
+    if source["stopped"]:
+        told += on.paint("; stopped", "yellow")
+    return f"source {on.clean(source['name'])}: {told}"
+
+
+def _running(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
+    time = words.ran(job, on)
+    return [
+        (str(job["id"]), "green"),
+        words.devices(job["lease"]),
+        time if job["phase"] == "running" else job["phase"],
+        str(job["attempt"]) if job["attempt"] > 1 else "",
+        job["name"],
+        words.command(job),
+    ]
+
+
+def _ended(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
+    return [
+        str(job["id"]),
+        words.state_cell(job),
+        words.exit_cell(job),
+        words.devices(job["lease"]),
+        words.ran(job, on),
+        (on.ago(job["ended_at_ms"]), "dim"),
+        job["name"],
+        words.command(job),
+    ]
+
+
+def _hints(reply: dict[str, Any]) -> list[str]:
+    hints = [
+        f"{number} {outcome}: gpuctl ls state:{outcome}"
+        for outcome, number in reply["done"].items()
+        if number and outcome in words.BAD
+    ]
+    if reply["draining"]:
+        hints.append("start jobs again: gpuctl undrain")
+    elif reply["queued"] and not reply["active"]:
+        hints.append("why nothing runs: gpuctl why state:queued")
+    return hints
+
+
+VERBS = [
+    Verb(
+        "status",
+        "Show everything at one glance; the same as gpuctl alone.",
+        run,
+        options=(JSON,),
+        examples=("gpuctl", "watch -c gpuctl status", "gpuctl status --json | jq .queued"),
+    ),
+]

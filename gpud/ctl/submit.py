@@ -1,0 +1,186 @@
+"""`gpuctl submit`: one command from the command line, or many from a file, into the queue.
+
+The hot verb: what it imports is what a submit needs (tests/ctl/test_ctl_start.py). Says what the
+submitter's directory, environment and umask are; everything that is not said is the daemon's
+default.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gpud.client import patience, wire
+from gpud.ctl.args import JSON, Option, Verb, count, duration_s, whole_number
+from gpud.environment import capture
+from gpud.errors import GpudError, why_os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from gpud.ctl.args import Args
+
+COMMAND_HINT = 'a command line: gpuctl submit "python train.py > log"   many: gpuctl submit -'
+
+
+def run(args: Args) -> int:
+    fields = _fields(args)
+    request: dict[str, Any] = {"type": "submit", "key": args["key"] or os.urandom(12).hex()}
+    lines: list[bytes] = []
+    path = args["file"] or ("-" if args.words == ["-"] and not args.exact else None)
+    if path is None:
+        request["job"] = fields | _command(args)
+    else:
+        if args["file"] and args.words:
+            raise _cannot("a command and --file exclude each other")
+        lines = _job_lines(path)
+        request |= {"count": len(lines), "common": fields}
+    reply = patience.submit(args["socket"], request, lines)
+    _report(reply, args)
+    return 0
+
+
+def _command(args: Args) -> dict[str, Any]:
+    """One word is a line for the shell; several words, or what follows `--`, are the argv."""
+    if not args.words:
+        raise _cannot("no command", COMMAND_HINT)
+    words = [wire.to_text(os.fsencode(word)) for word in args.words]
+    if args.exact or len(words) > 1:
+        return {"argv": words}
+    if not args.words[0].strip():
+        raise _cannot("the command is empty", COMMAND_HINT)
+    return {"command": words[0]}
+
+
+def _fields(args: Args) -> dict[str, Any]:
+    """What all jobs of this submit have in common, as JobFields."""
+    fields: dict[str, Any] = {
+        "cwd": wire.to_text(_directory(args["cwd"])),
+        "env": [wire.to_text(pair) for pair in capture(os.environb)],
+        "umask": _umask(),
+    }
+    if args["env"]:
+        fields["env_add"] = [wire.to_text(os.fsencode(pair)) for pair in args["env"]]
+    if args["retry-args"] is not None:
+        fields["retry_args"] = wire.to_text(os.fsencode(args["retry-args"]))
+    if args["hold"]:
+        fields["held"] = True
+    for option, field in (
+        ("name", "name"),
+        ("gpus", "gpus"),
+        ("priority", "priority"),
+        ("retries", "retries"),
+        ("time-limit", "time_limit_s"),
+        ("grace", "grace_s"),
+    ):
+        if args[option] is not None:
+            fields[field] = args[option]
+    return fields
+
+
+def _directory(given: str | None) -> bytes:
+    try:
+        here = os.getcwdb()
+    except OSError as error:
+        if given is None or not os.path.isabs(given):
+            raise _cannot(
+                "the current directory does not exist any more", "say where: --cwd DIR"
+            ) from error
+        here = b"/"
+    return os.path.join(here, os.fsencode(given)) if given else here
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _job_lines(path: str) -> list[bytes]:
+    """A line of the wire for each command of the file."""
+    name = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            content = sys.stdin.buffer.read()
+        else:
+            with open(path, "rb") as file:
+                content = file.read()
+    except OSError as error:
+        raise GpudError(f"cannot read {name}: {why_os(error)}") from error
+    commands = (line.rstrip(b"\r") for line in content.split(b"\n"))
+    lines = [
+        wire.encode({"command": wire.to_text(command)})
+        for command in commands
+        if command.strip() and not command.lstrip().startswith(b"#")
+    ]
+    if not lines:
+        raise GpudError(f"cannot submit: there is no command in {name}")
+    return lines
+
+
+def _report(reply: dict[str, Any], args: Args) -> None:
+    first, number = int(reply["first"]), int(reply["count"])
+    last = first + number - 1
+    if args["json"]:
+        from gpud.ctl.render import print_json
+
+        print_json(reply)
+    elif not sys.stdout.isatty():
+        sys.stdout.write("".join([f"{job}\n" for job in range(first, last + 1)]))
+    else:
+        which = f"job {first}" if number == 1 else f"{number} jobs {first}-{last}"
+        if reply.get("again") and args["key"]:
+            print(f'{which}: there already, by the key "{args["key"]}"')
+        else:
+            print(f"{which} {'held' if args['hold'] else 'queued'}")
+
+
+def _pair(text: str) -> str:
+    if text.find("=") < 1:
+        raise ValueError("write NAME=VALUE")
+    return text
+
+
+def _cannot(why: str, hint: str = "") -> GpudError:
+    return GpudError(
+        f"cannot submit: {why}", kind="usage", hint=hint or "see: gpuctl submit --help"
+    )
+
+
+VERBS = [
+    Verb(
+        "submit",
+        "Queue a shell command, or many.",
+        run,
+        words="COMMAND | WORD ... | -- WORD ... | -",
+        least=0,
+        most=None,
+        runs_command=True,
+        options=(
+            Option("name", "a name for people and for name:NAME", "NAME"),
+            Option("gpus", "how many GPUs; 0: none (default: one slot)", "N", count),
+            Option("priority", "higher runs first (default: 0)", "N", whole_number),
+            Option("cwd", "where to run (default: here)", "DIR"),
+            Option("env", "set a variable; may be repeated", "NAME=VALUE", _pair, many=True),
+            Option("key", "submit at most once under this key", "KEY"),
+            Option("retries", "how often to try again when it fails", "N", count),
+            Option("retry-args", "added to the command from the second try on", "TEXT"),
+            Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
+            Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
+            Option("hold", "do not start before: gpuctl release"),
+            Option("file", "one command a line; # starts a comment", "FILE"),
+            JSON,
+        ),
+        about="""\
+One word is a line for the shell; several words, or all after --, are run as
+they are. `-` reads commands from standard input, one a line; so does --file
+from a file, and all of them are queued at once, or none. The job gets your
+directory, environment and umask. In a pipe only the ids are printed.""",
+        examples=(
+            'gpuctl submit "python train.py --lr 1e-3 > log"',
+            "gpuctl submit --gpus 2 --time-limit 12h python train.py",
+            "for s in 1 2 3; do echo python train.py --seed $s; done | gpuctl submit -",
+        ),
+    ),
+]

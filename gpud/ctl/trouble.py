@@ -1,0 +1,31 @@
+"""How gpuctl says that something did not work, even where nobody can hear it.
+
+Used by main.py and by verbs that go on after a part was refused. Must not raise.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gpud.errors import GpudError
+
+
+def complain(error: GpudError) -> None:
+    """On stderr; where that is closed too, the exit status must do."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        pass
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in error.for_people("gpuctl"))
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, AttributeError):
+        pass
+
+
+def abandon_stdout() -> None:
+    """So that the interpreter's last flush finds somebody who reads."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

@@ -1,0 +1,143 @@
+"""What people call it: the parts of a job, an attempt and an event in words and colours.
+
+Used by the verbs that show jobs. Takes the shapes of gpud/protocol/replies.py as plain values;
+pure but for the clock of the `Screen`.
+"""
+
+from __future__ import annotations
+
+from gpud.client.wire import from_text
+from gpud.ctl.render import Screen, duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+COLOUR_OF = {
+    "running": "green", "starting": "green", "stopping": "yellow", "held": "yellow",
+    "succeeded": "", "failed": "red", "killed": "red", "timed-out": "red", "lost": "red",
+    "not-started": "red", "cancelled": "dim",
+}  # fmt: skip
+BAD = ("failed", "killed", "timed-out", "not-started", "lost")
+
+
+def state(job: dict[str, Any]) -> str:
+    """The one word for where a job is: its outcome, its phase, or its state."""
+    return str(job["outcome"] or job["phase"] or job["state"])
+
+
+def state_cell(job: dict[str, Any]) -> tuple[str, str]:
+    word = state(job)
+    return word, COLOUR_OF.get(word, "")
+
+
+def signal_name(number: int) -> str:
+    from signal import Signals
+
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def exit_cell(job: dict[str, Any]) -> tuple[str, str]:
+    """The exit code where it is not 0, or the signal: `1`, `SIGKILL`."""
+    if job["signal"] is not None:
+        return signal_name(job["signal"]), "red"
+    code = job["exit_code"]
+    return (str(code), "red") if code else ("", "")
+
+
+def ending(job: dict[str, Any]) -> str:
+    """How it ended, as a clause: `failed with exit code 1`, `killed by SIGKILL`."""
+    word = str(job["outcome"])
+    if job["signal"] is not None:
+        by = f"by {signal_name(job['signal'])}"
+        word = f"{word} {by}" if word == "killed" else f"{word} ({by})"
+    elif job["exit_code"]:
+        code = f"exit code {job['exit_code']}"
+        word = f"{word} with {code}" if word == "failed" else f"{word} ({code})"
+    return word
+
+
+def devices(lease: Iterable[str]) -> str:
+    """The keys of the leased devices: `0`, `0,1`, `cpu`."""
+    return ",".join([_share(part)[0] for part in lease])
+
+
+def devices_in_words(lease: Iterable[str]) -> str:
+    """`GPU 0`, `1/2 of GPU 1`, `GPU 0 and GPU 1`, `CPU only`."""
+    named = []
+    for part in lease:
+        key, milli = _share(part)
+        if key == "cpu":
+            named.append("CPU only")
+        elif milli == 1000:
+            named.append(f"GPU {key}")
+        else:
+            share = f"1/{1000 // milli}" if milli and 1000 % milli < 10 else f"{milli}/1000"
+            named.append(f"{share} of GPU {key}")
+    return " and ".join(named)
+
+
+def _share(part: str) -> tuple[str, int]:
+    key, colon, milli = part.rpartition(":")
+    return (key, int(milli)) if colon and milli.isdecimal() else (part, 1000)
+
+
+def ran(job: dict[str, Any], on: Screen) -> str:
+    """How long its last attempt ran, or has run; "" when it never started."""
+    start = job["started_at_ms"]
+    if not start:
+        return ""
+    return duration(((job["ended_at_ms"] or on.now_ms) - start) / 1000)
+
+
+def waited(job: dict[str, Any], on: Screen) -> str:
+    return duration((on.now_ms - job["submitted_at_ms"]) / 1000)
+
+
+def command(job: dict[str, Any]) -> str:
+    return from_text(job["command"])
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def ids(jobs: Iterable[int]) -> str:
+    """`3-9, 12` for the ids in ascending order."""
+    return ", ".join(spans(jobs))
+
+
+def spans(jobs: Iterable[int]) -> list[str]:
+    """The ids as few selectors: runs of three and more as ranges."""
+    runs: list[list[int]] = []
+    for job in sorted(set(jobs)):
+        if runs and runs[-1][1] == job - 1:
+            runs[-1][1] = job
+        else:
+            runs.append([job, job])
+    return [
+        part
+        for low, high in runs
+        for part in ([f"{low}-{high}"] if high > low + 1 else map(str, range(low, high + 1)))
+    ]
+
+
+def details(detail: dict[str, Any]) -> str:
+    """The detail of an event on one line: `exit_code=1 why="no such file"`."""
+    return " ".join([f"{key}={_value(value)}" for key, value in detail.items() if value != ""])
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        value = from_text(value)
+    if isinstance(value, str):
+        return value if value and " " not in value else f'"{value}"'
+    if isinstance(value, (list, tuple)):
+        return ",".join([_value(item) for item in value])
+    from gpud.ctl.render import json_text
+
+    return json_text(value)

@@ -1,0 +1,215 @@
+"""From an entry to a `NewJob`: what the entry does not say, its source says, then the defaults.
+
+Owns that merge, the directory and environment of a source's jobs, and the sentence of an entry
+that cannot become a job ("cannot run line 12 of gpu.queue: it contains a NUL byte"). All jobs of a
+source share one environment object; jobs with the same `env.NAME=` options share one too.
+
+Called by the sources: a `Template` is made once per run, `build` once per entry. Only `template_of`
+touches the world (it reads `env_file`); `Template.build` is pure and never fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import UNSET, UnsetType, structs
+
+from gpud import environment
+from gpud.config.schema import JobDefaults, QueueFileSource
+from gpud.core.model import JobSpec, NewJob, Request, RetryPolicy
+from gpud.errors import GpudError, why_os
+from gpud.sources import options as entry_options
+from gpud.sources.lexer import Entry
+from gpud.sources.options import Options
+
+_KEPT_ENVIRONMENTS = 64
+_MAX_ENV_FILE = 1024 * 1024
+
+
+def clean_environment(environ: Mapping[bytes, bytes]) -> bytes:
+    """What jobs inherit of a person's environment, as a spec carries it."""
+    return environment.pack(environment.capture(environ))
+
+
+class Template:
+    """The spec of a source's jobs, and `label`, what people call the source's file."""
+
+    def __init__(self, spec: JobSpec, label: str) -> None:
+        self.spec = spec
+        self.label = label
+        self._environments: dict[tuple[tuple[bytes, bytes], ...], bytes] = {}
+
+    def build(self, entry: Entry, key: str) -> NewJob:
+        """`key` identifies the entry within its source."""
+        base = self.spec
+        where = f"{self.label}:{entry.line}"
+        problem = self._problem(entry.problem, entry.line) if entry.problem else ""
+        if b"\0" in entry.command:
+            problem = problem or self._problem("it contains a NUL byte", entry.line)
+        chosen: Options | None = None
+        if entry.options and not problem:
+            try:
+                chosen = entry_options.parse(entry.options)
+            except GpudError as error:
+                problem = self._problem(error.message, entry.line)
+        if chosen is None:
+            spec = structs.replace(base, command=entry.command, entry_key=key, where=where)
+        else:
+            spec = self._with_options(entry.command, key, where, chosen)
+        return NewJob(spec, problem)
+
+    def _problem(self, why: str, line: int) -> str:
+        return f"cannot run line {line} of {self.label}: {why}"
+
+    def _with_options(self, command: bytes, key: str, where: str, chosen: Options) -> JobSpec:
+        base = self.spec
+        changes: dict[str, object] = {
+            field: value
+            for field in ("name", "priority", "retry_args", "time_limit_s", "grace_s", "linger_s")
+            if (value := getattr(chosen, field)) is not UNSET
+        }
+        if not isinstance(chosen.held, UnsetType):
+            changes["held"] = chosen.held
+        if not isinstance(chosen.gpus, UnsetType):
+            changes["request"] = Request(gpus=chosen.gpus)
+        if not isinstance(chosen.cwd, UnsetType):
+            changes["cwd"] = os.path.join(base.cwd, chosen.cwd)
+        retry = {
+            field: value
+            for field in ("retries", "backoff_s", "backoff_max_s")
+            if (value := getattr(chosen, field)) is not UNSET
+        }
+        if retry:
+            changes["retry"] = structs.replace(base.retry, **retry)
+        if chosen.env:
+            changes["env"] = self._environment(chosen.env)
+        return structs.replace(base, command=command, entry_key=key, where=where, **changes)
+
+    def _environment(self, extra: dict[bytes, bytes]) -> bytes:
+        key = tuple(sorted(extra.items()))
+        env = self._environments.get(key)
+        if env is None:
+            env = merged(self.spec.env, extra)
+            if len(self._environments) >= _KEPT_ENVIRONMENTS:
+                self._environments.pop(next(iter(self._environments)))
+            self._environments[key] = env
+        return env
+
+
+def spec_of(
+    defaults: JobDefaults,
+    *,
+    source: str,
+    cwd: bytes,
+    env: bytes,
+    uid: int,
+    gpus: int | None = None,
+    priority: int = 0,
+) -> JobSpec:
+    """The spec of a job of which nothing but its source is known."""
+    return JobSpec(
+        command=b"",
+        shell=tuple(os.fsencode(word) for word in defaults.shell),
+        setup=os.fsencode(defaults.setup),
+        cwd=cwd,
+        env=env,
+        request=Request(gpus=gpus),
+        priority=priority,
+        retry=RetryPolicy(
+            retries=defaults.retries,
+            backoff_s=defaults.backoff_s,
+            backoff_max_s=defaults.backoff_max_s,
+        ),
+        retry_args=os.fsencode(defaults.retry_args),
+        time_limit_s=defaults.time_limit_s,
+        grace_s=defaults.grace_s,
+        linger_s=None if isinstance(defaults.linger_s, str) else defaults.linger_s,
+        uid=uid,
+        source=source,
+    )
+
+
+_OVERRIDES = (
+    "shell",
+    "setup",
+    "retries",
+    "backoff_s",
+    "backoff_max_s",
+    "time_limit_s",
+    "grace_s",
+    "linger_s",
+)
+
+
+def template_of(
+    name: str,
+    config: QueueFileSource,
+    defaults: JobDefaults,
+    *,
+    path: Path,
+    base_dir: Path,
+    uid: int,
+    environ: Mapping[bytes, bytes],
+) -> Template:
+    """The template of a queue file's jobs. Raises `GpudError` when `env_file` cannot be used."""
+    given = {key: getattr(config, key) for key in _OVERRIDES if getattr(config, key) is not None}
+    cwd = path.parent if config.cwd is None else base_dir / os.path.expanduser(config.cwd)
+    extra: dict[bytes, bytes] = {}
+    if config.env_file is not None:
+        extra = read_env_file(base_dir / os.path.expanduser(config.env_file))
+    for key, value in config.env.items():
+        if not key or "=" in key or "\0" in key + value:
+            raise GpudError(f"cannot use env.{key} of source {name}: not a variable", kind="config")
+        extra[os.fsencode(key)] = os.fsencode(value)
+    spec = spec_of(
+        structs.replace(defaults, **given),
+        source=name,
+        cwd=os.fsencode(cwd),
+        env=merged(clean_environment(environ), extra),
+        uid=uid,
+        gpus=config.gpus,
+        priority=config.priority,
+    )
+    return Template(spec, path.name)
+
+
+def merged(env: bytes, extra: Mapping[bytes, bytes]) -> bytes:
+    both = {**environment.unpack(env), **extra}
+    return environment.pack(name + b"=" + both[name] for name in sorted(both))
+
+
+def read_env_file(path: Path) -> dict[bytes, bytes]:
+    """`KEY=VALUE` lines; `export ` before and quotes around the value are allowed; `#` comments.
+
+    Nothing is expanded. Raises `GpudError` that names the line.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MAX_ENV_FILE + 1)
+    except OSError as error:
+        raise GpudError(f"cannot read {path}: {why_os(error)}", kind="config") from error
+    if len(text) > _MAX_ENV_FILE:
+        raise GpudError(f"cannot read {path}: it is longer than 1 MiB", kind="config")
+    found: dict[bytes, bytes] = {}
+    for number, raw in enumerate(text.split(b"\n"), 1):
+        line = raw.strip()
+        if not line or line.startswith(b"#"):
+            continue
+        if line.startswith(b"export "):
+            line = line[7:].lstrip()
+        key, equals, value = line.partition(b"=")
+        key, value = key.rstrip(), value.lstrip()
+        if not equals or not key or b"\0" in line or len(key.split()) != 1:
+            raise GpudError(
+                f"cannot use line {number} of {path}: it is not KEY=VALUE", kind="config"
+            )
+        found[key] = _unquoted(value)
+    return found
+
+
+def _unquoted(value: bytes) -> bytes:
+    if len(value) >= 2 and value[:1] == value[-1:] and value[:1] in (b"'", b'"'):
+        return value[1:-1]
+    return value

@@ -1,0 +1,194 @@
+"""The options of an entry: the text after `#gpud:`, and what may stand there.
+
+Owns the names, types and limits of the options; `KEYS` is what the docs list. Called by build.py
+for entries that have any. It raises `GpudError` with a clause ("…: the option "gpsu" …"), which
+build.py turns into a job that says so; it must not look at defaults or at the entry's command.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from gpud.config.units import parse_duration_s
+from gpud.errors import GpudError
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,9}", re.ASCII)
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_MAX_NAME = 200
+_MAX_GPUS = 1024
+
+
+class Options(Struct, kw_only=True):
+    """What an entry says itself; UNSET: its source or the defaults decide."""
+
+    name: str | UnsetType = UNSET
+    gpus: int | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    retries: int | UnsetType = UNSET
+    backoff_s: float | UnsetType = UNSET
+    backoff_max_s: float | UnsetType = UNSET
+    retry_args: bytes | UnsetType = UNSET
+    time_limit_s: float | UnsetType = UNSET
+    grace_s: float | UnsetType = UNSET
+    linger_s: float | UnsetType | None = UNSET  # None: wait
+    cwd: bytes | UnsetType = UNSET
+    held: bool | UnsetType = UNSET
+    env: dict[bytes, bytes] = {}
+
+
+def parse(lines: Iterable[tuple[int, bytes]]) -> Options:
+    """Merge option lines, each with its number: of the same option the last one counts."""
+    options = Options()
+    for number, raw in lines:
+        try:
+            _parse_line(os.fsdecode(raw), options)
+        except GpudError as error:
+            raise GpudError(f"on line {number} {error.message}") from error
+    return options
+
+
+def _parse_line(text: str, options: Options) -> None:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise GpudError(f"the options cannot be read ({str(error).lower()})") from error
+    for word in words:
+        key, equals, value = word.partition("=")
+        name = key.replace("_", "-")
+        if key.startswith("env."):
+            name = key
+        elif name not in KEYS:
+            raise GpudError(f'the option "{_shown(key)}" is not known{_nearest(name)}')
+        if not equals:
+            raise GpudError(f'the option "{_shown(key)}" has no value ({_shown(key)}=…)')
+        try:
+            if key.startswith("env."):
+                options.env[_env_name(key[4:])] = _bytes(value)
+            else:
+                field, read = KEYS[name]
+                setattr(options, field, read(value))
+        except GpudError as error:
+            raise GpudError(
+                f'the option "{_shown(key)}" cannot be "{_shown(value)}": {error.message}'
+            ) from error
+
+
+def _nearest(key: str) -> str:
+    known = [*KEYS, "env.NAME"]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if close:
+        return f'; the nearest is "{close[0]}"'
+    return f"; there are {', '.join(known)}"
+
+
+def _shown(text: str) -> str:
+    """Something that can be printed and sent as JSON, and is not endless."""
+    short = text if len(text) <= 80 else text[:79] + "…"
+    clean = os.fsencode(short).decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in clean)
+
+
+# -- the types ---------------------------------------------------------------------------------
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
+            raise GpudError(f"it takes a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration_s(text)
+    except GpudError as error:
+        raise GpudError(f"it takes a duration; {error.hint}") from error
+
+
+def _some_duration(text: str) -> float:
+    seconds = _duration(text)
+    if seconds <= 0:
+        raise GpudError("it must be more than nothing")
+    return seconds
+
+
+def _linger(text: str) -> float | None:
+    return None if text == "wait" else _duration(text)
+
+
+def _truth(text: str) -> bool:
+    try:
+        return _TRUTH[text.lower()]
+    except KeyError:
+        raise GpudError("it takes true or false") from None
+
+
+def _name(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise GpudError("a name is UTF-8") from None
+    if not text or not text.isprintable() or len(text) > _MAX_NAME:
+        raise GpudError(f"a name has 1 to {_MAX_NAME} printable characters")
+    return text
+
+
+def _bytes(text: str) -> bytes:
+    raw = os.fsencode(text)
+    if b"\0" in raw:
+        raise GpudError("it contains a NUL byte")
+    return raw
+
+
+def _directory(text: str) -> bytes:
+    if not text:
+        raise GpudError("it takes a directory")
+    return _bytes(text)
+
+
+def _env_name(text: str) -> bytes:
+    if not _ENV_NAME.fullmatch(text):
+        raise GpudError("a variable's name has letters, digits and _")
+    return text.encode()
+
+
+Field = Literal[
+    "name",
+    "gpus",
+    "priority",
+    "retries",
+    "backoff_s",
+    "backoff_max_s",
+    "retry_args",
+    "time_limit_s",
+    "grace_s",
+    "linger_s",
+    "cwd",
+    "held",
+]
+
+# option -> field of `Options`, and what reads its value
+KEYS: dict[str, tuple[Field, Callable[[str], object]]] = {
+    "name": ("name", _name),
+    "gpus": ("gpus", _whole(0, _MAX_GPUS)),
+    "priority": ("priority", _whole(-1_000_000, 1_000_000)),
+    "retries": ("retries", _whole(0, 1_000_000)),
+    "backoff": ("backoff_s", _duration),
+    "backoff-max": ("backoff_max_s", _duration),
+    "retry-args": ("retry_args", _bytes),
+    "time-limit": ("time_limit_s", _some_duration),
+    "grace": ("grace_s", _duration),
+    "linger": ("linger_s", _linger),
+    "cwd": ("cwd", _directory),
+    "hold": ("held", _truth),
+}

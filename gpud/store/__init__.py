@@ -1,0 +1,1 @@
+"""The memory that survives: SQLite on a local disk (docs/decisions/store.md)."""

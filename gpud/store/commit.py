@@ -1,0 +1,184 @@
+"""Changes to rows: one transaction, as few statements as there are kinds of change.
+
+Owns every INSERT and UPDATE of what the core decides, but for new jobs (store/inserting.py).
+Called by SqliteStore.commit; the caller rolls back when anything here raises.
+
+Rule 1: which attempts are already stored is known without asking: exactly those in `live`, since
+an attempt that has ended never changes again. The same for jobs: from the first of `changes.new`
+on, none is.
+Rule 2: what is remembered beside the database (tally, live attempts, interned ids, the sequence
+number) changes only after COMMIT has returned.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from gpud.core.model import Attempt, Job, JobId
+from gpud.core.state import Changes
+from gpud.protocol.replies import EventView
+from gpud.store.codec import VALUE, encode_detail, encode_rusage
+from gpud.store.inserting import Inserter
+from gpud.store.intern import Interned
+from gpud.store.rows import by_size, chunks
+from gpud.store.tally import Kind, Tally, kind_of
+
+UPDATE_JOB = """UPDATE jobs SET state = ?, priority = ?, retries_left = ?, attempt = ?,
+  retry_no = ?, not_before_ms = ?, outcome = ?, ended_at_ms = ?, why = ? WHERE id = ?"""
+INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, ended_at_ms, outcome,
+  exit_code, signal, why, rusage, job, no, boot_id, dispatched_at_ms)
+  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+UPDATE_ATTEMPT = """UPDATE attempts SET phase = ?, started_at_ms = ?, pid = ?, ended_at_ms = ?,
+  outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ? WHERE job = ? AND no = ?"""
+INSERT_LEASE = "INSERT INTO leases (job, attempt, device, milli, part) VALUES (?,?,?,?,?)"
+INSERT_EVENT = """INSERT INTO events (seq, at_ms, job, attempt, count, kind, detail)
+  VALUES (?,?,?,?,?,?,?)"""
+INSERT_SUBMISSION = "INSERT INTO submissions (key, digest, first, count) VALUES (?,?,?,?)"
+SET_POSITION = """INSERT INTO sources (name, position) VALUES (?, ?)
+  ON CONFLICT (name) DO UPDATE SET position = excluded.position"""
+SET_STOPPED = """INSERT INTO sources (name, stopped) VALUES (?, ?)
+  ON CONFLICT (name) DO UPDATE SET stopped = excluded.stopped"""
+ADD_TAKEN = """INSERT INTO sources (name, taken) VALUES (?, ?)
+  ON CONFLICT (name) DO UPDATE SET taken = taken + excluded.taken"""
+
+OLD = by_size("SELECT id, state, outcome, source FROM jobs WHERE id IN ({})")
+
+
+class Writer:
+    """Writes `Changes`, and remembers what saves asking the database."""
+
+    def __init__(self, db: sqlite3.Connection, interned: Interned, tally: Tally) -> None:
+        self._db = db
+        self._interned = interned
+        self._tally = tally
+        self._live: set[tuple[int, int]] = set(
+            db.execute("SELECT job, no FROM attempts WHERE outcome IS NULL")
+        )
+        self.last_seq: int = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+
+    def write(self, changes: Changes) -> list[EventView]:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        moved: dict[Kind, int] = {}
+        taken: dict[str, int] = {}
+        known = changes.jobs
+        if changes.new:
+            Inserter(db, self._interned, moved, taken).insert(changes.new, changes.jobs)
+            first = changes.new[0][0]
+            known = {job: record for job, record in known.items() if job < first}
+        if known:
+            self._count_old(known, moved)
+            db.executemany(UPDATE_JOB, [_job_row(job) for job in known.values()])
+        if changes.attempts:
+            self._write_attempts(changes.attempts.values())
+        views = self._number(changes)
+        if views:
+            db.executemany(INSERT_EVENT, [_event_row(view) for view in views])
+        if changes.submissions:
+            rows = [(s.key, s.digest, s.first, s.count) for s in changes.submissions.values()]
+            db.executemany(INSERT_SUBMISSION, rows)
+        if changes.cursors:
+            rows_ = [(cursor.source, cursor.position) for cursor in changes.cursors.values()]
+            db.executemany(SET_POSITION, rows_)
+        if taken:
+            db.executemany(ADD_TAKEN, list(taken.items()))
+        if changes.stopped:
+            db.executemany(SET_STOPPED, list(changes.stopped.items()))
+        if changes.next_id is not None:
+            db.execute("UPDATE meta SET next_id = ?", (changes.next_id,))
+        if changes.draining is not None:
+            db.execute("UPDATE meta SET draining = ?", (changes.draining,))
+        db.execute("COMMIT")
+        self._committed(changes, moved, taken)
+        return views
+
+    def _committed(self, changes: Changes, moved: dict[Kind, int], taken: dict[str, int]) -> None:
+        self._interned.kept()
+        self._tally.move(moved, taken)
+        self.last_seq += len(changes.story)
+        for key, attempt in changes.attempts.items():
+            if attempt.outcome is None:
+                self._live.add(key)
+            else:
+                self._live.discard(key)
+
+    def _count_old(self, known: dict[JobId, Job], moved: dict[Kind, int]) -> None:
+        """One less of the kind that each job was, one more of the kind it becomes."""
+        for part in chunks(list(known)):
+            for job_id, state, outcome, source in self._db.execute(OLD[len(part)], part):
+                job = known[job_id]
+                before = kind_of(state, outcome, source)
+                after = kind_of(
+                    VALUE[job.state], None if job.outcome is None else VALUE[job.outcome], source
+                )
+                if before != after:
+                    moved[before] = moved.get(before, 0) - 1
+                    moved[after] = moved.get(after, 0) + 1
+
+    def _write_attempts(self, attempts: Iterable[Attempt]) -> None:
+        live = self._live
+        old, new, leases = [], [], []
+        for attempt in attempts:
+            row = _attempt_row(attempt)
+            if (attempt.job, attempt.no) in live:
+                old.append(row)
+            else:
+                new.append((*row, attempt.boot_id, attempt.dispatched_at_ms))
+                for part, lease in enumerate(attempt.lease):
+                    leases.append((attempt.job, attempt.no, lease.device, lease.milli, part))
+        if old:  # first: a job's next attempt may begin only when its last one has ended
+            self._db.executemany(UPDATE_ATTEMPT, old)
+        if new:
+            self._db.executemany(INSERT_ATTEMPT, new)
+        if leases:
+            self._db.executemany(INSERT_LEASE, leases)
+
+    def _number(self, changes: Changes) -> list[EventView]:
+        return [
+            EventView(seq, s.at_ms, s.job, s.attempt, s.kind, s.detail, s.count)
+            for seq, s in enumerate(changes.story, self.last_seq + 1)
+        ]
+
+
+def _job_row(job: Job) -> tuple[object, ...]:
+    return (
+        VALUE[job.state],
+        job.priority,
+        job.retries_left,
+        job.attempt,
+        job.retry_no,
+        job.not_before_ms,
+        None if job.outcome is None else VALUE[job.outcome],
+        job.ended_at_ms,
+        job.why,
+        job.id,
+    )
+
+
+def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
+    return (
+        VALUE[attempt.phase],
+        attempt.started_at_ms,
+        attempt.pid,
+        attempt.ended_at_ms,
+        None if attempt.outcome is None else VALUE[attempt.outcome],
+        attempt.exit_code,
+        attempt.signal,
+        attempt.why,
+        encode_rusage(attempt.rusage),
+        attempt.job,
+        attempt.no,
+    )
+
+
+def _event_row(view: EventView) -> tuple[object, ...]:
+    return (
+        view.seq,
+        view.at_ms,
+        view.job,
+        view.attempt,
+        view.count,
+        view.kind,
+        encode_detail(view.detail),
+    )

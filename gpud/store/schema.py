@@ -1,0 +1,132 @@
+"""The tables, as numbered migrations.
+
+Owns the SQL that makes a database; run by store/database.py only. A migration that was released is
+never edited: append another one. The constraints are the second line of defence behind the core:
+a violation is a bug and escapes as `sqlite3.IntegrityError`.
+
+Rule 1: `jobs` holds what decisions change and what differs from job to job; what jobs of one submit
+or source have in common is one row of `templates`, and its environment one of `environments`, both
+interned by content. A template lives while a job refers to it, an environment while a template
+does. `jobs.template` is no foreign key, since pruning would scan all jobs for each template: what
+prunes jobs deletes the templates that none refers to, then the environments.
+Rule 2: an attempt is live while its outcome is NULL; a job has at most one live attempt.
+Rule 3: a CHECK says OR where it could say IN: for an IN SQLite builds a table at every row.
+Rule 4: ids come from `meta.next_id`; sequence numbers go on from the newest event, which is never
+pruned (AUTOINCREMENT would write one more page at every commit). Neither is ever used again.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x67707564  # "gpud"
+
+V1 = """
+CREATE TABLE meta (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  next_id INTEGER NOT NULL CHECK (typeof(next_id) = 'integer' AND next_id > 0),
+  draining INTEGER NOT NULL CHECK (draining = 0 OR draining = 1)
+);
+INSERT INTO meta (one, next_id, draining) VALUES (1, 1, 0);
+
+CREATE TABLE environments (
+  id INTEGER PRIMARY KEY,
+  digest BLOB NOT NULL UNIQUE CHECK (typeof(digest) = 'blob'),
+  content BLOB NOT NULL CHECK (typeof(content) = 'blob')
+);
+
+CREATE TABLE templates (
+  id INTEGER PRIMARY KEY,
+  environment INTEGER NOT NULL REFERENCES environments (id),
+  content TEXT NOT NULL CHECK (typeof(content) = 'text'),
+  UNIQUE (environment, content)
+);
+
+CREATE TABLE jobs (
+  id INTEGER PRIMARY KEY CHECK (id > 0),
+  template INTEGER NOT NULL CHECK (typeof(template) = 'integer'),
+  state TEXT NOT NULL CHECK (
+    state = 'queued' OR state = 'active' OR state = 'done' OR state = 'held'),
+  priority INTEGER NOT NULL CHECK (typeof(priority) = 'integer'),
+  submitted_at_ms INTEGER NOT NULL CHECK (typeof(submitted_at_ms) = 'integer'),
+  retries_left INTEGER NOT NULL CHECK (typeof(retries_left) = 'integer'),
+  attempt INTEGER NOT NULL CHECK (typeof(attempt) = 'integer'),
+  retry_no INTEGER NOT NULL CHECK (typeof(retry_no) = 'integer'),
+  not_before_ms INTEGER NOT NULL CHECK (typeof(not_before_ms) = 'integer'),
+  outcome TEXT CHECK (outcome IS NULL
+    OR outcome = 'succeeded' OR outcome = 'failed' OR outcome = 'killed' OR outcome = 'timed-out'
+    OR outcome = 'cancelled' OR outcome = 'not-started' OR outcome = 'lost'),
+  ended_at_ms INTEGER NOT NULL CHECK (typeof(ended_at_ms) = 'integer'),
+  why TEXT NOT NULL CHECK (typeof(why) = 'text'),
+  name TEXT NOT NULL CHECK (typeof(name) = 'text'),
+  source TEXT NOT NULL CHECK (typeof(source) = 'text'),
+  entry_key TEXT CHECK (entry_key IS NULL OR typeof(entry_key) = 'text'),
+  origin TEXT NOT NULL CHECK (typeof(origin) = 'text'),
+  argv TEXT CHECK (argv IS NULL OR typeof(argv) = 'text'),
+  command BLOB NOT NULL CHECK (typeof(command) = 'blob'),
+  CHECK ((state = 'done') = (outcome IS NOT NULL)),
+  CHECK (not_before_ms = 0 OR state = 'queued')
+);
+-- What waits, as it would be dispatched: due, then delayed. `source` makes it cover counts.
+CREATE INDEX jobs_waiting ON jobs (state, not_before_ms, priority DESC, id, source)
+  WHERE state <> 'done' AND state <> 'active';
+CREATE INDEX jobs_done ON jobs (outcome, ended_at_ms) WHERE state = 'done';
+CREATE INDEX jobs_name ON jobs (name) WHERE name <> '';
+CREATE UNIQUE INDEX jobs_entry ON jobs (source, entry_key) WHERE source <> '';
+
+CREATE TABLE attempts (
+  job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+  no INTEGER NOT NULL CHECK (typeof(no) = 'integer' AND no > 0),
+  phase TEXT NOT NULL CHECK (typeof(phase) = 'text'),
+  boot_id TEXT NOT NULL CHECK (typeof(boot_id) = 'text'),
+  dispatched_at_ms INTEGER NOT NULL CHECK (typeof(dispatched_at_ms) = 'integer'),
+  started_at_ms INTEGER NOT NULL CHECK (typeof(started_at_ms) = 'integer'),
+  pid INTEGER NOT NULL CHECK (typeof(pid) = 'integer'),
+  ended_at_ms INTEGER NOT NULL CHECK (typeof(ended_at_ms) = 'integer'),
+  outcome TEXT CHECK (outcome IS NULL
+    OR outcome = 'succeeded' OR outcome = 'failed' OR outcome = 'killed' OR outcome = 'timed-out'
+    OR outcome = 'cancelled' OR outcome = 'not-started' OR outcome = 'lost'),
+  exit_code INTEGER CHECK (exit_code IS NULL OR typeof(exit_code) = 'integer'),
+  signal INTEGER CHECK (signal IS NULL OR typeof(signal) = 'integer'),
+  why TEXT NOT NULL CHECK (typeof(why) = 'text'),
+  rusage TEXT CHECK (rusage IS NULL OR typeof(rusage) = 'text'),
+  PRIMARY KEY (job, no)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX attempts_live ON attempts (job) WHERE outcome IS NULL;
+
+CREATE TABLE leases (
+  job INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  device TEXT NOT NULL CHECK (typeof(device) = 'text'),
+  milli INTEGER NOT NULL CHECK (typeof(milli) = 'integer' AND milli BETWEEN 1 AND 1000),
+  part INTEGER NOT NULL CHECK (typeof(part) = 'integer'),
+  PRIMARY KEY (job, attempt, device),
+  FOREIGN KEY (job, attempt) REFERENCES attempts (job, no) ON DELETE CASCADE
+) WITHOUT ROWID;
+
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY CHECK (seq > 0),
+  at_ms INTEGER NOT NULL CHECK (typeof(at_ms) = 'integer'),
+  job INTEGER NOT NULL CHECK (typeof(job) = 'integer'),
+  attempt INTEGER NOT NULL CHECK (typeof(attempt) = 'integer'),
+  count INTEGER NOT NULL CHECK (typeof(count) = 'integer' AND count > 0),
+  kind TEXT NOT NULL CHECK (typeof(kind) = 'text'),
+  detail TEXT NOT NULL CHECK (typeof(detail) = 'text')
+);
+CREATE INDEX events_of_one ON events (job) WHERE count = 1;
+CREATE INDEX events_of_many ON events (job, count) WHERE count > 1;
+
+CREATE TABLE sources (
+  name TEXT PRIMARY KEY CHECK (typeof(name) = 'text'),
+  position TEXT CHECK (position IS NULL OR typeof(position) = 'text'),
+  stopped INTEGER NOT NULL DEFAULT 0 CHECK (stopped = 0 OR stopped = 1),
+  taken INTEGER NOT NULL DEFAULT 0 CHECK (typeof(taken) = 'integer')
+) WITHOUT ROWID;
+
+CREATE TABLE submissions (
+  key TEXT PRIMARY KEY CHECK (typeof(key) = 'text'),
+  digest TEXT NOT NULL CHECK (typeof(digest) = 'text'),
+  first INTEGER NOT NULL CHECK (typeof(first) = 'integer'),
+  count INTEGER NOT NULL CHECK (typeof(count) = 'integer')
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1,)  # the n-th brings version n - 1 to n

@@ -1,0 +1,192 @@
+"""The store: ports.Store on SQLite.
+
+Owns the connection. Called by the engine (one call at a time, from one thread at a time) and, for
+queries, by the control server. Every expected failure is a `StorageError` and has changed nothing;
+a violated constraint is a bug and escapes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from gpud.core.model import Job, JobId, JobSpec
+from gpud.core.state import Changes, NewSubmission
+from gpud.errors import GpudError
+from gpud.ports import Loaded, StorageError
+from gpud.protocol.replies import EventView, JobDetail, JobView
+from gpud.protocol.selectors import Selection
+from gpud.store import loading, selecting, telling, viewing
+from gpud.store.commit import Writer
+from gpud.store.database import connect, connect_in_memory
+from gpud.store.intern import Interned
+from gpud.store.minimums import check_minimums
+from gpud.store.reserve import Reserve
+from gpud.store.schema import MIGRATIONS
+from gpud.store.tally import Tally
+from gpud.store.trouble import FULL, IOERR, cannot, code_of
+
+DATABASE = "gpud.db"
+RESERVE = "reserve"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _reads(
+    method: Callable[Concatenate[SqliteStore, P], R],
+) -> Callable[Concatenate[SqliteStore, P], R]:
+    """A query: what the disk does becomes a StorageError."""
+
+    def guarded(self: SqliteStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise self._trouble("read", error) from error
+
+    return guarded
+
+
+class SqliteStore:
+    """See ports.Store for what each method promises."""
+
+    def __init__(
+        self, db: sqlite3.Connection, path: Path, state_dir: Path, reserve: Reserve | None
+    ) -> None:
+        self._db = db
+        self._path = path
+        self._state_dir = state_dir
+        self._reserve = reserve
+        self._interned = Interned(db)
+        self._tally = Tally(db)
+        self._writer = Writer(db, self._interned, self._tally)
+
+    @classmethod
+    def open(cls, state_dir: Path, *, durable: bool = True) -> SqliteStore:
+        """The store in `state_dir`, whose lock the caller holds (store/statedir.py).
+
+        Raises GpudError (storage) with one sentence: damaged, newer, not ours, no permission.
+        """
+        check_minimums()
+        path = state_dir / DATABASE
+        reserve = Reserve(state_dir / RESERVE)
+        reserve.restore()
+        try:
+            db = connect(path, durable=durable, migrations=MIGRATIONS)
+        except GpudError:
+            if not reserve.needed() or not reserve.release():
+                raise
+            db = connect(path, durable=durable, migrations=MIGRATIONS)
+        try:
+            return cls(db, path, state_dir, reserve)
+        except sqlite3.Error as error:
+            db.close()
+            message = cannot("read", path, error)
+            if not message:
+                raise
+            raise StorageError(message) from error
+
+    @classmethod
+    def in_memory(cls, state_dir: Path = Path("/")) -> SqliteStore:
+        """For tests and simulations: all but what survives. `state_dir` is for the logs' names."""
+        return cls(connect_in_memory(MIGRATIONS), Path(":memory:"), state_dir, None)
+
+    def close(self) -> None:
+        self._db.close()
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> list[EventView]:
+        if not changes:
+            return []
+        try:
+            views = self._write(changes)
+        except sqlite3.Error as error:
+            # A quota says IOERR where a disk says FULL.
+            full = code_of(error) in (FULL, IOERR)
+            if not full or self._reserve is None or not self._reserve.release():
+                raise self._trouble("write", error) from error
+            try:
+                return self._write(changes)
+            except sqlite3.Error as again:
+                raise self._trouble("write", again) from again
+        if self._reserve is not None and not self._reserve.held:
+            self._reserve.restore()
+        return views
+
+    def _write(self, changes: Changes) -> list[EventView]:
+        try:
+            return self._writer.write(changes)
+        except BaseException:
+            self._interned.forgotten()
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _trouble(self, verb: str, error: sqlite3.Error) -> StorageError:
+        """The StorageError for an error that the disk made; any other is raised again."""
+        message = cannot(verb, self._path, error)
+        if not message:
+            raise error
+        return StorageError(message)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    @_reads
+    def load(self) -> Loaded:
+        return loading.load(self._db, self._interned)
+
+    @_reads
+    def spec(self, job: JobId) -> JobSpec:
+        return loading.spec(self._db, self._interned, job)
+
+    @_reads
+    def submission(self, key: str) -> NewSubmission | None:
+        return loading.submission(self._db, key)
+
+    @_reads
+    def recall(self, jobs: Sequence[JobId]) -> list[Job]:
+        return loading.recall(self._db, self._interned, jobs)
+
+    @_reads
+    def position(self, source: str) -> str | None:
+        return loading.position(self._db, source)
+
+    @_reads
+    def taken(self, source: str, generation: int) -> dict[bytes, int]:
+        return loading.taken(self._db, source, generation)
+
+    @_reads
+    def select(self, selection: Selection) -> list[JobId]:
+        return selecting.select(self._db, selection)
+
+    @_reads
+    def views(self, jobs: Sequence[JobId]) -> list[JobView]:
+        return viewing.views(self._db, self._interned, jobs)
+
+    @_reads
+    def page(self, recent: int, limit: int) -> tuple[list[JobView], int]:
+        ended, waiting = viewing.page(self._db, recent, limit)
+        states, _ = self._tally.counts()
+        more = states["queued"] + states["held"] + states["active"] - len(waiting)
+        return viewing.views(self._db, self._interned, ended + waiting), more
+
+    @_reads
+    def details(self, jobs: Sequence[JobId]) -> list[JobDetail]:
+        views = viewing.views(self._db, self._interned, jobs)
+        return [telling.detail(self._db, self._interned, self._state_dir, v) for v in views]
+
+    @_reads
+    def events_after(self, seq: int, limit: int) -> list[EventView]:
+        return telling.events_after(self._db, seq, limit)
+
+    def last_seq(self) -> int:
+        return self._writer.last_seq
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        return self._tally.counts()
+
+    def source_counts(self) -> dict[str, tuple[int, int]]:
+        return self._tally.sources()

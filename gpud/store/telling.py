@@ -1,0 +1,82 @@
+"""One job in full, and the events: stories and what followers read.
+
+Read-only. Called by SqliteStore.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from gpud.paths import log_path
+from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
+from gpud.protocol.text import to_text
+from gpud.store.codec import decode_detail, decode_rusage, env_names, show_lease
+from gpud.store.intern import Interned
+from gpud.store.loading import lease_of, spec
+
+ATTEMPTS = """SELECT no, phase, outcome, exit_code, signal, why, pid, dispatched_at_ms,
+  started_at_ms, ended_at_ms, rusage FROM attempts WHERE job = ? ORDER BY no"""
+EVENT = "SELECT seq, at_ms, job, attempt, kind, detail, count FROM events"
+STORY = f"""{EVENT} WHERE job = ? AND count = 1 UNION ALL
+  {EVENT} INDEXED BY events_of_many
+  WHERE job <= ? AND job + count > ? AND count > 1 ORDER BY 1"""
+AFTER = f"{EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
+
+
+def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: JobView) -> JobDetail:
+    s = spec(db, interned, job.id)
+    return JobDetail(
+        job=job,
+        argv=None if s.argv is None else tuple(to_text(word) for word in s.argv),
+        shell=tuple(to_text(word) for word in s.shell),
+        setup=to_text(s.setup),
+        cwd=to_text(s.cwd),
+        env_names=tuple(to_text(name) for name in env_names(s.env)),
+        retries=s.retry.retries,
+        backoff_s=s.retry.backoff_s,
+        backoff_max_s=s.retry.backoff_max_s,
+        retry_args=to_text(s.retry_args),
+        time_limit_s=s.time_limit_s,
+        grace_s=s.grace_s,
+        linger_s=s.linger_s,
+        uid=s.uid,
+        attempts=tuple(
+            _attempt(db, state_dir, job.id, row) for row in db.execute(ATTEMPTS, (job.id,))
+        ),
+        story=tuple(_event(row) for row in db.execute(STORY, (job.id,) * 3)),
+    )
+
+
+def events_after(db: sqlite3.Connection, seq: int, limit: int) -> list[EventView]:
+    return [_event(row) for row in db.execute(AFTER, (seq, limit))]
+
+
+def _attempt(
+    db: sqlite3.Connection, state_dir: Path, job: int, row: tuple[Any, ...]
+) -> AttemptView:
+    no, phase, outcome, code, signal, why, pid, dispatched, started, ended, column = row
+    rusage = decode_rusage(column)
+    return AttemptView(
+        attempt=no,
+        phase="" if outcome else phase,
+        outcome=outcome or "",
+        exit_code=code,
+        signal=signal,
+        why=why,
+        lease=show_lease(lease_of(db, job, no)),
+        pid=pid,
+        dispatched_at_ms=dispatched,
+        started_at_ms=started,
+        ended_at_ms=ended,
+        user_s=rusage.user_s if rusage else None,
+        system_s=rusage.system_s if rusage else None,
+        max_rss_kib=rusage.max_rss_kib if rusage else None,
+        log=str(log_path(state_dir, job, no)),
+    )
+
+
+def _event(row: tuple[Any, ...]) -> EventView:
+    seq, at_ms, job, attempt, kind, detail_, count = row
+    return EventView(seq, at_ms, job, attempt, kind, decode_detail(detail_), count)

@@ -1,0 +1,98 @@
+"""Jobs as people see them: rows of `ls`, pages of `status`.
+
+Read-only; called by SqliteStore. A page costs what it shows, whatever the length of the queue:
+every query here walks an index and stops at its limit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from gpud.core.model import JobId, JobState, Outcome
+from gpud.protocol.replies import JobView
+from gpud.protocol.text import to_text
+from gpud.store.codec import show_part
+from gpud.store.intern import Interned
+from gpud.store.rows import by_size, chunks
+
+ACTIVE = JobState.ACTIVE.value
+DONE = JobState.DONE.value
+
+VIEW = by_size(
+    """SELECT j.id, j.name, j.state, j.outcome, j.why, j.attempt, j.retries_left, j.priority,
+  j.template, j.command, j.source, j.origin, j.submitted_at_ms, j.ended_at_ms, j.not_before_ms,
+  a.phase, a.exit_code, a.signal, a.started_at_ms, a.ended_at_ms
+  FROM jobs j LEFT JOIN attempts a ON a.job = j.id AND a.no = j.attempt WHERE j.id IN ({})"""
+)
+LEASES = by_size(
+    """SELECT l.job, l.device, l.milli FROM jobs j
+  JOIN leases l ON l.job = j.id AND l.attempt = j.attempt WHERE j.id IN ({})
+  ORDER BY l.job, l.part"""
+)
+# The newest of each outcome, merged: one index serves this and `state:failed`.
+RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT ?1".format(
+    " UNION ALL ".join(
+        f"""SELECT * FROM (SELECT id, ended_at_ms FROM jobs WHERE state = 'done'
+          AND outcome = '{outcome.value}' ORDER BY ended_at_ms DESC, id DESC LIMIT ?1)"""
+        for outcome in Outcome
+    )
+)
+RUNNING = """SELECT job FROM attempts WHERE outcome IS NULL ORDER BY dispatched_at_ms, job"""
+WAITING = """SELECT id FROM jobs WHERE state = ? AND state <> 'done' AND state <> 'active'
+  ORDER BY not_before_ms, priority DESC, id LIMIT ?"""
+
+
+def views(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> list[JobView]:
+    """In the order of `jobs`, without those that do not exist."""
+    found: dict[int, JobView] = {}
+    for part in chunks(jobs):
+        leases: dict[int, tuple[str, ...]] = {}
+        for job, device, milli in db.execute(LEASES[len(part)], part):
+            leases[job] = (*leases.get(job, ()), show_part(device, milli))
+        for row in db.execute(VIEW[len(part)], part).fetchall():
+            found[row[0]] = _view(row, interned, leases.get(row[0], ()))
+    return [found[job] for job in jobs if job in found]
+
+
+def _view(row: tuple[Any, ...], interned: Interned, lease: tuple[str, ...]) -> JobView:
+    job, name, state, outcome, why, attempt, retries_left, priority = row[:8]
+    template, command, source, where, submitted, job_ended, not_before = row[8:15]
+    phase, exit_code, signal, started, ended = row[15:]
+    return JobView(
+        id=job,
+        name=name,
+        state=state,
+        phase=phase if state == ACTIVE else "",
+        outcome=outcome or "",
+        reason="",
+        why=why if state == DONE else "",
+        exit_code=exit_code,
+        signal=signal,
+        attempt=attempt,
+        retries_left=retries_left,
+        priority=priority,
+        gpus=interned.template(template)[1].request.gpus,
+        lease=lease,
+        command=to_text(command),
+        source=source,
+        where=where,
+        submitted_at_ms=submitted,
+        started_at_ms=started or 0,
+        ended_at_ms=(job_ended if state == DONE else ended) or 0,
+        not_before_ms=not_before,
+    )
+
+
+def page(db: sqlite3.Connection, recent: int, limit: int) -> tuple[list[JobId], list[JobId]]:
+    """The last `recent` ended ones, oldest first; and at most `limit` (0: all) of those that are
+    not done: active, queued, held."""
+    ended = [job for (job,) in db.execute(RECENT, (recent,))]
+    shown: list[JobId] = [job for (job,) in db.execute(RUNNING)]
+    if limit:
+        shown = shown[:limit]
+    for state in (JobState.QUEUED, JobState.HELD):
+        room = limit - len(shown) if limit else -1
+        shown += [job for (job,) in db.execute(WAITING, (state.value, room))]
+    return ended[::-1], shown

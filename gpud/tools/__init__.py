@@ -1,0 +1,1 @@
+"""What `gpud` does beside serving: verbs that need no daemon, one module each."""

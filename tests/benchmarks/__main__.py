@@ -1,0 +1,72 @@
+"""The command: choose figures, measure them one after another, print the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from . import clients, idle, latency, queued, throughput
+from .limits import LIMITS
+from .measure import FULL, QUICK, SMOKE, Bench, Effort, Measured
+from .table import as_json, as_table
+
+GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
+    "daemon": throughput.daemon,
+    "run": throughput.run,
+    "gap": latency.start_to_start,
+    "first": latency.first_instruction,
+    "submit": clients.submit,
+    "bulk": queued.bulk,
+    "restart": queued.restart,
+    "ls": clients.ls,
+    "idle": idle.idle,
+    "growth": queued.growth,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    figures: list[Measured] = []
+    place = Path(tempfile.mkdtemp(prefix="gpud-benchmark-", dir=options.dir))
+    try:
+        bench = Bench(place, _effort(options))
+        for group in options.figures or GROUPS:
+            print(f"measuring {group} …", file=sys.stderr, flush=True)
+            figures.extend(GROUPS[group](bench))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    print(as_table(figures))
+    if options.json:
+        document = as_json(figures, bench.effort)
+        options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    missed = [f for f in figures if not f.skipped and not LIMITS[f.key].met_by(f.value)]
+    return 1 if options.check and missed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description="Measure gpud against its limits and peers."
+    )
+    parser.add_argument(
+        "figures", nargs="*", metavar="FIGURE", choices=[[], *GROUPS],
+        help=f"of {', '.join(GROUPS)}; default: all",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, more noise")
+    parser.add_argument("--smoke", action="store_true", help="the least; its times mean nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")
+    parser.add_argument("--dir", metavar="DIR", help="where to work: on a local disk")
+    parser.add_argument("--check", action="store_true", help="exit status 1 when a limit is missed")
+    return parser
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    return SMOKE if options.smoke else QUICK if options.quick else FULL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Replies as the daemon gives them, with everything that a screen must cope with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpud.protocol import replies
+from gpud.protocol.text import Raw
+
+NOW_MS = 1_795_248_000_000  # 2026-11-21 08:00:00 UTC
+
+
+def job(number: int, **changes: Any) -> replies.JobView:
+    """A job that has waited for five minutes."""
+    fields: dict[str, Any] = {
+        "id": number, "name": "", "state": "queued", "phase": "", "outcome": "", "reason": "",
+        "why": "", "exit_code": None, "signal": None, "attempt": 0, "retries_left": 0,
+        "priority": 0, "gpus": None, "lease": (), "command": f"python train.py --seed {number}",
+        "source": "", "where": "", "submitted_at_ms": NOW_MS - 300_000, "started_at_ms": 0,
+        "ended_at_ms": 0, "not_before_ms": 0,
+    }  # fmt: skip
+    return replies.JobView(**fields | changes)
+
+
+def running(number: int, **changes: Any) -> replies.JobView:
+    return job(
+        number,
+        **{"state": "active", "phase": "running", "attempt": 1, "lease": ("0",),
+           "started_at_ms": NOW_MS - 192_000} | changes,
+    )  # fmt: skip
+
+
+def done(number: int, outcome: str = "succeeded", **changes: Any) -> replies.JobView:
+    code = {"succeeded": 0, "failed": 1}.get(outcome)
+    return job(
+        number,
+        **{"state": "done", "outcome": outcome, "attempt": 1, "lease": ("1",), "exit_code": code,
+           "started_at_ms": NOW_MS - 4_000_000, "ended_at_ms": NOW_MS - 300_000} | changes,
+    )  # fmt: skip
+
+
+JOBS = (
+    done(36, "succeeded", name="base"),
+    done(37, "failed", exit_code=2, why="", attempt=3, source="night", where="gpu.queue:7"),
+    done(38, "killed", signal=9, exit_code=None, command="./simulate\x1b[31m\n--until 'dark'"),
+    done(39, "timed-out", signal=15, priority=5, name="sweep-lr-0.001-and-more"),
+    done(40, "not-started", started_at_ms=0, lease=(), why="the directory /x does not exist"),
+    done(41, "lost", command=Raw("L2Jpbi9lY2hvIP8=")),
+    running(42, name="sweep-lr-0.01", lease=("0", "1"), gpus=2),
+    running(43, lease=("2:500",), command="python eval.py --checkpoint " + "x" * 120),
+    running(44, phase="stopping", lease=("cpu:62",), gpus=0),
+    job(45, reason="waits for a free slot: all 4 are taken", priority=5),
+    job(46, state="held", reason="held: gpuctl release 46", command="echo 日本語 ünï"),
+)
+
+GPUS = (
+    replies.GpuView("0", ("0",), 1, 0, (42,)),
+    replies.GpuView("1", ("1",), 1, 0, (42,)),
+    replies.GpuView("2", ("2",), 2, 500, (43,)),
+    replies.GpuView("3", ("3",), 1, 1000, ()),
+    replies.GpuView("4", ("4",), 1, 1000, (), "process 4711 of alice uses it"),
+    replies.GpuView("cpu", (), 16, 938, (44,)),
+)
+
+SOURCES = (
+    replies.SourceView(
+        "night", "queue-file", "/srv/lab/gpu.queue", False, "", "", NOW_MS - 1500, 40, 12
+    ),
+    replies.SourceView(
+        "lab", "queue-file", "/mnt/lab/gpu.queue", False, "cannot read it: stale file handle",
+        "the file was replaced: 3 of 9 lines were new", NOW_MS - 9_000_000, 9, 0,
+    ),
+    replies.SourceView("old", "queue-file", "/srv/lab/old.queue", True, "", "", 0, 0, 0),
+)  # fmt: skip
+
+STATUS = replies.StatusReply(
+    id=0, gpud="0.1.0", host="node7", pid=4242, started_at_ms=NOW_MS - 8_000_000, now_ms=NOW_MS,
+    state_dir="/var/lib/gpud", socket="/run/gpud/gpud.sock", draining=False, queued=31, held=1,
+    active=3, done={"succeeded": 120, "failed": 1, "killed": 1}, gpus=GPUS, sources=SOURCES,
+    running=tuple(j for j in JOBS if j.state == "active"),
+    recent=tuple(j for j in JOBS if j.state == "done"),
+    problems=("cannot read /mnt/lab/gpu.queue: stale file handle",),
+)  # fmt: skip
+
+EMPTY = replies.StatusReply(
+    id=0, gpud="0.1.0", host="node7", pid=4242, started_at_ms=NOW_MS, now_ms=NOW_MS,
+    state_dir="/s", socket="/s/gpud.sock", draining=False, queued=0, held=0, active=0, done={},
+    gpus=GPUS[3:4], sources=(), running=(), recent=(), problems=(),
+)  # fmt: skip
+
+
+def event(seq: int, number: int, kind: str, attempt: int = 0, **detail: Any) -> replies.EventView:
+    return replies.EventView(seq, NOW_MS - 400_000 + 1000 * seq, number, attempt, kind, detail)
+
+
+def attempt(number: int, no: int, **changes: Any) -> replies.AttemptView:
+    fields: dict[str, Any] = {
+        "attempt": no, "phase": "running", "outcome": "", "exit_code": None, "signal": None,
+        "why": "", "lease": ("0",), "pid": 4711, "dispatched_at_ms": NOW_MS - 193_000,
+        "started_at_ms": NOW_MS - 192_000, "ended_at_ms": 0, "user_s": None, "system_s": None,
+        "max_rss_kib": None, "log": f"/s/logs/0/{number}.{no}.log",
+    }  # fmt: skip
+    return replies.AttemptView(**fields | changes)
+
+
+def detail(
+    view: replies.JobView,
+    attempts: tuple[replies.AttemptView, ...] = (),
+    story: tuple[replies.EventView, ...] = (),
+    **changes: Any,
+) -> replies.JobDetail:
+    fields: dict[str, Any] = {
+        "job": view, "argv": None, "shell": ("/bin/sh", "-c"), "setup": "", "cwd": "/home/u/lm",
+        "env_names": ("HOME", "PATH"), "retries": 0, "backoff_s": 10.0, "backoff_max_s": 600.0,
+        "retry_args": "", "time_limit_s": None, "grace_s": 10.0, "linger_s": 10.0, "uid": 0,
+        "attempts": attempts, "story": story,
+    }  # fmt: skip
+    return replies.JobDetail(**fields | changes)
+
+
+DETAIL = detail(
+    done(
+        37, "failed", exit_code=2, attempt=2, name="sweep", gpus=1, priority=5, retries_left=0,
+        source="night", where="gpu.queue:7",
+    ),
+    (
+        attempt(37, 1, phase="", outcome="killed", signal=9, why="it used too much memory",
+                started_at_ms=NOW_MS - 9_000_000, ended_at_ms=NOW_MS - 5_000_000),
+        attempt(37, 2, phase="", outcome="failed", exit_code=2, lease=("1:500",), user_s=812.5,
+                system_s=3.5, max_rss_kib=2_400_000, started_at_ms=NOW_MS - 4_000_000,
+                ended_at_ms=NOW_MS - 300_000),
+    ),
+    (
+        event(1, 37, "submitted"),
+        event(2, 37, "started", 1, pid=4711),
+        event(3, 37, "ended", 1, outcome="killed", signal=9, why="it used too much memory"),
+        event(4, 37, "started", 2, pid=4799),
+        event(5, 37, "ended", 2, outcome="failed", exit_code=2, killed=["sleep (4801)", "tee"]),
+    ),
+    retries=1, retry_args="--resume", time_limit_s=43200.0, setup="module load cuda",
+)  # fmt: skip
