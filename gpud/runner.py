@@ -53,6 +53,7 @@ LEAVE_GRACE_S = 10.0
 KILL_EVERY_S = (0.02, 1.0)  # between two passes of KILL: at first, and at most
 OOM_SCORE = -500
 PR_SET_CHILD_SUBREAPER = 36
+KTHREADD = 2  # the parent of the kernel's threads, which have no environment
 
 # Run by the other user's own rights, with the log as stdout and a pipe as stderr. What is written
 # to the pipe says why the job cannot start; the last line gives the pipe up.
@@ -264,11 +265,19 @@ def processes() -> dict[int, Process]:
     return {p.pid: p for p in found if p}
 
 
-def has_nonce(pid: int, nonce: str) -> bool:
-    try:
-        return f"GPUD_NONCE={nonce}".encode() in read(f"/proc/{pid}/environ").split(b"\0")
-    except OSError:
+def has_nonce(p: Process, nonce: str) -> bool:
+    """In the middle of an exec, environment and command line both read as empty for a moment."""
+    if KTHREADD in (p.pid, p.ppid):
         return False
+    try:
+        for _ in range(20):
+            environ = read(f"/proc/{p.pid}/environ")
+            if environ or read(f"/proc/{p.pid}/cmdline"):
+                return f"GPUD_NONCE={nonce}".encode() in environ.split(b"\0")
+            time.sleep(0.001)
+    except OSError:
+        pass
+    return False
 
 
 def send_signal(p: Process, number: int) -> None:
@@ -872,7 +881,9 @@ class Runner:
 
     def children(self) -> set[int]:
         if self.children_fd < 0:
-            return {p.pid for p in processes().values() if p.ppid == os.getpid()}
+            # Twice: a scan misses what is made behind it by a parent that then ends.
+            scans = (*processes().values(), *processes().values())
+            return {p.pid for p in scans if p.ppid == os.getpid()}
         data = b""
         while chunk := os.pread(self.children_fd, 65536, len(data)):
             data += chunk
@@ -893,7 +904,7 @@ class Runner:
         candidates = [a for a in self.live.values() if not a.adopted]
         tests: tuple[Callable[[Attempt], bool], ...] = (
             lambda a: a.members.get(p.pid) == p.ticks,
-            lambda a: has_nonce(p.pid, a.nonce),
+            lambda a: has_nonce(p, a.nonce),
             lambda a: a.pid == p.session,
             lambda a: len(candidates) == 1 and not self.doubt,
         )
@@ -910,7 +921,7 @@ class Runner:
             for p in table.values()
             if a.members.get(p.pid) == p.ticks
             or self.orphans.get(p.pid) is a
-            or (a.adopted and has_nonce(p.pid, a.nonce))
+            or (a.adopted and has_nonce(p, a.nonce))
         }
         children: dict[int, list[Process]] = {}
         for p in table.values():

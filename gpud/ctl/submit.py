@@ -1,6 +1,6 @@
 """`gpuctl submit`: one command from the command line, or many from a file, into the queue.
 
-The hot verb: what it imports is what a submit needs (tests/ctl/test_ctl_start.py). Says what the
+The hot verb: what it imports is what a submit needs (tests/ctl/test_start.py). Says what the
 submitter's directory, environment and umask are; everything that is not said is the daemon's
 default.
 """

@@ -106,8 +106,7 @@ class Interned:
             environment, content = self._db.execute(
                 "SELECT environment, content FROM templates WHERE id = ?", (template,)
             ).fetchone()
-            found = environment, self._shared(decode_common(content))
-            self._remember(template, found)
+            found = self._remember(template, (environment, decode_common(content)))
         return found
 
     def environment(self, environment: int) -> bytes:
@@ -120,12 +119,14 @@ class Interned:
             last = self._environment = environment, content
         return last[1]
 
-    def _remember(self, template: int, content: tuple[int, Common]) -> None:
+    def _remember(self, template: int, row: tuple[int, Common]) -> tuple[int, Common]:
         if len(self._templates) >= CACHED:
             oldest = next(iter(self._templates))
             del self._ids[self._templates.pop(oldest)]
+        content = row[0], self._shared(row[1])
         self._templates[template] = content
         self._ids[content] = template
+        return content
 
     def _shared(self, common: Common) -> Common:
         """The same with equal requests and policies being one object: jobs in memory share them."""

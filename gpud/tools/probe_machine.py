@@ -109,7 +109,7 @@ def clock(situation: Situation) -> Iterator[Finding]:
         return
     directory = situation.state_dir
     try:
-        newest_s = max((entry.stat().st_mtime for entry in os.scandir(directory)), default=0.0)
+        newest_s = max((p.stat().st_mtime for p in list(directory.iterdir())), default=0.0)
     except OSError:  # not there yet, or not for us: the probe of the state says so
         newest_s = 0.0
     if newest_s > now_s + 60:

@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import FakeServer
 
-import gpud
 from gpud.ctl.main import main
-
-PROGRAM = [sys.executable, "-c", "import sys; from gpud.ctl.main import main; sys.exit(main())"]
-ROOT = str(Path(gpud.__file__).parents[1])
+from tests.ctl.fake_server import FakeServer
+from tests.ctl.tools import PROGRAM, Result, environment
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +46,6 @@ def server(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSe
     fake.close()
 
 
-class Result:
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-    def __repr__(self) -> str:
-        return f"status {self.status}\n--- out\n{self.out}\n--- err\n{self.err}"
-
-
 @pytest.fixture
 def gpuctl(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Result]:
     """Run in this process, as in a pipe."""
@@ -68,10 +57,6 @@ def gpuctl(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Result]:
         return Result(status, out.decode(), err.decode())
 
     return run
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": ROOT, **more}
 
 
 @pytest.fixture

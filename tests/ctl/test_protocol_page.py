@@ -48,7 +48,9 @@ def test_every_reply_of_the_page_is_one_and_none_is_missing() -> None:
     for line in rest:
         reply = decoder.decode(line)
         found.add(type(reply))
-        assert json.loads(line) == json.loads(msgspec.json.encode(reply)), "a field is missing or unknown"
+        assert json.loads(line) == json.loads(msgspec.json.encode(reply)), (
+            "a field is missing or unknown"
+        )
     assert found == set(REPLIES)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 TIMEOUT_S = 40
+BIN = Path(sys.executable).parent
+GPUD, GPUCTL = str(BIN / "gpud"), str(BIN / "gpuctl")
 
 
 class Box:
@@ -38,11 +40,11 @@ class Box:
     # -- gpud ------------------------------------------------------------------------------------
 
     def gpud(self, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self._call([sys.executable, "-m", "gpud.main", *args], **options)
+        return self._call([GPUD, *args], **options)
 
     def start_run(self, *args: str, stdin: Any = subprocess.PIPE) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gpud.main", "run", "--state-dir", str(self.state), *args],
+            [GPUD, "run", "--state-dir", str(self.state), *args],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -54,7 +56,7 @@ class Box:
 
     def serve(self, *args: str, gpus: str = "0,1") -> subprocess.Popen[bytes]:
         """A daemon that answers."""
-        command = [sys.executable, "-m", "gpud.main", "serve", "--state-dir", str(self.state)]
+        command = [GPUD, "serve", "--state-dir", str(self.state)]
         if gpus:
             command += ["--gpus", *gpus.split(" ")]
         with open(self.home / "serve.log", "ab") as log:
@@ -80,7 +82,7 @@ class Box:
     # -- gpuctl ----------------------------------------------------------------------------------
 
     def ctl(self, *args: str, check: bool = True, **options: Any) -> Any:
-        done = self._call([sys.executable, "-m", "gpud.ctl.main", *args], **options)
+        done = self._call([GPUCTL, *args], **options)
         if check:
             assert done.returncode == 0, (args, done.returncode, done.stdout, done.stderr)
         return done

@@ -41,16 +41,19 @@ def test_a_failed_job_counts(box: Box) -> None:
     ],
 )
 def test_forms_of_gpu_ids(box: Box, gpus: str, expected: set[str]) -> None:
-    gate = box.home / "gate"
-    os.mkfifo(gate)
-    lines = f"echo $CUDA_VISIBLE_DEVICES; read x < {gate}\n" * len(expected)
+    gates = [box.home / f"gate-{ids}" for ids in expected]
+    for gate in gates:
+        os.mkfifo(gate)
+    line = f"echo $CUDA_VISIBLE_DEVICES; read x < {box.home}/gate-$CUDA_VISIBLE_DEVICES\n"
     process = box.start_run("--gpus", *gpus.split(" "))
     assert process.stdin is not None
-    process.stdin.write(lines.encode())
+    process.stdin.write(line.encode() * len(expected))
     process.stdin.close()
     process.stdin = None
-    for _ in expected:
-        gate.write_text("go\n")  # each opening meets one reader: all of them ran at once
+    opened = [gate.open("w") for gate in gates]  # all of them run at once
+    for gate_file in opened:
+        gate_file.write("go\n")
+        gate_file.close()
     out, _ = process.communicate(timeout=30)
     assert set(out.decode().split()) == expected
 

@@ -51,6 +51,16 @@ def wait_gone(pid: int, timeout_s: float = TIMEOUT_S) -> None:
     wait_until(lambda: not is_alive(pid), f"process {pid} gone", timeout_s)
 
 
+def environ(process: Path) -> bytes:
+    """Of a /proc entry; in the middle of an exec it reads as empty for a moment."""
+    for _ in range(20):
+        data = (process / "environ").read_bytes()
+        if data or (process / "cmdline").read_bytes() or not is_alive(int(process.name)):
+            break
+        time.sleep(0.001)
+    return data
+
+
 def wire(text: str | bytes) -> Any:
     """As the protocol has it: a string, or base64 for what is not UTF-8."""
     raw = text.encode() if isinstance(text, str) else text
@@ -242,7 +252,7 @@ class Box:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
-                    if f"GPUD_TEST={self.mark}".encode() in (entry / "environ").read_bytes():
+                    if f"GPUD_TEST={self.mark}".encode() in environ(entry):
                         found.add(int(entry.name))
         return {pid for pid in found if is_alive(pid)}
 

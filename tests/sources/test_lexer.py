@@ -246,7 +246,9 @@ def test_reading_can_start_again_where_it_stopped(text: bytes, at: int) -> None:
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 @settings(max_examples=25, deadline=None)
 @given(
-    body=st.lists(st.sampled_from([b"x", b"E", b"\tE", b"x\\", b"\\", b"E\\", b"F", b""]), max_size=6),
+    body=st.lists(
+        st.sampled_from([b"x", b"E", b"\tE", b"x\\", b"\\", b"E\\", b"F", b""]), max_size=6
+    ),
     operator=st.sampled_from([b"<<E", b"<<-E", b"<<'E'", b"<< \\E", b"<<E <<F"]),
 )
 def test_a_here_document_ends_where_the_shell_says(

@@ -195,4 +195,4 @@ class QueueFileMachine(RuleBasedStateMachine):
 
 
 TestQueueFileMachine = QueueFileMachine.TestCase
-TestQueueFileMachine.settings = settings(max_examples=1500, stateful_step_count=30, deadline=None)
+TestQueueFileMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -7,24 +7,25 @@ import subprocess
 import sys
 
 import pytest
-from conftest import environment
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpud.client import wire
 from gpud.errors import GpudError
 from gpud.protocol import MAX_LINE_BYTES, text
+from tests.ctl.tools import environment
 
 characters = st.characters(blacklist_categories=["Cs"])
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(characters),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(characters), inner),
-    max_leaves=20,
+    max_leaves=5,
 )  # fmt: skip
-objects = st.dictionaries(st.text(characters), values)
+objects = st.dictionaries(st.text(characters), values, max_size=3)
 
 
+@settings(max_examples=50, deadline=None)
 @given(objects)
 def test_what_is_encoded_is_one_line_of_json(value: dict[str, object]) -> None:
     line = wire.encode(value)
@@ -34,6 +35,7 @@ def test_what_is_encoded_is_one_line_of_json(value: dict[str, object]) -> None:
     assert wire.decode(line) == value
 
 
+@settings(max_examples=50, deadline=None)
 @given(objects, st.booleans())
 def test_every_json_object_is_understood(value: dict[str, object], ascii_only: bool) -> None:
     assert wire.decode(json.dumps(value, ensure_ascii=ascii_only, indent=1).encode()) == value

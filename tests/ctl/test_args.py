@@ -32,7 +32,9 @@ VERB = Verb(
     most=3,
     examples=(),
 )
-COMMAND = Verb("do", "Do.", nothing, options=VERB.options, most=None, runs_command=True, examples=())
+COMMAND = Verb(
+    "do", "Do.", nothing, options=VERB.options, most=None, runs_command=True, examples=()
+)
 
 
 def test_options_and_words_mix() -> None:
@@ -110,7 +112,9 @@ def test_durations(text: str, seconds: float) -> None:
     assert duration_s(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "h", "1x", "30m2h", "1h1h", "-5", "1e3", "inf", "nan", " ", "1..2"])
+@pytest.mark.parametrize(
+    "text", ["", "h", "1x", "30m2h", "1h1h", "-5", "1e3", "inf", "nan", " ", "1..2"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="that is no duration; write 90s, 10m, 2h30m or 1d"):
         duration_s(text)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROGRAM, environment
-from fake_server import FakeServer
 
 from gpud.protocol import replies, requests
+from tests.ctl.fake_server import FakeServer
+from tests.ctl.tools import PROGRAM, environment
 
 # Each of these costs a good part of what a submit may cost in all.
 SLOW = {
@@ -57,7 +57,7 @@ def test_a_hot_verb_imports_nothing_slow(server: FakeServer, argv: list[str]) ->
 def test_reading_a_socket_path_is_no_reason_for_pathlib(
     server: FakeServer, process: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """What gpud.paths and the client's copy of its order say is tested in test_ctl_connection."""
+    """What gpud.paths and the client's copy of its order say is tested in test_connection."""
     server.answers = ANSWERS
     code = PROGRAM[2].replace("sys.exit(main())", "main(); sys.exit('pathlib' in sys.modules)")
     assert process("ping", program=[sys.executable, "-S", "-c", code]).status == 0

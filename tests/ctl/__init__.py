@@ -1,0 +1,1 @@
+"""Tests of gpuctl against a scripted daemon."""
