@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from sources.fakes import FakeHost, running
 
 from gpud.config.schema import JobDefaults, QueueFileSource
 from gpud.ports import Source
 from gpud.sources.queue_file import QueueFile
 from gpud.sources.stdin import Stdin
+from tests.sources.fakes import FakeHost, running
 
 
 class Feed(Protocol):

@@ -204,14 +204,15 @@ class CoreMachine(RuleBasedStateMachine):
         ask = ReleaseRequested if release else HoldRequested
         self.post(ask(self.request(), self.some_jobs(picks)), fate)
 
-    @rule(what=st.sampled_from(["drain", "undrain", "undrain", "stop", "start"]), fate=fates)
+    @rule(what=st.sampled_from(["drain", "drain", "undrain", "undrain", "source"]), fate=fates)
     def switch(self, what: str, fate: Fate) -> None:
         if what == "drain":
             self.post(DrainRequested(self.request()), fate)
         elif what == "undrain":
             self.post(UndrainRequested(self.request()), fate)
         else:
-            self.post(SourceSwitched(self.request(), "queue", what == "stop"), fate)
+            stopped = "queue" not in self.daemon.state.stopped_sources
+            self.post(SourceSwitched(self.request(), "queue", stopped), fate)
 
     @rule(devices=st.sampled_from(POOLS), fate=fates)
     def change_devices(self, devices: tuple[Device, ...], fate: Fate) -> None:

@@ -132,7 +132,7 @@ def check_dispatch(
         for other in passed:
             assert not leases.fits(waiting[other].request), f"{job} starts before job {other}"
         leases.check_lease(job.request, start.lease)
-        assert state.attempts[job.id].boot_id == boot_id
+        assert state.attempts[job.id].boot_id == boot_id, f"{start} is of another boot"
         leases.take(start.lease)
     for job in waiting.values():
         assert not leases.fits(job.request), f"{job} fits and waits"
@@ -167,7 +167,8 @@ def check_world(state: State, runner: FakeRunner) -> None:
 def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
     """Nothing waits without a reason; what waits for a time has a deadline."""
     due = [job.not_before_ms for job in state.jobs.values() if job.not_before_ms]
-    assert scheduler.next_deadline(state) == (min(due) if due else None)
+    deadline = scheduler.next_deadline(state)
+    assert deadline == (min(due) if due else None), f"{deadline} for what is due at {due}"
     for job in state.jobs.values():
         assert explain.explain(state, job.id, now_ms), f"{job} waits without a reason"
         assert explain.ahead(state, job.id) >= 0

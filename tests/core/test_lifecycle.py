@@ -21,7 +21,7 @@ from .machine import CoreMachine, machine_settings
 PLACES: list[Place] = [JobState.QUEUED, JobState.HELD, *Phase, JobState.DONE]
 
 
-@pytest.mark.parametrize("move", itertools.product(PLACES, PLACES))
+@pytest.mark.parametrize("move", list(itertools.product(PLACES, PLACES)))
 def test_only_the_moves_of_the_table_are_possible(move: tuple[Place, Place]) -> None:
     state = unmet(A)
     job = state.jobs[submit(state)]

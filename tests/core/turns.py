@@ -101,8 +101,8 @@ class Daemon:
             actions += self.handle(event, now_ms)
         actions += self.dispatch(now_ms)
         assert actions == expected, "the same events at the same time, and other actions"
-        assert picture(self.state) == picture(self.twin)
-        assert self.state.stale == self.twin.stale
+        assert picture(self.state) == picture(self.twin), "the twin has become another"
+        assert self.state.stale == self.twin.stale, "the twin counts other stale facts"
         check_invariants(self.state)
         promises.check_wishes(self.state, self.ledger)
         return actions
@@ -199,7 +199,7 @@ class Daemon:
             new = {JobId(first + n): job.spec for n, job in enumerate(event.jobs)}
             good = [p and not job.problem for p, job in zip(possible, event.jobs, strict=True)]
             assert all(possible) or isinstance(event, EntriesRead)
-            assert [job_id in self.state.jobs for job_id in new] == good
+            assert [j in self.state.jobs for j in new] == good, f"other entries of {event} are good"
             assert self.state.next_id == first + len(new)
             self.ledger.held |= {j for j, s in new.items() if s.held and j in self.state.jobs}
             if key:
@@ -230,7 +230,7 @@ class Daemon:
         touched = {*changes.jobs, *(job for job, _ in changes.attempts)}
         if changes:
             self.store.commit(changes)
-        assert self.store.cursors == self.ledger.cursors
+        assert self.store.cursors == self.ledger.cursors, "a cursor without its entries"
         self.kept = self.ledger.copy()
         promises.check_written(self.store, self.runner, self.ledger, touched)
         again = self.store.load(self.devices_of_state())

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from gpud.ctl.main import main
-from tests.ctl.fake_server import FakeServer
-from tests.ctl.tools import PROGRAM, Result, environment
+
+from .fake_server import FakeServer
+from .tools import PROGRAM, Result, environment
 
 
 @pytest.fixture(autouse=True)

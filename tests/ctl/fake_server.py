@@ -103,9 +103,9 @@ class FakeServer:
             answer = self.answers[type(request)]
             if isinstance(answer, Callable):
                 answer = answer(request, *extra)
-            if answer is DROP:
-                return
             for one in answer if isinstance(answer, list) else [answer]:
+                if one is DROP:
+                    return
                 connection.sendall(_to_bytes(one, request.id))
 
 

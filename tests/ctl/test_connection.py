@@ -17,8 +17,9 @@ from gpud.client import connection, where
 from gpud.client.connection import Connection, connect
 from gpud.errors import GpudError
 from gpud.protocol import replies, requests
-from tests.ctl.fake_server import DROP, FakeServer
-from tests.ctl.tools import Result
+
+from .fake_server import DROP, FakeServer
+from .tools import Result
 
 Gpuctl = Callable[..., Result]
 PONG = replies.Pong(id=0, gpud="0.1.0", host="node7", pid=1, started_at_ms=1)
@@ -298,7 +299,7 @@ def test_version_and_help(gpuctl: Gpuctl) -> None:
 
 def test_where_the_output_cannot_go(process: Callable[..., Any]) -> None:
     def shell(line: str) -> Result:
-        from tests.ctl.tools import PROGRAM
+        from .tools import PROGRAM
 
         program = f'"{PROGRAM[0]}" -c "{PROGRAM[2]}"'
         return process(line.replace("GPUCTL", program), program=["sh", "-c"])

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from gpud.protocol import replies, requests
-from tests.ctl.fake_server import FakeServer
-from tests.ctl.tools import PROGRAM, environment
+
+from .fake_server import FakeServer
+from .tools import PROGRAM, environment
 
 # Each of these costs a good part of what a submit may cost in all.
 SLOW = {

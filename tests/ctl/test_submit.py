@@ -16,8 +16,9 @@ from gpud.errors import GpudError
 from gpud.protocol.replies import Submitted
 from gpud.protocol.requests import JobFields, Submit
 from gpud.protocol.text import Raw, to_bytes
-from tests.ctl.fake_server import DROP, FakeServer
-from tests.ctl.tools import Result
+
+from .fake_server import DROP, FakeServer
+from .tools import Result
 
 Gpuctl = Callable[..., Result]
 

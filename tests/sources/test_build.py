@@ -14,7 +14,7 @@ from gpud.core.model import JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.sources.build import Template, read_env_file, template_of
 from gpud.sources.lexer import Entry
-from gpud.sources.options import KEYS, parse
+from gpud.sources.options import KEYS
 
 BASE = JobSpec(command=b"", cwd=b"/work", env=b"A=1\0B=2", source="q", uid=5)
 
@@ -36,7 +36,8 @@ def problem(*options: bytes) -> str:
 
 def test_every_option() -> None:
     spec = built(
-        b' name=big gpus=2 priority=-5 retries=3 backoff=30s backoff-max=1h retry-args="--resume x"',
+        b" name=big gpus=2 priority=-5 retries=3",
+        b'backoff=30s backoff-max=1h retry-args="--resume x"',
         b" time-limit=2h30m grace=20s linger=wait cwd=sub env.NAME='a b' env.B=3 hold=true",
     )
     assert (spec.name, spec.priority, spec.held) == ("big", -5, True)
@@ -45,7 +46,7 @@ def test_every_option() -> None:
     assert spec.retry_args == b"--resume x"
     assert (spec.time_limit_s, spec.grace_s, spec.linger_s) == (9000.0, 20.0, None)
     assert (spec.cwd, spec.env) == (b"/work/sub", b"A=1\0B=3\0NAME=a b")
-    assert (spec.entry_key, spec.where, spec.uid) == ("1:0", "gpu.queue:3", 5)
+    assert (spec.entry_key, spec.where, spec.uid) == ("1:0", "gpu.queue:4", 5)
 
 
 def test_underscores_and_the_last_one_counts() -> None:
@@ -88,10 +89,8 @@ def test_options_that_cannot_be(options: bytes, words: list[str]) -> None:
 
 @given(text=st.one_of(st.binary(max_size=60), st.sampled_from(sorted(KEYS)).map(str.encode)))
 def test_whatever_the_options_a_spec_or_a_sentence(text: bytes) -> None:
-    try:
-        parse([(1, text)])
-    except GpudError as error:
-        assert error.message.startswith("on line 1 ")
+    sentence = problem(text)
+    assert not sentence or sentence.startswith("cannot run line 2 of gpu.queue: on line 1 ")
 
 
 def test_environments_are_shared() -> None:
@@ -104,7 +103,7 @@ def test_environments_are_shared() -> None:
 
 def test_a_problem_of_the_lexer_is_kept() -> None:
     job = Template(BASE, "gpu.queue").build(entry(command=b"cat <<E", problem="it is open"), "1:0")
-    assert job.problem == "cannot run line 3 of gpu.queue: it is open"
+    assert job.problem == "cannot run line 1 of gpu.queue: it is open"
     assert job.spec.command == b"cat <<E"
 
 

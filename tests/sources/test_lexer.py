@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
@@ -185,8 +186,11 @@ def test_a_limit_stops_exactly_there() -> None:
 
 
 PIECES = st.sampled_from(
-    [b"\n", b"\\\n", b"\\", b"<<", b"<<-", b"<", b"E", b"\nE\n", b"'", b'"', b"$(", b"$((", b"${"]
-    + [b")", b"))", b"}", b"#", b"\n#gpud: a=b\n", b" ", b"\t", b"\r\n", b"a", b"\0", b"\xff", b"("]
+    [
+        *(b"\n", b"\\\n", b"\\", b"<<", b"<<-", b"<", b"E", b"\nE\n", b"'", b'"', b"$(", b"$(("),
+        *(b"${", b")", b"))", b"}", b"#", b"\n#gpud: a=b\n", b" ", b"\t", b"\r\n", b"a", b"\0"),
+        *(b"\xff", b"("),
+    ]
 )
 TEXTS = st.lists(PIECES, max_size=60).map(b"".join)
 
@@ -196,7 +200,7 @@ def cut(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
     text = draw(st.one_of(TEXTS, st.binary(max_size=200)))
     places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))
     ends = [0, *places, len(text)]
-    return text, [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return text, [text[a:b] for a, b in pairwise(ends)]
 
 
 @settings(max_examples=300, deadline=None)

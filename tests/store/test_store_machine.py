@@ -24,7 +24,6 @@ from gpud.core.model import (
     Job,
     JobSpec,
     JobState,
-    LeasePart,
     NewJob,
     Outcome,
     Phase,
@@ -207,7 +206,8 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             return self.store.commit(changes)
         except sqlite3.OperationalError as error:
-            assert error.sqlite_errorname == "SQLITE_INTERRUPT"
+            if error.sqlite_errorname != "SQLITE_INTERRUPT":
+                raise
         finally:
             self.store._db.set_progress_handler(None, 0)
         assert (self.store.counts(), self.store.source_counts(), self.store.last_seq()) == counted

@@ -1,0 +1,151 @@
+"""cancel, retry, hold, release: what is sent, when somebody is asked, what is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpud.protocol import replies, requests
+
+from .fake_server import FakeServer
+from .samples import JOBS
+from .tools import Result
+
+Gpuctl = Callable[..., Result]
+REQUEST = {
+    "cancel": requests.Cancel, "retry": requests.Retry, "hold": requests.Hold,
+    "release": requests.Release,
+}  # fmt: skip
+REPLY = {
+    "cancel": replies.Cancelled, "retry": replies.Retried, "hold": replies.HeldReply,
+    "release": replies.Released,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def obedient(server: FakeServer) -> None:
+    """Everything that is asked for is done; a lookup finds the jobs of samples.py."""
+
+    def changed(verb: str) -> Callable[[Any], Any]:
+        return lambda request: REPLY[verb](id=0, jobs=tuple(ids_of(request.jobs)))
+
+    server.answers = {REQUEST[verb]: changed(verb) for verb in REQUEST}
+    server.answers[requests.Ls] = lambda request: replies.JobsReply(
+        id=0,
+        jobs=JOBS if request.jobs else tuple(j for j in JOBS if j.state != "done"),
+        more=0,
+    )
+
+
+def ids_of(selectors: tuple[Any, ...]) -> list[int]:
+    found: list[int] = []
+    for selector in map(str, selectors):
+        low, _, high = selector.partition("-")
+        found += range(int(low), int(high or low) + 1) if low.isdecimal() else [42]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [("cancel", "cancelling"), ("retry", "queued again"), ("hold", "held"),
+     ("release", "released")],
+)  # fmt: skip
+def test_jobs_named_by_themselves_are_sent_at_once(
+    server: FakeServer, gpuctl: Gpuctl, verb: str, said: str
+) -> None:
+    one = gpuctl(verb, "42")
+    assert (one.status, one.out, one.err) == (0, f"job 42: {said}\n", "")
+    assert gpuctl(verb, "@").status == 0
+    several = gpuctl(verb, "7", "8", "9", "12")
+    assert several.out == f"4 jobs (7-9, 12): {said}\n"
+    assert [request.jobs for request in server.requests] == [("42",), ("@",), ("7", "8", "9", "12")]
+
+
+def test_a_grace_of_its_own(server: FakeServer, gpuctl: Gpuctl) -> None:
+    gpuctl("cancel", "--grace", "1m", "42")
+    gpuctl("cancel", "42")
+    assert [request.grace_s for request in server.requests] == [60.0, None]
+
+
+def test_each_refused_one_has_its_sentence(server: FakeServer, gpuctl: Gpuctl) -> None:
+    server.answers[requests.Cancel] = replies.Cancelled(
+        id=0,
+        jobs=(42,),
+        refused=(
+            replies.RefusedView(43, "cannot cancel job 43: it is done"),
+            replies.RefusedView(44, "cannot cancel job 44: it is done"),
+        ),
+    )
+    result = gpuctl("cancel", "42", "43", "44")
+    assert result.status == 1
+    assert result.out == "job 42: cancelling\n"
+    assert result.err == (
+        "gpuctl: cannot cancel job 43: it is done\ngpuctl: cannot cancel job 44: it is done\n"
+    )
+
+
+@pytest.mark.parametrize("selector", ["all", "state:queued", "name:sweep", "source:night", "3-90"])
+@pytest.mark.parametrize("verb", REQUEST)
+def test_many_are_not_changed_by_a_script_without_yes(
+    server: FakeServer, process: Callable[..., Any], verb: str, selector: str
+) -> None:
+    affected = {"cancel": 5, "retry": 6, "hold": 1, "release": 1}[verb]
+    result = process(verb, selector)
+    if affected == 1:  # one job is not many
+        assert result.status == 0
+        return
+    assert result.status == 2
+    assert result.err == (
+        f"gpuctl: cannot {verb} {affected} jobs without asking: this is not a terminal\n"
+        "  add --yes if that is what you want\n"
+    )
+    assert not server.asked(REQUEST[verb])
+
+
+def test_with_yes_exactly_those_that_were_found_are_sent(
+    server: FakeServer, gpuctl: Gpuctl
+) -> None:
+    assert gpuctl("retry", "state:failed", "7", "--yes").status == 0
+    (request,) = server.asked(requests.Retry)
+    assert request.jobs == ("7", "36-41")
+    (lookup,) = server.asked(requests.Ls)
+    assert (lookup.jobs, lookup.limit) == (("state:failed",), 0)
+
+
+def test_all_does_not_ask_for_the_whole_history(server: FakeServer, gpuctl: Gpuctl) -> None:
+    assert gpuctl("cancel", "all", "-y").out == "5 jobs (42-46): cancelling\n"
+    (lookup,) = server.asked(requests.Ls)
+    assert (lookup.jobs, lookup.recent, lookup.limit) == ((), 0, 0)
+
+
+def test_nothing_to_do(server: FakeServer, gpuctl: Gpuctl) -> None:
+    server.answers[requests.Ls] = replies.JobsReply(id=0, jobs=JOBS[:3], more=0)
+    result = gpuctl("cancel", "state:done")
+    assert (result.status, result.out) == (0, "nothing to cancel\n")
+    assert not server.asked(requests.Cancel)
+
+
+def test_json(gpuctl: Gpuctl) -> None:
+    assert json.loads(gpuctl("hold", "42", "--json").out) == {"jobs": [42], "refused": []}
+
+
+def test_no_job_is_a_usage_error(gpuctl: Gpuctl) -> None:
+    result = gpuctl("cancel")
+    assert result.status == 2
+    assert result.err.startswith("gpuctl: cannot cancel: JOBS ... is missing\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "status", "sent"), [(b"y\n", 0, 1), (b"n\n", 1, 0), (b"\n", 1, 0), (b"\x04", 1, 0)]
+)
+def test_on_a_terminal_a_person_is_asked(
+    server: FakeServer, terminal: Callable[..., Any], typed: bytes, status: int, sent: int
+) -> None:
+    result = terminal("cancel", "all", typed=typed)
+    assert result.status == status, result
+    assert "cancel 5 jobs (42-46)? [y/N] " in result.out
+    assert len(server.asked(requests.Cancel)) == sent
+    assert ("nothing changed" in result.out) == (not sent)
