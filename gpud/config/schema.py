@@ -89,6 +89,7 @@ class QueueFileSource(
     retries: Count | None = None
     backoff_s: Seconds | None = None
     backoff_max_s: Seconds | None = None
+    retry_args: str | None = None
     time_limit_s: Seconds | None = None
     grace_s: Seconds | None = None
     linger_s: Seconds | Literal["wait"] | None = None

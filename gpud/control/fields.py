@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, structs
 
-from gpud.config.schema import LONGEST_S, JobDefaults
+from gpud.config.schema import LONGEST_S
 from gpud.core.model import JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.protocol.requests import JobFields
@@ -27,20 +27,6 @@ MAX_NAME = 200
 
 # An environment as it was, and what the client wrote: to the blob they make.
 Environments = dict[tuple[bytes, object, object], bytes]
-
-
-def base_spec(defaults: JobDefaults, uid: int) -> JobSpec:
-    """What a job is before anybody said anything; not yet a job: it has no command."""
-    return JobSpec(
-        command=b"",
-        shell=tuple(word.encode("utf-8", "surrogateescape") for word in defaults.shell),
-        setup=defaults.setup.encode("utf-8", "surrogateescape"),
-        retry=_retry(defaults.retries, defaults.backoff_s, defaults.backoff_max_s),
-        time_limit_s=defaults.time_limit_s,
-        grace_s=defaults.grace_s,
-        linger_s=None if defaults.linger_s == "wait" else defaults.linger_s,
-        uid=uid,
-    )
 
 
 def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> JobSpec:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 
+from gpud.config.jobs import spec_of
 from gpud.config.schema import JobDefaults
-from gpud.control.fields import Environments, base_spec, lay_over
+from gpud.control.fields import Environments, lay_over
 from gpud.core.events import JobsSubmitted
 from gpud.core.model import JobSpec, NewJob
 from gpud.errors import GpudError
@@ -45,7 +46,7 @@ class Submission:
         self._digest = hashlib.blake2b(digest_size=16)
         # Only root and the daemon's own user are let in; who runs as another user's gpud can only
         # run as that user, so what root submits there is that user's job.
-        self._base = base_spec(defaults, os.geteuid())
+        self._base = spec_of(defaults, uid=os.geteuid())
         if request.common is not None:
             self._base = self._lay(request.common, "common: ")
         self._digest.update(b"\n")

@@ -23,6 +23,9 @@ from gpud.protocol.framing import encode_line
 from gpud.protocol.replies import Error, Greeting
 
 FEATURES = ("bulk", "follow", "wait")
+# Together well below 1024, the usual limit of open files: past it accept(2) and all else fails.
+MAX_CLIENTS = 500
+ACCEPTED_AT_ONCE = 64
 _UCRED = struct.Struct("=iII")  # struct ucred of unix(7): pid, uid, gid
 
 
@@ -52,8 +55,9 @@ class ControlServer:
         self._listener = Listener(self._path)
         # Not create_unix_server: from 3.13 on that removes the file by itself, whosever it is.
         self._server = await asyncio.get_running_loop().create_server(
-            self._meet, sock=self._listener.socket, backlog=BACKLOG
+            self._meet, sock=self._listener.socket, backlog=ACCEPTED_AT_ONCE
         )
+        self._listener.socket.listen(BACKLOG)  # how many wait is another matter
 
     async def close(self) -> None:
         """Remove the socket and end all connections; answers that can be sent still are."""
@@ -76,11 +80,15 @@ class ControlServer:
         pid, uid, _gid = _UCRED.unpack(
             peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         )
+        why = ""
         if uid not in (0, os.geteuid()):
             why = f"cannot talk to the gpud of user {os.geteuid()}: you are user {uid}"
+        elif len(self._sessions) > MAX_CLIENTS:
+            why = f"cannot talk to gpud: {MAX_CLIENTS} clients are connected"
+        if why:
             transport.write(encode_line(Error(id=0, kind="refused", message=why)))
             transport.close()
-            self._warn("client_refused", uid=uid, pid=pid)
+            self._warn("client_refused", why=why, uid=uid, pid=pid)
             return None
         transport.write(self._greeting)
         return {"uid": uid, "pid": pid}

@@ -36,7 +36,7 @@ def line(event: dict[str, Any], on: Screen) -> str:
         which = f"{job}-{job + many - 1}"
     else:
         which = f"{job}.{attempt}" if attempt else str(job)
-    told = f"{event['seq']:>6}  {clock(event['at_ms'])}  {which:>7}  {event['kind']:<9}"
+    told = f"{event['seq']:>6}  {clock(event['at_ms'])}  {which:>7}  {event['kind']:<10}"
     return on.fit(f"{told}  {words.details(event['detail'])}".rstrip())
 
 

@@ -76,18 +76,24 @@ def run_sources(args: Args) -> int:
         print_json(reply)
         return 0
     on = screen()
-    sources = reply["sources"]
-    if not sources and on.width:
+    if reply["sources"]:
+        print("\n".join(source_lines(reply["sources"], on)))
+    elif on.width:
         print("no sources: jobs come from gpuctl submit only")
-    if sources:
-        rows = [_source_row(one, on) for one in sources]
-        print("\n".join(table(on, SOURCE_COLUMNS, rows, steady=True)))
-    for one in sources:
-        if one["problem"]:
-            print(on.paint(on.clean(f"{one['name']}: {one['problem']}"), "red"))
-        if one["note"]:
-            print(on.clean(f"{one['name']}: {one['note']}"))
     return 0
+
+
+def source_lines(sources: Sequence[dict[str, Any]], on: Screen) -> list[str]:
+    """The table, then in full what each of them has to say."""
+    rows = [_source_row(source, on) for source in sources]
+    lines = table(on, SOURCE_COLUMNS, rows, steady=True)
+    for source in sources:
+        name = source["name"]
+        if source["problem"]:
+            lines.append(on.paint(on.clean(f"{name}: {source['problem']}"), "red"))
+        if source["note"]:
+            lines.append(on.clean(f"{name}: {source['note']}"))
+    return lines
 
 
 def _source_row(source: dict[str, Any], on: Screen) -> list[Cell]:

@@ -8,6 +8,7 @@ server is given of the daemon (gpud/ports.py, Controlled).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,12 +22,16 @@ from gpud.core.model import Device
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms
 from gpud.daemon.hosting import Sources
-from gpud.errors import GpudError
+from gpud.daemon.strikes import Strikes
+from gpud.errors import GpudError, why_os
 from gpud.executors.runner import RunnerExecutor
 from gpud.ports import Source, Store
 from gpud.protocol.replies import SourceView
 from gpud.store.sqlite import SqliteStore
 from gpud.store.statedir import StateDir
+
+# What asyncio reports to the loop's handler when accept(2) runs out; it tries again by itself.
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Settings(Struct, frozen=True):
@@ -51,7 +56,8 @@ class App:
         self.defaults = settings.defaults
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reloader: Callable[[], Sequence[str]] | None = None
-        self.engine = Engine(store, settings.devices, warn=warn)
+        strikes = Strikes(directory.path)
+        self.engine = Engine(store, settings.devices, strikes=strikes, warn=warn)
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug)
         self.executor = RunnerExecutor(
             directory.path, directory.token, self.engine.post, cgroup=settings.cgroup, warn=warn
@@ -117,7 +123,9 @@ class App:
         self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
     ) -> None:
         error = context.get("exception")
-        if isinstance(error, BaseException):
+        if isinstance(error, OSError) and error.errno in SHORTAGES:
+            self._warn("short_of_resources", why=why_os(error))
+        elif isinstance(error, BaseException):
             self._on_bug(error)
         else:
             self._warn("loop_problem", message=str(context.get("message")))
@@ -165,6 +173,10 @@ class App:
             found.append(self.engine.storage_problem)
         elif self.state.runner_problem:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
+        found += [
+            f"job {job} is set aside: its {event} has crashed gpud three times (gpuctl show {job})"
+            for job, event in self.engine.set_aside.items()
+        ]
         return found + [f"source {v.name}: {v.problem}" for v in self.sources() if v.problem]
 
     async def reload(self) -> list[str]:

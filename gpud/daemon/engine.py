@@ -26,10 +26,11 @@ from typing import assert_never
 from gpud.core.actions import Action, Answer, ForgetAttempt, Refuse, StartAttempt, StopAttempt
 from gpud.core.events import AttemptStarted, DevicesChanged, Event, JobsSubmitted, RetryRequested
 from gpud.core.invariants import check_invariants
-from gpud.core.model import Device, JobId
+from gpud.core.model import Device, JobId, JobState
 from gpud.core.placement import Pool
-from gpud.core.scheduler import next_deadline, step
+from gpud.core.scheduler import dispatch, handle, next_deadline
 from gpud.core.state import Changes, State
+from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError
 from gpud.ports import Executor, Launch, StorageError, Store
 from gpud.protocol.replies import EventView
@@ -54,6 +55,7 @@ class Engine:
         devices: Sequence[Device],
         *,
         clock: Callable[[], int] = wall_ms,
+        strikes: Strikes | None = None,
         warn: Callable[..., None] = lambda event, **values: None,
     ) -> None:
         self.store = store
@@ -62,6 +64,8 @@ class Engine:
         self.executor: Executor | None = None
         self.meet_runner: Callable[[], None] = lambda: None
         self._warn = warn
+        self._strikes = strikes
+        self.set_aside = strikes.set_aside() if strikes else {}
         self._devices = tuple(devices)
         self._loop = asyncio.get_running_loop()
         self._mailbox: list[Event] = []
@@ -82,6 +86,11 @@ class Engine:
         state.stopped_sources = set(loaded.stopped_sources)
         state.load(loaded.jobs, loaded.attempts)
         check_invariants(state)
+        for job_id in self.set_aside:
+            job = state.jobs.get(JobId(job_id))
+            if job is not None and job.state is JobState.QUEUED:
+                state.hold(job)
+                state.tell(job.id, job.attempt, "set-aside", self.now_ms())
         return state
 
     # -- the mailbox -------------------------------------------------------------------------
@@ -131,8 +140,11 @@ class Engine:
     def _turn(self) -> None:
         self._turn_handle = None
         batch, self._mailbox = self._mailbox, []
-        events = [self._with_past(event) for event in batch]
-        actions = step(self.state, events, self.now_ms())  # type: ignore[arg-type]
+        now_ms = self.now_ms()
+        actions: list[Action] = []
+        for event in batch:
+            actions += self._handle(event, now_ms)
+        actions += dispatch(self.state, now_ms)
         changes = self.state.take_changes()
         check_invariants(self.state, changes.jobs)  # before the commit: a bug is not written down
         try:
@@ -144,6 +156,17 @@ class Engine:
         for listener in tuple(self._listeners) if committed else ():
             listener(committed)
         self._arm()
+
+    def _handle(self, event: Event, now_ms: int) -> Sequence[Action]:
+        job = getattr(event, "job", 0)
+        if job in self.set_aside:
+            return ()
+        try:
+            return handle(self.state, self._with_past(event), now_ms)  # type: ignore[arg-type]
+        except Exception:
+            if job and self._strikes is not None:
+                self._strikes.record(job, type(event).__name__, now_ms)
+            raise
 
     def _with_past(self, event: Event) -> Event:
         """Add what the core cannot know: earlier submits by key, records of done jobs."""

@@ -48,6 +48,12 @@ Ctrl-C once: running jobs finish, the rest is kept. Twice: running jobs are stop
 Exit status: 0 when all jobs succeeded, 1 when one did not or was not run, 2 for wrong usage.
 """
 
+LEFTOVERS = {
+    "lingering": "its shell has ended, and these live on",
+    "killed-leftovers": "ended with it",
+    "unassigned": "nobody knows whose these are, they were left alone",
+}
+
 
 def main(argv: list[str]) -> int:
     try:
@@ -259,6 +265,10 @@ class Run:
                 self._console.put(Started(event.job, self._log(event.job), self._start_line(event)))
             elif event.kind == "ended":
                 self._on_end(event)
+            elif event.kind in LEFTOVERS and not self._quiet:
+                names = event.detail["processes"]
+                shown = ", ".join(names) if isinstance(names, list) else ""
+                self._console.put(Note(f"[{event.job}] {LEFTOVERS[event.kind]}: {shown}"))
         self._changed.set()
 
     def _on_end(self, event: EventView) -> None:

@@ -24,6 +24,7 @@ from gpud.daemon.app import App, Settings
 from gpud.daemon.logs import configure
 from gpud.daemon.reload import Configured
 from gpud.errors import GpudError
+from gpud.executors.delegated import delegated
 from gpud.store.statedir import StateDir
 
 EXAMPLES = """\
@@ -78,7 +79,7 @@ async def _serve(options: argparse.Namespace) -> int:
     settings = Settings(
         devices=devices,
         socket=socket or paths.socket_path(directory.path),
-        cgroup=Path(config.cgroup) if config.cgroup else None,
+        cgroup=Path(config.cgroup) if config.cgroup else delegated(),
         defaults=config.defaults,
     )
     app = await App.open(directory, settings, warn=log.warning)

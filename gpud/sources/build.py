@@ -17,8 +17,9 @@ from pathlib import Path
 from msgspec import UNSET, UnsetType, structs
 
 from gpud import environment
+from gpud.config.jobs import spec_of
 from gpud.config.schema import JobDefaults, QueueFileSource
-from gpud.core.model import JobSpec, NewJob, Request, RetryPolicy
+from gpud.core.model import JobSpec, NewJob, Request
 from gpud.errors import GpudError, why_os
 from gpud.sources import options as entry_options
 from gpud.sources.lexer import Entry
@@ -98,45 +99,13 @@ class Template:
         return env
 
 
-def spec_of(
-    defaults: JobDefaults,
-    *,
-    source: str,
-    cwd: bytes,
-    env: bytes,
-    uid: int,
-    gpus: int | None = None,
-    priority: int = 0,
-) -> JobSpec:
-    """The spec of a job of which nothing but its source is known."""
-    return JobSpec(
-        command=b"",
-        shell=tuple(os.fsencode(word) for word in defaults.shell),
-        setup=os.fsencode(defaults.setup),
-        cwd=cwd,
-        env=env,
-        request=Request(gpus=gpus),
-        priority=priority,
-        retry=RetryPolicy(
-            retries=defaults.retries,
-            backoff_s=defaults.backoff_s,
-            backoff_max_s=defaults.backoff_max_s,
-        ),
-        retry_args=os.fsencode(defaults.retry_args),
-        time_limit_s=defaults.time_limit_s,
-        grace_s=defaults.grace_s,
-        linger_s=None if isinstance(defaults.linger_s, str) else defaults.linger_s,
-        uid=uid,
-        source=source,
-    )
-
-
 _OVERRIDES = (
     "shell",
     "setup",
     "retries",
     "backoff_s",
     "backoff_max_s",
+    "retry_args",
     "time_limit_s",
     "grace_s",
     "linger_s",

@@ -16,11 +16,12 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from gpud.config.schema import LONGEST_S
 from gpud.config.units import parse_duration_s
 from gpud.errors import GpudError
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d{1,9}", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MAX_NAME = 200
 _MAX_GPUS = 1024
@@ -110,9 +111,12 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _duration(text: str) -> float:
     try:
-        return parse_duration_s(text)
+        seconds = parse_duration_s(text)
     except GpudError as error:
         raise GpudError(f"it takes a duration; {error.hint}") from error
+    if seconds > LONGEST_S:
+        raise GpudError("it is longer than ten years")
+    return seconds
 
 
 def _some_duration(text: str) -> float:
@@ -181,7 +185,7 @@ Field = Literal[
 KEYS: dict[str, tuple[Field, Callable[[str], object]]] = {
     "name": ("name", _name),
     "gpus": ("gpus", _whole(0, _MAX_GPUS)),
-    "priority": ("priority", _whole(-1_000_000, 1_000_000)),
+    "priority": ("priority", _whole(-1_000_000_000, 1_000_000_000)),
     "retries": ("retries", _whole(0, 1_000_000)),
     "backoff": ("backoff_s", _duration),
     "backoff-max": ("backoff_max_s", _duration),

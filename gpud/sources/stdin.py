@@ -19,12 +19,13 @@ import select
 import time
 from collections.abc import Callable
 
+from gpud.config.jobs import spec_of
 from gpud.config.schema import JobDefaults
 from gpud.core.model import NewJob
 from gpud.errors import why_os
 from gpud.ports import SourceHealth, SourceHost
 from gpud.sources.aside import aside
-from gpud.sources.build import Template, spec_of
+from gpud.sources.build import Template
 from gpud.sources.lexer import LIMITS, Lexer, Limits
 
 BATCH = 10_000  # entries in one `take`

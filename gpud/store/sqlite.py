@@ -75,9 +75,11 @@ class SqliteStore:
         reserve.restore()
         try:
             db = connect(path, durable=durable, migrations=MIGRATIONS)
-        except GpudError:
-            if not reserve.needed() or not reserve.release():
+        except GpudError as error:
+            if not reserve.needed():
                 raise
+            if not reserve.release():
+                raise StorageError(f"cannot open {path}: the disk is full") from error
             db = connect(path, durable=durable, migrations=MIGRATIONS)
         try:
             return cls(db, path, state_dir, reserve)

@@ -27,6 +27,7 @@ WHY = {
     CORRUPT: "it is damaged",
     NOTADB: "it is damaged, or not a database",
 }
+VAGUE = (IOERR, CORRUPT, CANTOPEN)  # SQLITE_IOERR_FSYNC says more than the sentence
 DAMAGED = (CORRUPT, NOTADB)
 
 
@@ -40,6 +41,5 @@ def cannot(verb: str, path: Path, error: sqlite3.Error) -> str:
     why = WHY.get(code_of(error))
     if why is None:
         return ""
-    name: str = error.sqlite_errorname
-    exactly = f" ({name})" if name.count("_") > 1 else ""  # SQLITE_IOERR_FSYNC, not SQLITE_FULL
+    exactly = f" ({error.sqlite_errorname})" if code_of(error) in VAGUE else ""
     return f"cannot {verb} {path}: {why}{exactly}"

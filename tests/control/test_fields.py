@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.config.jobs import spec_of
 from gpud.config.schema import JobDefaults
-from gpud.control.fields import Environments, base_spec, lay_over
+from gpud.control.fields import Environments, lay_over
 from gpud.core.model import JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.protocol.requests import JobFields
 
-BASE = base_spec(JobDefaults(), uid=1000)
+BASE = spec_of(JobDefaults(), uid=1000)
 
 
 def lay(base: JobSpec = BASE, known: Environments | None = None, **fields: Any) -> JobSpec:
@@ -34,7 +35,7 @@ def test_the_daemons_defaults_are_the_ground() -> None:
         grace_s=3.0,
         linger_s="wait",
     )
-    assert base_spec(defaults, uid=7) == JobSpec(
+    assert spec_of(defaults, uid=7) == JobSpec(
         command=b"",
         shell=(b"/bin/bash", b"-lc"),
         setup=b". venv/bin/activate",

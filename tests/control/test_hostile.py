@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpud.control import link, session
+from gpud.control import link, server, session
 from gpud.protocol import MAX_LINE_BYTES
 
 from .talking import Client, Served, run, until
@@ -116,6 +116,21 @@ def test_two_hundred_clients_at_once(path: Path) -> None:
     async def test(served: Served) -> None:
         jobs = await asyncio.gather(*(talk(served) for _ in range(200)))
         assert sorted(jobs) == list(range(1, 201))
+
+    run(path, test)
+
+
+def test_more_clients_than_there_is_room_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CLIENTS", 3)
+
+    async def test(served: Served) -> None:
+        async with served.client(), served.client(), served.client() as third:
+            async with served.client() as fourth:
+                assert fourth.greeting["message"] == "cannot talk to gpud: 3 clients are connected"
+                assert await fourth.read() is None
+            assert (await third.ask("ping"))["type"] == "pong"
+        await until(lambda: not served.server._sessions)
+        await is_alive(served)
 
     run(path, test)
 

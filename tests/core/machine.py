@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -373,4 +373,22 @@ class CoreMachine(RuleBasedStateMachine):
 
 
 def machine_settings(examples: int = EXAMPLES, **more: object) -> settings:
-    return settings(max_examples=examples, stateful_step_count=STEPS, deadline=None, **more)
+    return settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        **more,
+    )
+
+
+def one_pass(examples: int) -> settings:
+    """Always the same lives, and no shrinking: for tests that expect something of them."""
+    return machine_settings(
+        examples,
+        phases=[Phase.generate],
+        database=None,
+        derandomize=True,
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+    )

@@ -202,6 +202,11 @@ def check_written(
 def check_outcome(attempt: Attempt, runner: FakeRunner, ledger: Ledger) -> None:
     """What is said of an end is what happened, or that a person asked for it."""
     key = attempt.job, attempt.no
+    end = runner.ends.get(key)
+    kept = attempt.exit_code, attempt.signal
+    exact = (end.exit_code, end.signal) if end else (None, None)
+    if attempt.outcome not in (Outcome.LOST, Outcome.CANCELLED) or kept != (None, None):
+        assert kept == exact, f"{attempt} ended with {end}"
     if key in ledger.cancelled:
         assert attempt.outcome is Outcome.CANCELLED, f"{attempt} was cancelled by a person"
     elif key in runner.ever:
@@ -252,8 +257,8 @@ def check_stories(store: FakeStore) -> None:
         for job in range(entry.job, entry.job + entry.count):
             told[JobId(job), entry.attempt, entry.kind] += 1
     for job in store.jobs:
-        assert told[job, 0, "submitted"] == 1
+        assert told[job, 0, "submitted"] == 1, f"job {job} came without a word"
     for job, no in store.attempts:
-        assert told[job, no, "dispatched"] == 1
-        assert told[job, no, "started"] <= 1
+        assert told[job, no, "dispatched"] == 1, f"attempt {job}.{no} was not dispatched once"
+        assert told[job, no, "started"] <= 1, f"attempt {job}.{no} started twice"
         assert told[job, no, "ended"] >= 1, f"attempt {job}.{no} ends without a word"

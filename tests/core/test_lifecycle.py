@@ -6,8 +6,6 @@ import itertools
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import Phase as Stage
 from hypothesis.stateful import run_state_machine_as_test
 
 from gpud.core import state as state_module
@@ -16,7 +14,7 @@ from gpud.core.model import Job, JobState, NewJob, Phase
 
 from .build import NOW_MS, A, ready, spec_of, started, submit, unmet
 from .diagram import ARRIVALS, PAGE, section, write
-from .machine import CoreMachine, machine_settings
+from .machine import CoreMachine, one_pass
 
 PLACES: list[Place] = [JobState.QUEUED, JobState.HELD, *Phase, JobState.DONE]
 
@@ -57,13 +55,7 @@ def test_every_move_of_the_table_happens(monkeypatch: pytest.MonkeyPatch) -> Non
         check_move(job, before, after)
 
     monkeypatch.setattr(state_module, "check_move", counting)
-    run_state_machine_as_test(
-        CoreMachine,
-        settings=settings(
-            machine_settings(60, phases=[Stage.generate], database=None, derandomize=True),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(CoreMachine, settings=one_pass(60))
     assert not MOVES.keys() - taken.keys()
     assert not taken.keys() - MOVES.keys()
 

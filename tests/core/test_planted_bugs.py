@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, Verbosity
 from hypothesis.stateful import run_state_machine_as_test
 
 from gpud.core import attempts, reconcile, requests, scheduler
@@ -32,13 +31,13 @@ from gpud.core.model import (
     LeasePart,
     NewJob,
     Outcome,
+    Phase,
     Request,
 )
-from gpud.core.model import Phase as AttemptPhase
 from gpud.core.placement import Lease, Pool
 from gpud.core.state import NewSubmission, State, is_ready
 
-from .machine import CoreMachine, machine_settings
+from .machine import CoreMachine, one_pass
 
 EXAMPLES = 400
 
@@ -154,6 +153,18 @@ def a_started_attempt_is_forgotten_by_the_runner(right):
     return on_attempt_started
 
 
+@bug(attempts, "on_attempt_ended")
+def the_exit_code_is_not_kept(right):
+    def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence[Action]:
+        attempt = state.attempts.get(event.job)
+        actions = right(state, event, now_ms)
+        if attempt is not None and event.exit_code:
+            attempt.exit_code = 1
+        return actions
+
+    return on_attempt_ended
+
+
 # -- retries and cancels --------------------------------------------------------------------------
 
 
@@ -180,7 +191,7 @@ def every_outcome_is_retried(right):
 @bug(attempts, "end")
 def a_cancelled_attempt_fails(right):
     def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int) -> None:
-        attempt.phase = AttemptPhase.RUNNING
+        attempt.phase = Phase.RUNNING
         right(state, attempt, outcome, why, now_ms)
 
     return end
@@ -404,7 +415,7 @@ def a_restart_forgets_leases(right):
 @bug(reconcile, "on_unknown_to_runner")
 def starts_are_sent_again_after_a_reboot(right):
     def on_unknown_to_runner(state: State, attempt: Attempt, now_ms: int) -> Sequence[Action]:
-        if attempt.phase is AttemptPhase.STARTING:
+        if attempt.phase is Phase.STARTING:
             return (StartAttempt(attempt.job, attempt.no, attempt.lease),)
         return right(state, attempt, now_ms)
 
@@ -467,20 +478,9 @@ def attempts_do_not_remember_their_boot(right):
 # -- all of them -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name](monkeypatch)
     with pytest.raises((AssertionError, ContradictionError)):
-        run_state_machine_as_test(CoreMachine, settings=bounded())
-
-
-def bounded():
-    return machine_settings(
-        EXAMPLES,
-        phases=[Phase.generate],
-        database=None,
-        derandomize=True,
-        report_multiple_bugs=False,
-        verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
-    )
+        run_state_machine_as_test(CoreMachine, settings=one_pass(EXAMPLES))

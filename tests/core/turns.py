@@ -191,14 +191,15 @@ class Daemon:
         if key in self.ledger.keys:
             digest, first_then, count = self.ledger.keys[key]
             if event.digest == digest:
-                assert answer == Answer(event.request, (first_then,), count, again=True)
+                same = Answer(event.request, (first_then,), count, again=True)
+                assert answer == same, f"another answer for the key {key}: {answer}"
             else:
                 assert isinstance(answer, Refuse), f"the key {key} stands for two submits"
         elif isinstance(answer, Answer):
             assert answer == Answer(event.request, (first,)[: len(event.jobs)], len(event.jobs))
             new = {JobId(first + n): job.spec for n, job in enumerate(event.jobs)}
             good = [p and not job.problem for p, job in zip(possible, event.jobs, strict=True)]
-            assert all(possible) or isinstance(event, EntriesRead)
+            assert all(possible) or isinstance(event, EntriesRead), f"{event} cannot be served"
             assert [j in self.state.jobs for j in new] == good, f"other entries of {event} are good"
             assert self.state.next_id == first + len(new)
             self.ledger.held |= {j for j, s in new.items() if s.held and j in self.state.jobs}

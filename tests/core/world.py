@@ -62,6 +62,7 @@ class FakeRunner:
         self.journal: dict[Key, Payload] = {}
         self.ever: dict[Key, tuple[LeasePart, ...]] = {}  # accepted, in any boot
         self.truth: dict[Key, set[Outcome]] = {}  # what may be said of an end, but for a cancel
+        self.ends: dict[Key, AttemptEnded] = {}  # in any boot
         self.wire: list[Fact] = []  # said, and not yet heard
         self.past: list[Fact] = []  # all that was ever said
         self._pids = count(100)
@@ -156,7 +157,7 @@ class FakeRunner:
             how = {"lost": LOST_BY_RUNNER}
         elif not payload.pid and "lost" not in how:
             self.launch(key, now_ms)
-        payload.end = AttemptEnded(*key, now_ms, **how)
+        payload.end = self.ends[key] = AttemptEnded(*key, now_ms, **how)
         if "lost" in how:
             self.truth[key] = {Outcome.LOST}
         elif how.get("timed_out"):

@@ -80,7 +80,7 @@ def terminal() -> Callable[..., Result]:
 
     def run(*argv: str, typed: bytes = b"", columns: int = 80, **more: str) -> Result:
         ours, theirs = pty.openpty()
-        settings = environment(TERM="xterm", COLUMNS=str(columns), **more)
+        settings = environment(**{"TERM": "xterm", "COLUMNS": str(columns), **more})
         child = subprocess.Popen(
             [*PROGRAM, *argv], stdin=theirs, stdout=theirs, stderr=theirs, env=settings,
             start_new_session=True,

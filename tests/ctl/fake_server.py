@@ -2,15 +2,17 @@
 
 Requests are decoded with gpud.protocol.framing, as strictly as the daemon does it, so a client
 that drifts from the protocol fails here. `answers` maps a request type to what it is answered: a
-reply, a list of replies, bytes (sent as they are), `DROP` (the connection ends), a GpudError, or a
-function of the request (and for a submit with `count`, of its job lines) that gives one of these.
+reply, bytes (sent as they are), a GpudError, `DROP` (the connection ends), a pause in seconds, a
+list or a generator of these, or a function of the request (and for a submit with `count`, of its
+job lines) that gives one of these.
 """
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +105,12 @@ class FakeServer:
             answer = self.answers[type(request)]
             if isinstance(answer, Callable):
                 answer = answer(request, *extra)
-            for one in answer if isinstance(answer, list) else [answer]:
+            for one in answer if isinstance(answer, (list, Iterator)) else [answer]:
                 if one is DROP:
                     return
+                if isinstance(one, float):
+                    time.sleep(one)
+                    continue
                 connection.sendall(_to_bytes(one, request.id))
 
 

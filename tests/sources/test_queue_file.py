@@ -371,6 +371,23 @@ def test_shorter_after_a_crash_of_the_machine(path: Path, make: Make) -> None:
     asyncio.run(main())
 
 
+def test_beyond_what_a_crash_lost_all_is_new(path: Path, make: Make) -> None:
+    """Also when it is seen in one look with what was lost."""
+
+    async def main() -> None:
+        host = FakeHost()
+        path.write_bytes(b"a\nb\nc\n")
+        async with running(make(), host):
+            await host.until(lambda: len(host.jobs) == 3)
+        path.write_bytes(b"a\n")
+        async with running(make(boot="boot-2"), host):
+            await host.looks()
+            append(path, b"b\nx\nc\n")
+            assert await new_after(host) == [b"x", b"c"]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("returned", [b"a\nb\nc\n", b"a\nb\nc\nd\n"])
 def test_emptied_by_a_crash_of_the_machine(path: Path, make: Make, returned: bytes) -> None:
     async def main() -> None:

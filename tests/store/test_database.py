@@ -7,7 +7,8 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -116,9 +117,9 @@ def test_damage_in_a_large_database_is_found_when_it_is_read(tmp_path: Path) -> 
     with open(path, "r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(b"\xff" * 4096)
-    with closing(SqliteStore.open(tmp_path)) as store:
-        with pytest.raises(GpudError, match="cannot read .*gpud.db: it is damaged"):
-            store.load()
+    damaged = pytest.raises(GpudError, match=r"cannot read .*gpud\.db: it is damaged")
+    with closing(SqliteStore.open(tmp_path)) as store, damaged:
+        store.load()
 
 
 def test_a_journal_without_its_database(tmp_path: Path) -> None:
@@ -147,29 +148,40 @@ def as_somebody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_database_that_may_not_be_read(tmp_path: Path) -> None:
-    path = fill(tmp_path, 1)
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that everybody may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def test_a_database_that_may_not_be_read(public: Path) -> None:
+    path = fill(public, 1)
     path.chmod(0)
     with as_somebody(), pytest.raises(GpudError) as caught:
-        SqliteStore.open(tmp_path)
+        SqliteStore.open(public)
     assert caught.value.message == f"cannot open {path}: permission denied"
-
-
-def test_a_directory_that_may_not_be_written(tmp_path: Path) -> None:
-    home = tmp_path / "state"
-    home.mkdir()
-    path = fill(home, 1)
-    path.chmod(0o444)
-    home.chmod(0o555)
-    for place in tmp_path.parent, tmp_path.parent.parent:
-        if os.geteuid() == 0 and place.stat().st_uid == 0:
-            place.chmod(place.stat().st_mode | 0o011)
-    tmp_path.chmod(0o755)
-    with as_somebody(), pytest.raises(GpudError) as caught:
-        SqliteStore.open(home)
     assert caught.value.kind == "storage"
-    assert caught.value.message.startswith(f"cannot open {path}: ")
-    home.chmod(0o755)
+
+
+def test_a_database_that_may_not_be_written(public: Path) -> None:
+    path = fill(public, 1)
+    path.chmod(0o444)
+    public.chmod(0o555)
+    with as_somebody(), pytest.raises(GpudError) as caught:
+        SqliteStore.open(public)
+    public.chmod(0o755)
+    assert caught.value.message == f"cannot open {path}: it is read-only"
+
+
+def test_a_directory_that_may_not_be_written(public: Path) -> None:
+    public.chmod(0o555)
+    with as_somebody(), pytest.raises(GpudError) as caught:
+        SqliteStore.open(public)
+    public.chmod(0o755)
+    assert caught.value.message == f"cannot open {public / 'gpud.db'}: permission denied"
+    assert not list(public.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -287,8 +299,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_an_up_to_date_database_is_not_copied(tmp_path: Path) -> None:
     fill(tmp_path, 1)
-    fill_again: Callable[[], None] = SqliteStore.open(tmp_path).close
-    fill_again()
+    SqliteStore.open(tmp_path).close()
     assert not list(tmp_path.glob("*.v*"))
 
 

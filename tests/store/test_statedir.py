@@ -83,10 +83,10 @@ def test_the_lock_ends_with_the_process(tmp_path: Path) -> None:
 def test_a_runner_that_looks_at_the_token_is_no_daemon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = open(tmp_path / "lock", "w")
-    fcntl.flock(other, fcntl.LOCK_EX)
-    monkeypatch.setattr(statedir.time, "sleep", lambda _: other.close())
-    StateDir.open(tmp_path, configured=True).close()
+    with open(tmp_path / "lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(statedir.time, "sleep", lambda _: other.close())
+        StateDir.open(tmp_path, configured=True).close()
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])

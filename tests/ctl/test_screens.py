@@ -1,0 +1,166 @@
+"""What people see, against golden files: help, tables and sheets, at 80 and at 200 columns.
+
+After a change that is meant: `GPUCTL_GOLDEN=write python -m pytest tests/ctl/test_screens.py`
+writes the files again; read the diff before you keep it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpud.ctl import events, ls, overview, pool, show, status, words
+from gpud.ctl.args import help_of
+from gpud.ctl.main import MODULE_OF, find
+from gpud.ctl.render import Column, Screen, columns, duration, table
+
+from . import samples
+
+GOLDEN = Path(__file__).parent / "golden"
+WIDTHS = (80, 200)
+
+
+def plain(value: Any) -> Any:
+    """As gpuctl gets it from the wire."""
+    return json.loads(msgspec.json.encode(value))
+
+
+SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
+    "status": lambda on: status.lines(plain(samples.STATUS), on),
+    "status-empty": lambda on: status.lines(plain(samples.EMPTY), on),
+    "status-drained": lambda on: status.lines({**plain(samples.STATUS), "draining": True}, on),
+    "ls": lambda on: ls.jobs_table(plain(samples.JOBS), on),
+    "ls-plain": lambda on: ls.jobs_table(plain([samples.job(1), samples.running(2)]), on),
+    "show": lambda on: show.sheet(plain(samples.DETAIL), on),
+    "show-queued": lambda on: show.sheet(
+        plain(samples.detail(samples.JOBS[9], argv=("python", "a b"))), on
+    ),
+    "gpus": lambda on: pool.gpu_lines(plain(samples.GPUS), on),
+    "sources": lambda on: pool.source_lines(plain(samples.SOURCES), on),
+    "events": lambda on: [events.line(event, on) for event in plain(samples.DETAIL.story)],
+}
+
+
+def compare(name: str, text: str) -> None:
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("GPUCTL_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text(), f"see the docstring of {__name__}"
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, 0])
+@pytest.mark.parametrize("name", SCREENS)
+def test_screens(name: str, width: int) -> None:
+    on = Screen(width=width, now_ms=samples.NOW_MS)
+    lines = SCREENS[name](on)
+    compare(f"{name}-{width or 'pipe'}", "\n".join(lines) + "\n")
+    assert all(line == line.rstrip() for line in lines)
+    if width:
+        assert [line for line in lines if columns(line) > width] == []
+
+
+def test_help() -> None:
+    compare("help", overview.TEXT)
+    for verb in MODULE_OF:
+        compare(f"help-{verb}", help_of(find(verb)))
+
+
+def test_there_is_no_golden_file_of_nothing() -> None:
+    there = {path.stem for path in GOLDEN.iterdir()}
+    screens = {f"{name}-{width}" for name in SCREENS for width in (*WIDTHS, "pipe")}
+    assert there == screens | {"help"} | {f"help-{verb}" for verb in MODULE_OF}
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_colour_changes_nothing_but_colour(name: str) -> None:
+    import re
+
+    painted = "\n".join(SCREENS[name](Screen(width=80, colour=True, now_ms=samples.NOW_MS)))
+    bare = "\n".join(SCREENS[name](Screen(width=80, now_ms=samples.NOW_MS)))
+    assert re.sub("\x1b\\[[0-9]*m", "", painted) == bare
+
+
+ANY_JOB = st.builds(
+    lambda name, command, source, why, lease, priority: samples.done(
+        7,
+        "failed",
+        name=name,
+        command=command,
+        source=source,
+        why=why,
+        lease=tuple(lease),
+        priority=priority,
+    ),
+    *[st.text(st.characters(blacklist_categories=["Cs"]), max_size=60)] * 4,
+    st.lists(st.sampled_from(["0", "1", "2:500", "cpu:62", "GPU-8a1:250", "0,1"]), max_size=8),
+    st.integers(-(2**31), 2**31),
+)
+
+
+@given(st.lists(ANY_JOB, min_size=1, max_size=4), st.integers(60, 220), st.booleans())
+def test_whatever_a_job_is_called_it_fits_and_moves_no_cursor(
+    jobs: list[Any], width: int, symbols: bool
+) -> None:
+    on = Screen(width=width, symbols=symbols, now_ms=samples.NOW_MS)
+    for line in ls.jobs_table(plain(jobs), on):
+        assert columns(line) <= width
+        assert line.isprintable()
+    for line in show.sheet(plain(samples.detail(jobs[0])), on):
+        assert line.isprintable()
+
+
+def test_an_empty_table() -> None:
+    on = Screen(width=80)
+    assert table(on, (Column("A"), Column("B")), []) == []
+    assert table(on, (Column("A"), Column("B")), [["", ""]]) == []
+
+
+def test_text_for_terminals_without_symbols() -> None:
+    on = Screen(width=80, symbols=False)
+    assert on.clean("a\nb\x07\u202e") == "a\\nb\\x07\\u202e"
+    assert on.cut("abcdef", 4) == "ab.."
+    assert Screen(width=80).cut("日本語", 4) == "日…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0.0s"), (0, "0.0s"), (0.44, "0.4s"), (1, "1s"), (59.9, "59s"), (60, "1m"),
+     (192, "3m12s"), (3600, "1h"), (3725, "1h02m"), (86399, "23h59m"), (86400, "1d"),
+     (273_600, "3d04h"), (10_000_000, "115d17h")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("jobs", "text"),
+    [([], ""), ([3], "3"), ([4, 3], "3, 4"), ([3, 4, 5], "3-5"), ([1, 3, 4, 5, 9, 9], "1, 3-5, 9")],
+)
+def test_ids(jobs: list[int], text: str) -> None:
+    assert words.ids(jobs) == text
+
+
+@pytest.mark.parametrize(
+    ("lease", "short", "long"),
+    [
+        ((), "", ""),
+        (("0",), "0", "GPU 0"),
+        (("0", "1"), "0,1", "GPU 0 and GPU 1"),
+        (("1:500",), "1", "1/2 of GPU 1"),
+        (("1:333",), "1", "1/3 of GPU 1"),
+        (("1:700",), "1", "700/1000 of GPU 1"),
+        (("cpu:62",), "cpu", "CPU only"),
+        (("MIG-GPU-8a:1:2",), "MIG-GPU-8a:1", "1/500 of GPU MIG-GPU-8a:1"),
+    ],
+)
+def test_leases(lease: tuple[str, ...], short: str, long: str) -> None:
+    assert words.devices(lease) == short
+    assert words.devices_in_words(lease) == long
