@@ -205,7 +205,7 @@ class Controlled(Protocol):
     def sources(self) -> list[SourceView]: ...
 
     async def switch_source(self, name: str, *, stopped: bool) -> None:
-        """Stop or start a source. Raises GpudError (not-found) for a name that is not configured."""
+        """Stop or start a source. Raises GpudError (not-found) for one that is not configured."""
         ...
 
     def problems(self) -> list[str]:

@@ -130,9 +130,9 @@ class Engine:
     def close(self) -> None:
         """No further turn; who still waits for an answer is told."""
         self._closed = True
-        for handle in (self._turn_handle, self._tick_handle, self._idle_handle):
-            if handle is not None:
-                handle.cancel()
+        for pending in (self._turn_handle, self._tick_handle, self._idle_handle):
+            if pending is not None:
+                pending.cancel()
         self._refuse_all(GpudError("cannot answer: gpud is stopping", kind="unreachable"))
 
     # -- the turn ------------------------------------------------------------------------------

@@ -210,7 +210,6 @@ def test_a_job_that_crashes_gpud_three_times_is_set_aside(
     runner = FakeRunner()
     crashes = [asyncio.run(life(runner, n == 0)) for n in range(3)]
     assert crashes == [True, True, True]
-    runner.starts.setdefault((JobId(3), 1), 1) if False else None
     assert asyncio.run(life_after(tmp_path, runner)) == {2: "AttemptEnded"}
 
 
