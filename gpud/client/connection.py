@@ -71,7 +71,7 @@ class Connection:
         self._last_id += 1
         head = wire.encode({"type": request["type"], "id": self._last_id, **request})
         for line in (head, *lines):
-            if len(line) > wire.MAX_LINE_BYTES:
+            if len(line) > wire.MAX_LINE_BYTES + 1:  # and its newline
                 raise GpudError(
                     f"cannot send the {request['type']}: {line[:40].decode(errors='replace')}… is "
                     f"{len(line)} bytes long, and gpud reads lines of {wire.MAX_LINE_BYTES}",
