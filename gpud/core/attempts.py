@@ -81,6 +81,7 @@ def outcome_of(event: AttemptEnded) -> Outcome:
 def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int) -> None:
     """The attempt is over: its lease is free, its job is done or queued again."""
     job = state.jobs[attempt.job]
+    attempt.ended_at_ms = attempt.ended_at_ms or now_ms
     if attempt.phase is Phase.STOPPING:
         outcome = Outcome.CANCELLED  # whatever the end was: a person asked for it
     attempt.outcome, attempt.why = outcome, why
@@ -98,5 +99,5 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
         state.requeue(job, now_ms + pause if pause else 0)
         detail["retry_at_ms"] = now_ms + pause
     else:
-        state.finish(job, outcome, why, now_ms)
-    state.tell(job.id, attempt.no, "ended", attempt.ended_at_ms or now_ms, **detail)
+        state.finish(job, outcome, why, attempt.ended_at_ms)
+    state.tell(job.id, attempt.no, "ended", attempt.ended_at_ms, **detail)

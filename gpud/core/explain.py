@@ -53,6 +53,8 @@ def _active(state: State, job: JobId) -> str:
 
 def _capacity(state: State, gpus: int | None) -> str:
     lanes = [d for d in state.pool.devices.values() if (d.key == CPU_LANE) == (gpus == 0)]
+    if gpus == 1:
+        lanes = [d for d in lanes if len(d.ids) == 1]
     slots = sum(d.slots for d in lanes)
     free = sum(state.pool.free_milli(d) // d.slot_milli for d in lanes)
     kind = "CPU slot" if gpus == 0 else "slot"

@@ -7,9 +7,12 @@ either never sent, or can no longer be known.
 | our attempt | the runner knows it | it does not |
 | --- | --- | --- |
 | dispatched under another boot id | — | lost: the machine was restarted |
-| starting, same boot | adopted | never arrived: sent again (its journal fences it) |
+| starting, same boot | sent again: it answers with what it knows | never arrived: sent again |
 | stopping, never started, same boot | stopped again | cancelled: it never ran |
+| starting, on a device that has left the pool | | not started |
 | running or stopping, same boot | adopted, a stop repeated | lost: nobody has seen its end |
+
+Sending a start again is safe: the runner's journal fences it.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from gpud.core.state import State
 
 REBOOTED = "the machine was restarted while it ran"
 UNSEEN = "the runner has no record of it, so nobody knows how it ended"
+NO_DEVICE = "its device has left the pool"
 NEVER_SENT = "cancelled before it was started"
 
 
@@ -37,10 +41,8 @@ def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[A
             actions += on_unknown_to_runner(state, attempt, now_ms)
         elif attempt.phase is Phase.STOPPING:
             actions.append(stop(state, attempt))
-        elif found.pid and attempt.phase is Phase.STARTING:
-            attempt.pid = found.pid
-            attempt.started_at_ms = attempt.dispatched_at_ms
-            state.set_phase(state.jobs[attempt.job], Phase.RUNNING)
+        elif attempt.phase is Phase.STARTING:
+            actions.append(start(attempt))
     return actions
 
 
@@ -51,9 +53,15 @@ def on_unknown_to_runner(state: State, attempt: Attempt, now_ms: int) -> Sequenc
         end(state, attempt, Outcome.LOST, UNSEEN, now_ms)
     elif attempt.phase is Phase.STOPPING:
         end(state, attempt, Outcome.CANCELLED, NEVER_SENT, now_ms)
+    elif any(part.device not in state.pool.devices for part in attempt.lease):
+        end(state, attempt, Outcome.NOT_STARTED, NO_DEVICE, now_ms)
     else:
-        return (StartAttempt(attempt.job, attempt.no, attempt.lease),)
+        return (start(attempt),)
     return ()
+
+
+def start(attempt: Attempt) -> StartAttempt:
+    return StartAttempt(attempt.job, attempt.no, attempt.lease)
 
 
 def stop(state: State, attempt: Attempt) -> StopAttempt:

@@ -38,6 +38,8 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
                     f"job {first}",
                 ),
             )
+    if not event.jobs:
+        return (Refuse(event.request, "usage", "cannot submit: there is no job in it"),)
     bad: dict[Request, str] = {}
     for number, new in enumerate(event.jobs, 1):
         request = new.spec.request
@@ -86,7 +88,7 @@ def add_all(state: State, jobs: Sequence[NewJob], now_ms: int) -> JobId:
 def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Action]:
     actions: list[Action] = []
     changed, refused = [], []
-    for job_id in event.jobs:
+    for job_id in dict.fromkeys(event.jobs):
         job = state.jobs.get(job_id)
         if job is None:
             refused.append((job_id, f"cannot cancel job {job_id}: {absent(state, job_id)}"))
@@ -94,7 +96,7 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
         changed.append(job_id)
         if job.state is not JobState.ACTIVE:
             state.finish(job, Outcome.CANCELLED, "", now_ms)
-            state.tell(job_id, job.attempt, "ended", now_ms, outcome=Outcome.CANCELLED.value)
+            state.tell(job_id, 0, "ended", now_ms, outcome=Outcome.CANCELLED.value)
             continue
         attempt = state.attempts[job_id]
         grace_s = job.grace_s if event.grace_s is None else event.grace_s
@@ -109,12 +111,15 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
 def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Action]:
     recalled = {job.id: job for job in event.recalled}
     changed, refused = [], []
-    for job_id in event.jobs:
+    for job_id in dict.fromkeys(event.jobs):
         job = state.changes.jobs.get(job_id) or recalled.get(job_id)
         if job_id in state.jobs:
             refused.append((job_id, f"cannot retry job {job_id}: it is not done"))
         elif job is None:
             refused.append((job_id, f"cannot retry job {job_id}: no such job"))
+        elif not job.attempt and job.outcome is Outcome.NOT_STARTED:
+            why = f"it never was a job ({job.why}); submit it anew"
+            refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no = job.retry.retries, 0
             state.requeue(job)
@@ -125,7 +130,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
 
 def on_hold(state: State, event: HoldRequested, now_ms: int) -> Sequence[Action]:
     changed, refused = [], []
-    for job_id in event.jobs:
+    for job_id in dict.fromkeys(event.jobs):
         job = state.jobs.get(job_id)
         if job is None:
             refused.append((job_id, f"cannot hold job {job_id}: {absent(state, job_id)}"))
@@ -141,7 +146,7 @@ def on_hold(state: State, event: HoldRequested, now_ms: int) -> Sequence[Action]
 
 def on_release(state: State, event: ReleaseRequested, now_ms: int) -> Sequence[Action]:
     changed, refused = [], []
-    for job_id in event.jobs:
+    for job_id in dict.fromkeys(event.jobs):
         job = state.jobs.get(job_id)
         if job is None:
             refused.append((job_id, f"cannot release job {job_id}: {absent(state, job_id)}"))

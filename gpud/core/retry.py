@@ -7,7 +7,8 @@ from gpud.core.model import Job, Outcome, RetryPolicy
 
 def wants_retry(job: Job, outcome: Outcome) -> bool:
     """Whether the job's own policy asks for another attempt after this outcome."""
-    return job.retries_left > 0 and outcome in job.retry.on
+    wanted = outcome in job.retry.on and outcome is not Outcome.CANCELLED
+    return wanted and job.retries_left > 0
 
 
 def pause_ms(policy: RetryPolicy, retry_no: int) -> int:

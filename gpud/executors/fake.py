@@ -59,6 +59,8 @@ class FakeRunner:
     def start(self, launch: Launch) -> None:
         key = (launch.action.job, launch.action.attempt)
         if key in self.starts:
+            if key in self.live and self.listener is not None:
+                self.listener.post(AttemptStarted(*key, self.live[key], self.now_ms))
             return
         self.starts[key] = 1
         self.commands[key], self.ids[key] = launch.spec.command, launch.ids

@@ -63,6 +63,7 @@ class RunnerExecutor:
         self.runner_pid = 0  # of our version; 0: not met yet
         self._launched: set[int] = set()  # pids
         self._meeting: asyncio.Task[None] | None = None
+        self._meet_once_more = False
         self._closed = False
 
     # -- life ------------------------------------------------------------------------------
@@ -85,14 +86,21 @@ class RunnerExecutor:
 
     def meet_again(self) -> None:
         """Ask the runners afresh what they have: every unforgotten end is repeated."""
-        if self._meeting is None and not self._closed:
-            self._meeting = asyncio.ensure_future(self._meet_until_ready())
-            self._meeting.add_done_callback(self._met)
+        if self._closed:
+            return
+        if self._meeting is not None:
+            self._meet_once_more = True  # this meeting may have said already what was not heard
+            return
+        self._meet_once_more = False
+        self._meeting = asyncio.ensure_future(self._meet_until_ready())
+        self._meeting.add_done_callback(self._met)
 
     def _met(self, task: asyncio.Task[None]) -> None:
         self._meeting = None
         if not task.cancelled():
             task.result()  # a bug goes on to the loop's handler
+        if self._meet_once_more:
+            self.meet_again()
 
     async def _meet_until_ready(self) -> None:
         pause_s = RETRY_FIRST_S

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import clients, idle, latency, queued, throughput
 from .limits import LIMITS
 from .measure import FULL, QUICK, SMOKE, Bench, Effort, Measured
+from .place import workplace
 from .table import as_json, as_table
 
 GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
@@ -30,16 +29,16 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if unknown := [figure for figure in options.figures if figure not in GROUPS]:
+        parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     figures: list[Measured] = []
-    place = Path(tempfile.mkdtemp(prefix="gpud-benchmark-", dir=options.dir))
-    try:
+    with workplace(options.dir) as place:
         bench = Bench(place, _effort(options))
         for group in options.figures or GROUPS:
             print(f"measuring {group} …", file=sys.stderr, flush=True)
             figures.extend(GROUPS[group](bench))
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     print(as_table(figures))
     if options.json:
         document = as_json(figures, bench.effort)
@@ -53,9 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.benchmarks", description="Measure gpud against its limits and peers."
     )
     parser.add_argument(
-        "figures", nargs="*", metavar="FIGURE", choices=[[], *GROUPS],
-        help=f"of {', '.join(GROUPS)}; default: all",
-    )  # fmt: skip
+        "figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(GROUPS)}; default: all"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, more noise")
     parser.add_argument("--smoke", action="store_true", help="the least; its times mean nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there")

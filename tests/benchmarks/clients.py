@@ -12,6 +12,8 @@ from . import programs
 from .instance import Daemon, seeds
 from .measure import Bench, Measured, quantile
 
+PAGE = ("--limit", "50")  # the default on a terminal; in a pipe `ls` prints everything
+
 
 def submit(bench: Bench) -> Iterator[Measured]:
     """Against `python -c pass`, in pairs. The daemon is drained: what it would start meanwhile is
@@ -39,7 +41,7 @@ def submit(bench: Bench) -> Iterator[Measured]:
 
 
 def ls(bench: Bench) -> Iterator[Measured]:
-    """Two daemons, one with few jobs queued and one with many, in turns."""
+    """The default page of two daemons, one with few jobs queued and one with many, in turns."""
     few, many = bench.effort.small, bench.effort.large
     with (
         Daemon(bench.fresh("ls-few"), "0") as small,
@@ -51,7 +53,7 @@ def ls(bench: Bench) -> Iterator[Measured]:
             with closing(gpud.connect()) as wire:
                 wire.ask("drain")
                 wire.exchange(wire.bulk(seeds(count)))
-            commands.append([*programs.gpuctl(), "--socket", str(gpud.socket), "ls"])
+            commands.append([*programs.gpuctl(), "--socket", str(gpud.socket), "ls", *PAGE])
             programs.spawn_s(commands[-1], null.fileno())
         taken_s = [
             [programs.spawn_s(command, null.fileno()) for command in commands]

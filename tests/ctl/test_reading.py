@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from gpud.ctl import events
 from gpud.errors import GpudError
 from gpud.protocol import replies, requests
 from gpud.protocol.replies import EventReply, Following
@@ -149,10 +150,10 @@ def test_sources(server: FakeServer, gpuctl: Gpuctl) -> None:
     assert gpuctl("source", "stop").status == 2
 
 
-def follow(server: FakeServer, last: int, events: list[replies.EventView]) -> None:
+def follow(server: FakeServer, last: int, past: list[replies.EventView]) -> None:
     def answer(request: requests.Follow) -> list[object]:
         since = last if request.since is None else min(request.since, last)
-        new = [EventReply(id=0, event=event) for event in events if event.seq > since]
+        new = [EventReply(id=0, event=event) for event in past if event.seq > since]
         return [Following(id=0, since=since), *new]
 
     server.answers[requests.Follow] = answer
@@ -177,7 +178,10 @@ def test_only_the_last_events_without_since(server: FakeServer, gpuctl: Gpuctl) 
     assert lines[-1].split()[0] == "1000"
 
 
-def test_a_last_event_that_was_pruned(server: FakeServer, gpuctl: Gpuctl) -> None:
+def test_a_last_event_that_was_pruned(
+    server: FakeServer, gpuctl: Gpuctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "SILENCE_S", 0.1)
     follow(server, 9, list(samples.DETAIL.story))
     assert len(gpuctl("events").out.splitlines()) == 5
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpud.ctl import events, ls, overview, pool, show, status, words
@@ -105,6 +105,7 @@ ANY_JOB = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(ANY_JOB, min_size=1, max_size=4), st.integers(60, 220), st.booleans())
 def test_whatever_a_job_is_called_it_fits_and_moves_no_cursor(
     jobs: list[Any], width: int, symbols: bool

@@ -42,6 +42,7 @@ def test_every_json_object_is_understood(value: dict[str, object], ascii_only: b
     assert wire.decode(json.dumps(value, ensure_ascii=ascii_only, indent=1).encode()) == value
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_garbage_is_a_value_error_and_nothing_else(line: bytes) -> None:
     try:
@@ -58,6 +59,7 @@ def test_what_is_not_one_object_is_refused(line: bytes) -> None:
         wire.decode(line)
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_texts_are_what_the_daemon_takes_them_for(value: bytes) -> None:
     mine = wire.to_text(value)

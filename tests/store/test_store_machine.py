@@ -8,6 +8,7 @@ and what is counted along is compared with counting.
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 import sqlite3
 import tempfile
@@ -185,11 +186,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- commits ---------------------------------------------------------------------------
 
-    @rule(interrupt=st.none() | st.integers(1, 400))
-    def commit(self, interrupt: int | None) -> None:
+    @rule(interrupt=st.none() | st.integers(0, 60))
+    def commit(self, interrupt: int | None = None) -> None:
         changes = self.state.take_changes()
         before = self.store.last_seq()
-        views = self.interrupted(changes, interrupt) if interrupt and changes else None
+        views = self.interrupted(changes, interrupt) if interrupt is not None and changes else None
         if views is None:
             views = self.store.commit(changes)
         assert [v.seq for v in views] == list(range(before + 1, before + 1 + len(changes.story)))
@@ -198,11 +199,12 @@ class StoreMachine(RuleBasedStateMachine):
             self.everything[job_id] = copy.copy(job)
         self.compare()
 
-    def interrupted(self, changes: Changes, steps: int) -> list[EventView] | None:
-        """A commit that may be stopped after some steps of SQLite's machine: None if it was, and
-        then nothing is written and nothing remembered."""
+    def interrupted(self, changes: Changes, looks: int) -> list[EventView] | None:
+        """A commit that may be stopped in the middle: None if it was, and then nothing is written
+        and nothing remembered. SQLite's machine looks every few steps whether it should stop."""
         counted = self.store.counts(), self.store.source_counts(), self.store.last_seq()
-        self.store._db.set_progress_handler(lambda: 1, steps)
+        look = itertools.count()
+        self.store._db.set_progress_handler(lambda: next(look) == looks, 5)
         try:
             return self.store.commit(changes)
         except sqlite3.OperationalError as error:
@@ -213,9 +215,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert (self.store.counts(), self.store.source_counts(), self.store.last_seq()) == counted
         return None
 
-    @precondition(lambda self: self.directory is not None and not self.state.changes)
+    @precondition(lambda self: self.directory is not None)
     @rule()
     def reopen(self) -> None:
+        self.commit()
         self.store.close()
         self.store = self.open()
         self.compare()
@@ -229,8 +232,18 @@ class StoreMachine(RuleBasedStateMachine):
         assert loaded.stopped_sources == self.state.stopped_sources
         self.compare_counts()
         self.compare_page()
+        self.compare_rows()
         assert self.store.select(Selection(everything=True)) == sorted(self.everything)
         assert [(e.job, e.kind) for e in self.store.events_after(0, 9999)] == self.told
+
+    def compare_rows(self) -> None:
+        """What the store remembers beside the database, against the database."""
+        db = self.store._db
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        missing = "SELECT id FROM jobs WHERE template NOT IN (SELECT id FROM templates)"
+        assert db.execute(missing).fetchall() == []
+        live = {(a.job, a.no) for a in self.state.attempts.values()}
+        assert self.store._writer._live == live
 
     def compare_counts(self) -> None:
         states, outcomes = self.store.counts()
