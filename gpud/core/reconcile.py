@@ -41,7 +41,7 @@ def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[A
             actions += on_unknown_to_runner(state, attempt, now_ms)
         elif attempt.phase is Phase.STOPPING:
             actions.append(stop(state, attempt))
-        elif attempt.phase is Phase.STARTING:
+        elif attempt.phase is Phase.STARTING and attempt.boot_id == state.boot_id:
             actions.append(start(attempt))
     return actions
 

@@ -55,7 +55,7 @@ def test_every_move_of_the_table_happens(monkeypatch: pytest.MonkeyPatch) -> Non
         check_move(job, before, after)
 
     monkeypatch.setattr(state_module, "check_move", counting)
-    run_state_machine_as_test(CoreMachine, settings=one_pass(60))
+    run_state_machine_as_test(CoreMachine, settings=one_pass(100))
     assert not MOVES.keys() - taken.keys()
     assert not taken.keys() - MOVES.keys()
 

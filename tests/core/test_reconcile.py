@@ -10,13 +10,14 @@ from gpud.core.events import (
     AttemptNotStarted,
     AttemptStarted,
     CancelRequested,
+    DevicesChanged,
     DrainRequested,
     KnownAttempt,
     RunnerGone,
     RunnerReady,
 )
 from gpud.core.model import JobId, Outcome, Phase, RetryPolicy
-from gpud.core.reconcile import NEVER_SENT, REBOOTED, UNSEEN
+from gpud.core.reconcile import NEVER_SENT, NO_DEVICE, REBOOTED, UNSEEN
 from gpud.core.state import State
 
 from .build import BOOT, NOW_MS, A, B, ended, happens, ready, started, submit, unmet
@@ -43,28 +44,25 @@ def test_a_start_that_never_arrived_is_sent_again_with_its_lease() -> None:
     assert state.attempts[job].phase is Phase.STARTING
 
 
-def test_a_start_that_arrived_is_not_sent_again() -> None:
+@pytest.mark.parametrize("phase", ["starting", "running"])
+def test_a_start_that_arrived_is_asked_for_and_answered_with_what_became_of_it(phase: str) -> None:
     state = ready(A)
     job = submit(state)
-    assert meets(state, KnownAttempt(job, 1, "starting")) == []
-    assert state.attempts[job].phase is Phase.STARTING
-
-
-def test_what_runs_is_adopted() -> None:
-    state = ready(A)
-    job = submit(state)
-    assert meets(state, KnownAttempt(job, 1, "running", pid=77)) == []
+    lease = state.attempts[job].lease
+    assert meets(state, KnownAttempt(job, 1, phase, pid=77)) == [StartAttempt(job, 1, lease)]
+    happens(state, AttemptStarted(job, 1, 77, NOW_MS + 5), AttemptStarted(job, 1, 77, NOW_MS + 5))
     attempt = state.attempts[job]
     assert (attempt.phase, attempt.pid) == (Phase.RUNNING, 77)
-    assert attempt.started_at_ms
+    assert attempt.started_at_ms == NOW_MS + 5
+    assert [story.kind for story in state.changes.story].count("started") == 1
 
 
-def test_an_adopted_attempt_is_not_started_twice_in_its_story() -> None:
+def test_a_start_that_never_arrived_needs_its_device() -> None:
     state = ready(A)
     job = submit(state)
-    meets(state, KnownAttempt(job, 1, "running", pid=77))
-    happens(state, AttemptStarted(job, 1, 77, NOW_MS + 5))
-    assert [story.kind for story in state.changes.story].count("started") <= 1
+    happens(state, DevicesChanged((B,)))
+    assert meets(state) == []
+    assert outcome(state, job) == (Outcome.NOT_STARTED, NO_DEVICE)
 
 
 def test_what_has_run_and_is_unknown_is_lost() -> None:

@@ -206,7 +206,14 @@ class TestRetry:
         job = submit(state)
         happens(state, ended(state, job, exit_code=1))
         said = answer(happens(state, RetryRequested(2, (job, job))))
-        assert (said.jobs, len(said.refused)) == ((job,), 1)
+        assert (said.jobs, said.refused) == ((job,), ())
+
+    def test_an_entry_that_never_was_a_job_is_not_tried(self) -> None:
+        state = ready(A)
+        bad = NewJob(spec_of(), "line 2 has a NUL byte")
+        happens(state, EntriesRead(1, "q", (bad,)))
+        refused = dict(answer(happens(state, RetryRequested(2, (JobId(1),)))).refused)
+        assert "line 2 has a NUL byte" in refused[JobId(1)]
 
 
 class TestHold:
@@ -236,7 +243,7 @@ class TestHold:
         job = submit(state)
         happens(state, HoldRequested(2, (job,)))
         state.take_changes()
-        assert answer(happens(state, ask(3, (job, job)))).jobs == (job, job)
+        assert answer(happens(state, ask(3, (job, job)))).jobs == (job,)
         assert len(stories(state)) == (ask is ReleaseRequested)
 
     @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ class Daemon:
                         self.ledger.waiting_cancelled[job_id] = attempts[job_id]
             case RetryRequested():
                 done = {job_id for job_id in range(1, first) if job_id not in attempts}
+                done -= self.ledger.bad_entries
                 for job_id in self.answered(event, actions, done):
                     tried = self.state.jobs[job_id].attempt
                     before = self.ledger.rounds.get(job_id, ())
@@ -202,6 +203,7 @@ class Daemon:
             assert all(possible) or isinstance(event, EntriesRead), f"{event} cannot be served"
             assert [j in self.state.jobs for j in new] == good, f"other entries of {event} are good"
             assert self.state.next_id == first + len(new)
+            self.ledger.bad_entries |= {j for j in new if j not in self.state.jobs}
             self.ledger.held |= {j for j, s in new.items() if s.held and j in self.state.jobs}
             if key:
                 self.ledger.keys[key] = event.digest, first, len(new)

@@ -50,6 +50,7 @@ class Payload(Struct):
     pid: int = 0  # 0 until its process is made
     orphan: bool = False  # its runner died: nobody can know how it ends
     stopped: bool = False
+    started: AttemptStarted | None = None
     end: AttemptEnded | AttemptNotStarted | None = None
 
 
@@ -81,7 +82,12 @@ class FakeRunner:
             return
         key = action.job, action.attempt
         if key in self.journal:
-            assert self.journal[key].lease == action.lease, f"{key} is sent with two leases"
+            payload = self.journal[key]
+            assert payload.lease == action.lease, f"{key} is sent with two leases"
+            if payload.end is not None:
+                self._say(payload.end)
+            elif payload.started is not None:
+                self._say(payload.started)
             return
         assert key not in self.ever, f"{key} is started a second time"
         others = [other for other in self.alive() if other[0] == action.job]
@@ -137,7 +143,8 @@ class FakeRunner:
         payload = self.journal[key]
         if not payload.pid and not payload.orphan:
             payload.pid = next(self._pids)
-            self._say(AttemptStarted(*key, payload.pid, now_ms))
+            payload.started = AttemptStarted(*key, payload.pid, now_ms)
+            self._say(payload.started)
 
     def refuse(self, key: Key, now_ms: int) -> None:
         """Its directory does not exist, or something like that."""
