@@ -142,6 +142,7 @@ class Attempt(Struct, gc=False):
     dispatched_at_ms: int
     started_at_ms: int = 0
     pid: int = 0
+    stop_grace_s: float | None = None  # of the cancel that is on its way
     ended_at_ms: int = 0
     outcome: Outcome | None = None
     exit_code: int | None = None

@@ -65,4 +65,7 @@ def start(attempt: Attempt) -> StartAttempt:
 
 
 def stop(state: State, attempt: Attempt) -> StopAttempt:
-    return StopAttempt(attempt.job, attempt.no, state.jobs[attempt.job].grace_s)
+    grace_s = attempt.stop_grace_s
+    if grace_s is None:
+        grace_s = state.jobs[attempt.job].grace_s
+    return StopAttempt(attempt.job, attempt.no, grace_s)

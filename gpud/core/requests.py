@@ -100,6 +100,8 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
             continue
         attempt = state.attempts[job_id]
         grace_s = job.grace_s if event.grace_s is None else event.grace_s
+        attempt.stop_grace_s = grace_s
+        state.touch_attempt(attempt)
         if attempt.phase is not Phase.STOPPING:
             state.set_phase(job, Phase.STOPPING)
             state.tell(job_id, attempt.no, "cancel-requested", now_ms, grace_s=grace_s)

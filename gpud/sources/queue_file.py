@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gpud import filesystem
 from gpud.config.schema import JobDefaults, QueueFileSource
 from gpud.errors import GpudError
 from gpud.ports import SourceHealth, SourceHost
-from gpud.sources import filesystem
 from gpud.sources.aside import patiently
 from gpud.sources.build import Template, template_of
 from gpud.sources.lexer import LIMITS, Limits
@@ -136,7 +136,7 @@ class QueueFile:
         )
 
     def _is_local(self) -> bool:
-        return self._filesystem is not None and not filesystem.is_network(self._filesystem)
+        return self._filesystem is not None and not filesystem.may_be_remote(self._filesystem)
 
     def _keep_watching(self, watch: Watch | None, ring: Callable[[], object]) -> Watch | None:
         """The watch, or another one after its directory was replaced or came back."""

@@ -26,11 +26,11 @@ from gpud.store.tally import Kind, Tally, kind_of
 
 UPDATE_JOB = """UPDATE jobs SET state = ?, priority = ?, retries_left = ?, attempt = ?,
   retry_no = ?, not_before_ms = ?, outcome = ?, ended_at_ms = ?, why = ? WHERE id = ?"""
-INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, ended_at_ms, outcome,
-  exit_code, signal, why, rusage, job, no, boot_id, dispatched_at_ms)
-  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"""
-UPDATE_ATTEMPT = """UPDATE attempts SET phase = ?, started_at_ms = ?, pid = ?, ended_at_ms = ?,
-  outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ? WHERE job = ? AND no = ?"""
+INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, stop_grace_s, ended_at_ms,
+  outcome, exit_code, signal, why, rusage, job, no, boot_id, dispatched_at_ms)
+  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+UPDATE_ATTEMPT = """UPDATE attempts SET phase = ?, started_at_ms = ?, pid = ?, stop_grace_s = ?,
+  ended_at_ms = ?, outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ? WHERE job = ? AND no = ?"""
 INSERT_LEASE = "INSERT INTO leases (job, attempt, device, milli, part) VALUES (?,?,?,?,?)"
 INSERT_EVENT = """INSERT INTO events (seq, at_ms, job, attempt, count, kind, detail)
   VALUES (?,?,?,?,?,?,?)"""
@@ -161,6 +161,7 @@ def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
         VALUE[attempt.phase],
         attempt.started_at_ms,
         attempt.pid,
+        attempt.stop_grace_s,
         attempt.ended_at_ms,
         None if attempt.outcome is None else VALUE[attempt.outcome],
         attempt.exit_code,

@@ -25,6 +25,7 @@ BUSY_TIMEOUT_S = 0.2  # for a person's sqlite3 shell; the loop waits
 CHECKPOINT_PAGES = 4000  # 16 MiB: most pages are written again within that, and copied only once
 KEPT_JOURNAL = 16 << 20  # a write-ahead log that one large commit made grow is cut down to this
 
+HINT_GONE = "put it back, or move the whole state directory away to start with an empty queue"
 HINT_DAMAGED = (
     "gpud does not replace it: put a copy back, or move the whole state directory away to start "
     "with an empty one"
@@ -88,6 +89,10 @@ def _create(path: Path, migrations: Sequence[str], *, durable: bool) -> None:
     if os.path.lexists(journal) and os.path.getsize(journal):
         # SQLite would replay it into whatever database gets this name.
         raise _refused(path, f"it is gone, but {journal.name} is still there", HINT_DAMAGED)
+    for runners in path.parent.glob("runner-*.journal"):
+        if runners.stat().st_size:
+            # Its attempts have ids that a new database would give out again.
+            raise _refused(path, f"it is gone, but {runners.name} is still there", HINT_GONE)
     draft = path.with_name(path.name + ".new")
     for leftover in (draft, draft.with_name(draft.name + "-journal")):
         leftover.unlink(missing_ok=True)

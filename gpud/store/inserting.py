@@ -34,12 +34,14 @@ recorded = attrgetter(
 
 
 def _statement(rows: int) -> str:
-    values = ",".join(
-        f"(?1+{row},?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?,?,?,?,?)" for row in range(rows)
-    )
+    """First the first id and what the rows share, then what each row has of its own."""
+    values = ",".join(f"({row},?,?,?,?,?)" for row in range(rows))
     return f"""INSERT INTO jobs (id, template, source, priority, submitted_at_ms, retries_left,
       attempt, retry_no, not_before_ms, ended_at_ms, why, state, outcome,
-      name, entry_key, origin, argv, command) VALUES {values}"""
+      name, entry_key, origin, argv, command)
+      WITH shared (a, b, c, d, e, f, g, h, i, j, k, l, m) AS (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)),
+        own (n, o, p, q, r, s) AS (VALUES {values})
+      SELECT a + n, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s FROM shared, own"""
 
 
 SHARED, OWN = 13, 5  # parameters of a run, and of each of its rows

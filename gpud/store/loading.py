@@ -25,8 +25,8 @@ ACTIVE = f"""{RECORD} attempts CROSS JOIN jobs ON id = job
 # In the order in which the index `jobs_waiting` has them: no sorting.
 WAITING = f"""{RECORD} jobs WHERE state = ? AND state <> 'done' AND state <> 'active'
   ORDER BY not_before_ms, priority DESC, id"""
-LIVE = """SELECT job, no, phase, boot_id, dispatched_at_ms, started_at_ms, pid, ended_at_ms,
-  exit_code, signal, why, rusage FROM attempts WHERE outcome IS NULL ORDER BY job"""
+LIVE = """SELECT job, no, phase, boot_id, dispatched_at_ms, started_at_ms, pid, stop_grace_s,
+  ended_at_ms, exit_code, signal, why, rusage FROM attempts WHERE outcome IS NULL ORDER BY job"""
 LEASE = "SELECT device, milli FROM leases WHERE job = ? AND attempt = ? ORDER BY part"
 ENDED = by_size(
     """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no, outcome,
@@ -83,7 +83,7 @@ def _records(
 
 
 def _live(db: sqlite3.Connection, row: tuple[Any, ...]) -> Attempt:
-    job, no, phase, boot_id, dispatched, started, pid, ended, code, signal, why, rusage = row
+    job, no, phase, boot_id, dispatched, started, pid, grace, ended, code, signal, why, usage = row
     return Attempt(
         job=job,
         no=no,
@@ -93,11 +93,12 @@ def _live(db: sqlite3.Connection, row: tuple[Any, ...]) -> Attempt:
         dispatched_at_ms=dispatched,
         started_at_ms=started,
         pid=pid,
+        stop_grace_s=grace,
         ended_at_ms=ended,
         exit_code=code,
         signal=signal,
         why=why,
-        rusage=decode_rusage(rusage),
+        rusage=decode_rusage(usage),
     )
 
 

@@ -80,6 +80,7 @@ CREATE TABLE attempts (
   dispatched_at_ms INTEGER NOT NULL CHECK (typeof(dispatched_at_ms) = 'integer'),
   started_at_ms INTEGER NOT NULL CHECK (typeof(started_at_ms) = 'integer'),
   pid INTEGER NOT NULL CHECK (typeof(pid) = 'integer'),
+  stop_grace_s REAL CHECK (stop_grace_s IS NULL OR typeof(stop_grace_s) = 'real'),
   ended_at_ms INTEGER NOT NULL CHECK (typeof(ended_at_ms) = 'integer'),
   outcome TEXT CHECK (outcome IS NULL
     OR outcome = 'succeeded' OR outcome = 'failed' OR outcome = 'killed' OR outcome = 'timed-out'

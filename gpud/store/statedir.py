@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpud import paths
 from gpud.errors import GpudError, why_os
-from gpud.store.filesystem import is_network, type_of
+from gpud.filesystem import is_network, type_of
 
 LOCK = "lock"
 # A runner that checks a token tries the lock for a moment: one refusal is not yet another daemon.

@@ -32,10 +32,10 @@ LEASES = by_size(
   ORDER BY l.job, l.part"""
 )
 # The newest of each outcome, merged: one index serves this and `state:failed`.
-RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT ?1".format(
+RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT :recent".format(
     " UNION ALL ".join(
         f"""SELECT * FROM (SELECT id, ended_at_ms FROM jobs WHERE state = 'done'
-          AND outcome = '{outcome.value}' ORDER BY ended_at_ms DESC, id DESC LIMIT ?1)"""
+          AND outcome = '{outcome.value}' ORDER BY ended_at_ms DESC, id DESC LIMIT :recent)"""
         for outcome in Outcome
     )
 )
@@ -88,7 +88,7 @@ def _view(row: tuple[Any, ...], interned: Interned, lease: tuple[str, ...]) -> J
 def page(db: sqlite3.Connection, recent: int, limit: int) -> tuple[list[JobId], list[JobId]]:
     """The last `recent` ended ones, oldest first; and at most `limit` (0: all) of those that are
     not done: active, queued, held."""
-    ended = [job for (job,) in db.execute(RECENT, (recent,))]
+    ended = [job for (job,) in db.execute(RECENT, {"recent": recent})]
     shown: list[JobId] = [job for (job,) in db.execute(RUNNING)]
     if limit:
         shown = shown[:limit]

@@ -39,7 +39,7 @@ class Situation(NamedTuple):
         """May touch a dead mount: for use inside probes only."""
         if self.config.state_dir:
             return Path(self.config.state_dir)
-        from gpud.sources.filesystem import is_network, type_of
+        from gpud.filesystem import is_network, type_of
 
         usual = paths.state_dir()
         return paths.fallback_state_dir() if is_network(type_of(str(usual))) else usual

@@ -19,7 +19,7 @@ from gpud import __version__, paths
 from gpud.config.schema import QueueFileSource
 from gpud.errors import why_os
 from gpud.executors import delegated
-from gpud.sources.filesystem import is_network, type_of
+from gpud.filesystem import is_network, type_of
 from gpud.tools.findings import Finding, Situation
 
 ANSWER_WITHIN_S = 2.0

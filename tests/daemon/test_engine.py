@@ -198,7 +198,7 @@ def test_a_job_that_crashes_gpud_three_times_is_set_aside(
             if first:
                 await rig.submit("run", "exit 0", "exit 0")
                 rig.runner.end((JobId(1), 1), exit_code=0)
-            await rig.until(lambda: bool(crashed) or not runner.live and len(runner.starts) == 3)
+            await rig.until(lambda: bool(crashed) or (not runner.live and len(runner.starts) == 3))
             if not crashed:
                 await rig.until(lambda: set(rig.engine.state.jobs) == {2})
                 assert rig.engine.set_aside == {2: "AttemptEnded"}

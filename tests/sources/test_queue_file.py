@@ -486,7 +486,8 @@ def test_a_file_system_that_does_not_answer(
     """It holds up neither the loop nor the end of the run."""
     import threading
 
-    from gpud.sources import file_sight, filesystem
+    from gpud import filesystem
+    from gpud.sources import file_sight
 
     hang = threading.Event()
 
@@ -512,7 +513,7 @@ def test_a_file_system_that_does_not_answer(
 def test_a_network_file_system_is_polled(
     path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gpud.sources import filesystem
+    from gpud import filesystem
 
     monkeypatch.setattr(filesystem, "type_of", lambda _: "fuse.sshfs")
 

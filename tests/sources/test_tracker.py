@@ -6,7 +6,6 @@ import pytest
 from msgspec import structs
 
 from gpud.errors import GpudError
-from gpud.sources.filesystem import is_network, type_of
 from gpud.sources.tracker import Matcher, Position, decide, line_key, pack_skipped, parse_position
 
 READ = Position(generation=3, base=2, offset=100, line=9, digest="d", boot="b")
@@ -52,23 +51,3 @@ MOUNTS = """\
 34 33 0:43 / /mnt/over rw - cifs //srv/x rw
 nonsense
 """
-
-
-@pytest.mark.parametrize(
-    ("path", "kind", "network"),
-    [
-        ("/etc/q", "ext4", False),
-        ("/home/me/q", "nfs4", True),
-        ("/homes/q", "ext4", False),
-        ("/home/me/local/q", "xfs", False),
-        ("/mnt/with space/q", "fuse.sshfs", True),
-        ("/mnt/over/q", "cifs", True),
-    ],
-)
-def test_file_systems(path: str, kind: str, network: bool) -> None:
-    assert type_of(path, MOUNTS) == kind
-    assert is_network(kind) is network
-
-
-def test_the_file_system_of_this_machine() -> None:
-    assert type_of("/proc/self") == "proc"

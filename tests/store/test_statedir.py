@@ -14,8 +14,8 @@ import pytest
 
 from gpud import paths
 from gpud.errors import GpudError
+from gpud.filesystem import is_network, type_of
 from gpud.store import statedir
-from gpud.store.filesystem import is_network, type_of
 from gpud.store.statedir import StateDir
 
 

@@ -242,7 +242,7 @@ def test_file_systems(
 
 
 def test_a_home_on_a_network_uses_another_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpud.sources.filesystem.type_of", lambda path: "nfs4")
+    monkeypatch.setattr("gpud.filesystem.type_of", lambda path: "nfs4")
     situation = Situation(Config(), None, ())
     assert str(situation.state_dir) == f"/var/tmp/gpud-{os.getuid()}"
     finding = next(iter(probe_daemon.state_directory(situation)))

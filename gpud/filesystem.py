@@ -1,7 +1,8 @@
 """Which file system a path is on, and whether that one is shared over a network.
 
-Called by store/statedir.py. SQLite's journal and flock need a local disk: over a network, another
-machine's writes appear late, and locks may not exclude anybody.
+Called by the store (SQLite's journal and flock need a local disk), the queue file (inotify says
+nothing of another machine's writes) and the doctor. Reads /proc/self/mountinfo and resolves the
+path, which may block on a dead mount. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,11 +20,19 @@ NETWORK = frozenset(
         *("davfs2", "gcsfuse", "gfs", "gfs2", "gluster", "glusterfs", "gpfs", "juicefs", "lustre"),
         *("moosefs", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2", "rclone"),
         *("s3fs", "saunafs", "smb3", "smbfs", "sshfs", "weka", "wekafs"),
+        *(
+            "coda",
+            "drvfs",
+            "prl_fs",
+            "vboxsf",
+            "virtiofs",
+            "vmhgfs",
+        ),  # a host's, from inside a guest
     )
 )
 
 
-def type_of(path: Path, mounts: Path = MOUNTS) -> str:
+def type_of(path: Path | str, mounts: Path = MOUNTS) -> str:
     """The type of the file system that `path` is or would be on, "" where nobody can say."""
     place = os.path.realpath(path)
     best, found = "", ""
@@ -43,6 +52,11 @@ def type_of(path: Path, mounts: Path = MOUNTS) -> str:
 
 def is_network(type_: str) -> bool:
     return type_.removeprefix("fuse.") in NETWORK
+
+
+def may_be_remote(type_: str) -> bool:
+    """Also FUSE file systems that nobody here knows: to poll one more is never wrong."""
+    return is_network(type_) or type_.startswith("fuse.")
 
 
 def _unescape(text: str) -> str:
