@@ -43,7 +43,12 @@ def socket_candidates() -> list[Path]:
     if given:
         return [Path(given)]
     state = state_dir()
-    found = [socket_path(state), state / SOCKET_NAME, SYSTEM_SOCKET]
+    found = [
+        socket_path(state),
+        state / SOCKET_NAME,
+        fallback_state_dir() / SOCKET_NAME,
+        SYSTEM_SOCKET,
+    ]
     return list(dict.fromkeys(found))
 
 

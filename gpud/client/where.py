@@ -31,7 +31,9 @@ def candidates() -> list[str]:
         found.append(os.path.join(given.split(":")[0], "gpud.sock"))
     elif (base := environ.get("XDG_RUNTIME_DIR", "")) and os.path.isdir(base):
         found.append(os.path.join(base, "gpud", "gpud.sock"))
-    found += [os.path.join(state, "gpud.sock"), SYSTEM_SOCKET]
+    fallback = f"/var/tmp/gpud-{os.getuid()}"  # state moves there when home is on a network
+    found += [os.path.join(d, "gpud.sock") for d in (state, fallback)]
+    found.append(SYSTEM_SOCKET)
     return list(dict.fromkeys(found))
 
 

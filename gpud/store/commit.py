@@ -30,7 +30,8 @@ INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, stop_grace_
   outcome, exit_code, signal, why, rusage, job, no, boot_id, dispatched_at_ms)
   VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 UPDATE_ATTEMPT = """UPDATE attempts SET phase = ?, started_at_ms = ?, pid = ?, stop_grace_s = ?,
-  ended_at_ms = ?, outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ? WHERE job = ? AND no = ?"""
+  ended_at_ms = ?, outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ?
+  WHERE job = ? AND no = ?"""
 INSERT_LEASE = "INSERT INTO leases (job, attempt, device, milli, part) VALUES (?,?,?,?,?)"
 INSERT_EVENT = """INSERT INTO events (seq, at_ms, job, attempt, count, kind, detail)
   VALUES (?,?,?,?,?,?,?)"""

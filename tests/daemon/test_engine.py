@@ -58,8 +58,9 @@ class Rig:
         return [answer.jobs[0] + i for i in range(answer.count)]
 
     async def until(self, holds: Callable[[], bool]) -> None:
+        """For what has no event of its own: everything has settled."""
         async with asyncio.timeout(20):
-            while not holds():
+            while not holds():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ def sentence(stderr: str, *words: str) -> None:
         assert word in stderr, (word, stderr)
 
 
-# -- gpuctl ----------------------------------------------------------------------------------------
+# -- gpuctl ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_socket_of_another_user(box: Box) -> None:
     assert "PermissionError" in refused.stderr
 
 
-# -- gpud run ----------------------------------------------------------------------------------------
+# -- gpud run -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gpus", ["", "0,", "0,,1", "0,0 0"])
@@ -141,7 +141,7 @@ def test_long_and_strange_commands(box: Box) -> None:
     assert log.read_bytes() == b"caf\xe9"
 
 
-# -- gpud serve --------------------------------------------------------------------------------------
+# -- gpud serve -----------------------------------------------------------------------------
 
 
 def test_a_second_daemon_on_the_same_state(box: Box) -> None:
