@@ -6,6 +6,7 @@ Called by the daemon, gpuctl and the tools; touches no file. Standard library on
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,18 +44,26 @@ def socket_candidates() -> list[Path]:
     if given:
         return [Path(given)]
     state = state_dir()
-    found = [
-        socket_path(state),
-        state / SOCKET_NAME,
-        fallback_state_dir() / SOCKET_NAME,
-        SYSTEM_SOCKET,
-    ]
+    found = [socket_path(state), state / SOCKET_NAME]
+    fallback = fallback_state_dir()
+    if is_own_directory(str(fallback)):  # anybody can take that name
+        found.append(fallback / SOCKET_NAME)
+    found.append(SYSTEM_SOCKET)
     return list(dict.fromkeys(found))
 
 
 def fallback_state_dir() -> Path:
     """Where state goes when the default directory is on a network file system."""
     return Path(f"/var/tmp/gpud-{os.getuid()}")
+
+
+def is_own_directory(path: str) -> bool:
+    """A directory of this user, and no link to one."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def log_path(state: Path, job: int, attempt: int) -> Path:

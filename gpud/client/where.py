@@ -32,9 +32,19 @@ def candidates() -> list[str]:
     elif (base := environ.get("XDG_RUNTIME_DIR", "")) and os.path.isdir(base):
         found.append(os.path.join(base, "gpud", "gpud.sock"))
     fallback = f"/var/tmp/gpud-{os.getuid()}"  # state moves there when home is on a network
-    found += [os.path.join(d, "gpud.sock") for d in (state, fallback)]
+    found.append(os.path.join(state, "gpud.sock"))
+    if _is_own_directory(fallback):  # anybody can take that name
+        found.append(os.path.join(fallback, "gpud.sock"))
     found.append(SYSTEM_SOCKET)
     return list(dict.fromkeys(found))
+
+
+def _is_own_directory(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def unreachable(path: str, error: OSError, others: list[str]) -> GpudError:
