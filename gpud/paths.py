@@ -66,9 +66,9 @@ def is_own_directory(path: str) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
-def log_path(state: Path, job: int, attempt: int) -> Path:
+def log_path(state: Path | str, job: int, attempt: int) -> str:
     """The file that holds an attempt's output; at most 1,000 jobs share a directory."""
-    return state / "logs" / str(job // 1000) / f"{job}.{attempt}.log"
+    return f"{state}/logs/{job // 1000}/{job}.{attempt}.log"
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ ERASE_LINE = "\r\x1b[K"
 
 class Started(NamedTuple):
     job: int
-    log: Path
+    log: str
     line: str  # what to say about the start; "" says nothing
 
 
@@ -45,7 +44,7 @@ Item = Started | Ended | Note | None
 class Tail:
     """One attempt's log, read as it grows."""
 
-    def __init__(self, log: Path, prefix: bytes) -> None:
+    def __init__(self, log: str, prefix: bytes) -> None:
         self._log = log
         self._prefix = prefix
         self._fd = -1

@@ -299,9 +299,9 @@ class Run:
             eta_s = (time.monotonic() - self._started_s) / self._done * (left + running / 2)
         return report.progress(self._done, running, self._failed, left, eta_s)
 
-    def _log(self, job: int) -> Path:
+    def _log(self, job: int) -> str:
         attempt = self._app.state.attempts.get(JobId(job))
-        return paths.log_path(Path(self._app.state_dir), job, attempt.no if attempt else 1)
+        return paths.log_path(self._app.state_dir, job, attempt.no if attempt else 1)
 
     def _say_the_end(self) -> None:
         views = self._views()

@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpud import runner as runner_module
 from gpud.errors import GpudError, why_os
+from gpud.runner import ENTRY
 
 READY_TIMEOUT_S = 20.0
 
@@ -32,7 +32,7 @@ def live_versions(state_dir: Path) -> list[int]:
 def launch(state_dir: Path, cgroup: Path | None) -> int:
     """Start a runner of our version; its pid, once it listens. Raises GpudError."""
     ready, ready_in = os.pipe()
-    command = [sys.executable, "-I", "-S", runner_module.__file__, str(state_dir)]
+    command = [sys.executable, "-I", "-S", ENTRY, str(state_dir)]
     command += ["--ready-fd", str(ready_in)]
     if cgroup is not None:
         command += ["--cgroup", str(cgroup)]

@@ -52,6 +52,7 @@ class RunnerExecutor:
         warn: Callable[..., None] = lambda event, **values: None,
     ) -> None:
         self._state_dir = state_dir
+        self._state_path = str(state_dir)
         self._token = token
         self._post = post
         self._cgroup = cgroup
@@ -203,7 +204,7 @@ class RunnerExecutor:
                 argv=[to_text(a) for a in argv],
                 cwd=to_text(spec.cwd),
                 env=environment(spec, job, attempt, launch.ids),
-                log=to_text(os.fsencode(log_path(self._state_dir, job, attempt))),
+                log=to_text(os.fsencode(log_path(self._state_path, job, attempt))),
                 grace_s=spec.grace_s,
                 linger_s=spec.linger_s,
                 time_limit_s=spec.time_limit_s,
@@ -242,7 +243,7 @@ class RunnerExecutor:
 
     def _write_script(self, job: int, attempt: int, text: bytes) -> bytes:
         """A command too long for an argument, as a file beside the log."""
-        path = log_path(self._state_dir, job, attempt).with_suffix(".sh")
+        path = Path(log_path(self._state_path, job, attempt)).with_suffix(".sh")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.write_bytes(text)
         return os.fsencode(path)

@@ -73,7 +73,7 @@ def _attempt(
         user_s=rusage.user_s if rusage else None,
         system_s=rusage.system_s if rusage else None,
         max_rss_kib=rusage.max_rss_kib if rusage else None,
-        log=str(log_path(state_dir, job, no)),
+        log=log_path(state_dir, job, no),
     )
 
 

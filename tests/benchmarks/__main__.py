@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := [figure for figure in options.figures if figure not in GROUPS]:
         parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
     figures: list[Measured] = []
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users do not compile gpud at each start
     with workplace(options.dir) as place:
         bench = Bench(place, _effort(options))
         for group in options.figures or GROUPS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -54,6 +55,7 @@ def run(bench: Bench) -> Iterator[Measured]:
             return peers.from_stdin_s(command, lines, null.fileno(), place)
 
         others = [lambda: taken_s(gpud), lambda: taken_s([*gpud, "--durable"])]
+        subprocess.run(gpud, stdin=subprocess.DEVNULL, stderr=null, check=True)  # compiles
         sgs = peers.simple_gpu_scheduler()
         if sgs is not None:
             others.append(lambda: taken_s([sgs, "--gpus", *SLOTS]))

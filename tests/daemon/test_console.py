@@ -11,9 +11,8 @@ from gpud.daemon.console import Tail
 
 SCRIPT = """
 import os, sys
-from pathlib import Path
 from gpud.daemon.console import Console, Ended, Note, Started
-log = Path(sys.argv[1])
+log = sys.argv[1]
 console = Console(prefix=False, progress=None)
 console.put(Started(1, log, "started"))
 for n in range(2000):
@@ -26,7 +25,7 @@ print("closed", file=sys.stderr)
 
 def test_only_whole_lines_appear_until_the_end(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    tail = Tail(log, b"")
+    tail = Tail(str(log), b"")
     assert tail.more(last=False) == b""
     log.write_bytes(b"one\ntw")
     assert tail.more(last=False) == b"one\n"
@@ -39,11 +38,11 @@ def test_only_whole_lines_appear_until_the_end(tmp_path: Path) -> None:
 def test_a_prefix_stands_before_each_line(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"a\n\nb")
-    assert Tail(log, b"[7] ").more(last=True) == b"[7] a\n[7] \n[7] b\n"
+    assert Tail(str(log), b"[7] ").more(last=True) == b"[7] a\n[7] \n[7] b\n"
 
 
 def test_no_log_is_no_output(tmp_path: Path) -> None:
-    assert Tail(tmp_path / "none", b"").more(last=True) == b""
+    assert Tail(str(tmp_path / "none"), b"").more(last=True) == b""
 
 
 def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path) -> None:

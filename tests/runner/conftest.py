@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-RUNNER = Path(__file__).parents[2] / "gpud" / "runner.py"
+RUNNER = Path(__file__).parents[2] / "gpud" / "runner" / "__main__.py"
 TIMEOUT_S = 20.0
 
 Event = dict[str, Any]

@@ -163,7 +163,7 @@ def test_a_state_directory_that_is_not_there(tmp_path: Path) -> None:
     box = Box(tmp_path / "state")
     try:
         box.path = tmp_path / "gone"
-        runner = Path(__file__).parents[2] / "gpud" / "runner.py"
+        runner = Path(__file__).parents[2] / "gpud" / "runner" / "__main__.py"
         command = [sys.executable, "-I", "-S", str(runner), str(box.path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
         assert done.returncode == 1

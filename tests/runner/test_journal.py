@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -160,10 +161,17 @@ def test_another_boot_means_lost_at_once(box: Box) -> None:
 
 def test_a_reused_pid_is_not_adopted(box: Box) -> None:
     c = box.up()
-    pid = box.start(c, "exec sleep 1000")["pid"]
+    started = box.start(c, "exec sleep 1000")
+    pid = started["pid"]
     box.kill_runner()
     os.kill(pid, signal.SIGKILL)
     wait_gone(pid)
+    # Within one tick the kernel itself could not give a pid to two.
+    ticks_ns = 10**9 // os.sysconf("SC_CLK_TCK")
+    wait_until(
+        lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME) // ticks_ns > started["ticks"] + 1,
+        "the next tick",
+    )
     stranger = subprocess.Popen(["sleep", "1000"])
     try:
         text = box.journal.read_text().replace(f'"pid":{pid}', f'"pid":{stranger.pid}')

@@ -60,7 +60,10 @@ def test_what_the_job_inherits(box: Box) -> None:
     lines = box.log().read_text().split("\n")
     assert lines[:3] == ["0", "1", "2"]
     assert "SigBlk:\t0000000000000000" in lines
-    assert "SigIgn:\t0000000000000000" in lines
+    ignored = next(line for line in lines if line.startswith("SigIgn:"))
+    # 32 and 33 are glibc's own, which its posix_spawn leaves ignored; it sets them where it uses
+    # them, and no program can name them.
+    assert int(ignored.split()[1], 16) & ~(0b11 << 31) == 0
     assert "0027" in lines
     shell = lines.index("0027") + 1
     assert lines[shell] == lines[shell + 1]

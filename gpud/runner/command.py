@@ -1,0 +1,51 @@
+"""What a `start` asks to be run, decoded: bytes, as the kernel takes them.
+
+Made by orders.py, used by start.py. Must not touch the disk.
+"""
+
+import os
+
+from gpud.runner.wire import Message, raw, raws, shown, whole
+
+
+class CannotStart(Exception):
+    """`kind` and `why` of a `not-started`."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        self.kind, self.why = kind, why
+
+
+class User:
+    """Another user than the runner's."""
+
+    def __init__(self, m: Message) -> None:
+        self.uid, self.gid = whole(m["uid"]), whole(m["gid"])
+        self.groups = [whole(x) for x in m["groups"]]
+
+    def is_our_own(self) -> bool:
+        return (self.uid, self.gid) == (os.geteuid(), os.getegid())
+
+
+class Command:
+    def __init__(self, m: Message) -> None:
+        self.argv = raws(m["argv"])
+        self.entries = raws(m["env"])
+        self.cwd = raw(m["cwd"])
+        self.log = raw(m["log"])
+        self.umask: int | None = None if m.get("umask") is None else whole(m["umask"])
+        user = User(m["user"]) if m.get("user") is not None else None
+        self.user = None if user is None or user.is_our_own() else user
+
+    def check(self) -> None:
+        if not self.argv:
+            raise CannotStart("command", "it is empty")
+        if not self.cwd.startswith(b"/"):
+            raise CannotStart("cwd", f"the directory {shown(self.cwd)} is not absolute")
+
+    def environ(self, nonce: str) -> dict[bytes, bytes]:
+        try:
+            found = dict([entry.split(b"=", 1) for entry in self.entries])
+        except ValueError:
+            raise CannotStart("command", "an entry of its environment is no NAME=VALUE") from None
+        found[b"GPUD_NONCE"] = nonce.encode()
+        return found
