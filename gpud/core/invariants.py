@@ -22,7 +22,7 @@ def check_invariants(state: State, jobs: Iterable[JobId] | None = None) -> None:
         if job is not None:
             _check_job(state, job_id, job, attempt)
         elif attempt is not None:
-            raise ContradictionError(f"job {job_id} is done and has the live attempt {attempt}")
+            raise ContradictionError(f"job {job_id} is done and has a live attempt")
     if jobs is None:
         _check_indices(state)
 
@@ -40,7 +40,7 @@ def _check_capacity(state: State) -> None:
         for part in lease:
             leased[part.device] = leased.get(part.device, 0) + part.milli
     if leased != state.pool.leased:
-        raise ContradictionError(f"the pool counts {state.pool.leased}, the leases {leased}")
+        raise ContradictionError(f"the pool counts {state.pool.leased}, leases {leased}")
     for device, milli in leased.items():
         if milli > FULL_MILLI and device in state.pool.devices:
             raise ContradictionError(f"device {device} is leased to {milli} thousandths")
@@ -51,12 +51,17 @@ def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -
         raise ContradictionError(f"job {job} stands under id {job_id}")
     if job.state is JobState.DONE:
         raise ContradictionError(f"job {job_id} is done and still in memory")
-    if (job.state is JobState.ACTIVE) != (attempt is not None):
+    if job.state is JobState.ACTIVE:
+        if attempt is None:
+            raise ContradictionError(f"job {job_id} is active without an attempt")
+        if attempt.no != job.attempt:
+            raise ContradictionError(f"{job} has the attempt {attempt}")
+        if attempt.outcome is not None:
+            raise ContradictionError(f"{attempt} is live and has an outcome")
+    elif attempt is not None:
         raise ContradictionError(f"job {job_id} is {job.state} and has the attempt {attempt}")
-    if attempt is not None and (attempt.no != job.attempt or attempt.outcome is not None):
-        raise ContradictionError(f"{job} has the live attempt {attempt}")
     if job.outcome is not None:
-        raise ContradictionError(f"job {job_id} is {job.state} and has an outcome: {job}")
+        raise ContradictionError(f"job {job_id} is {job.state} and has the outcome {job.outcome}")
     if not 0 <= job.retries_left <= job.retry.retries:
         raise ContradictionError(f"{job} has impossible retries")
 
