@@ -31,13 +31,26 @@ class RunnerLink(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._rest = b""
+        self._unsent: list[bytes] = []
 
     def send(self, message: object) -> None:
-        """Nothing is sent once the connection is lost: the next hello tells what is missing."""
-        if self._transport is not None:
-            self._transport.write(encode(message) + b"\n")
+        """Goes out with all else of this turn of the loop, in one write: one wake-up of the runner.
+
+        Nothing is sent once the connection is lost: the next hello tells what is missing.
+        """
+        if self._transport is None:
+            return
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent.append(encode(message))
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if unsent and self._transport is not None:
+            self._transport.write(b"\n".join((*unsent, b"")))
 
     def close(self) -> None:
+        self._flush()
         if self._transport is not None:
             self._transport.close()
 
