@@ -113,7 +113,9 @@ class Box:
                 except OSError:
                     continue
                 home = os.fsencode(self.home)
-                if any(w.endswith(b"runner/__main__.py") for w in words) and any(home in w for w in words):
+                if any(w.endswith(b"runner/__main__.py") for w in words) and any(
+                    home in w for w in words
+                ):
                     found.append(int(entry.name))
         return found
 

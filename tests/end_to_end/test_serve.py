@@ -179,3 +179,72 @@ def test_reload_keeps_the_old_configuration_on_error(box: Box) -> None:
     config.write_text('[pool]\ngpus = ["0", "1"]\n')
     assert "the pool is now" in box.ctl("reload").stdout
     assert "1" in box.ctl("gpus").stdout
+
+
+def test_sighup_reloads_and_keeps_the_old_configuration_on_error(box: Box) -> None:
+    config = box.home / "gpud.toml"
+    log = box.home / "serve.log"
+    config.write_text('[pool]\ngpus = ["0"]\n')
+    daemon = box.serve("--config", str(config), gpus="")
+    config.write_text("[pool\n")
+    daemon.send_signal(signal.SIGHUP)
+    box.until("it says why not", lambda: "not_reloaded" in log.read_text())
+    assert box.ctl("gpus").stdout.count("1 of 1") == 1
+    config.write_text('[pool]\ngpus = ["0", "1"]\n')
+    daemon.send_signal(signal.SIGHUP)
+    box.until("it is taken over", lambda: "the pool is now" in log.read_text())
+    assert box.ctl("gpus").stdout.count("1 of 1") == 2
+
+
+def test_a_time_limit_holds_while_the_daemon_is_down(box: Box) -> None:
+    daemon = box.serve()
+    pid_file = box.home / "pid"
+    [job] = box.submit("--time-limit", "1s", "--grace", "1s", f"echo $$ > {pid_file}; sleep 600")
+    box.until("it runs", lambda: box.job(job)["phase"] == "running" and marks(pid_file))
+    box.kill(daemon)
+    box.until("it is stopped", lambda: not Path(f"/proc/{marks(pid_file)[0]}").exists())
+    box.serve()
+    assert box.ctl("wait", str(job), check=False).returncode == 124
+    assert box.job(job)["outcome"] == "timed-out"
+
+
+def test_logs_follow_across_attempts(box: Box) -> None:
+    box.serve()
+    flag = box.home / "flag"
+    [job] = box.submit(
+        "--retries",
+        "1",
+        f"echo attempt $GPUD_ATTEMPT; [ -e {flag} ] || {{ touch {flag}; exit 1; }}",
+    )
+    followed = box.ctl("logs", "-f", str(job)).stdout
+    assert "attempt 1" in followed
+    assert "attempt 2" in followed
+    assert box.job(job)["outcome"] == "succeeded"
+
+
+def test_a_job_keeps_its_submitters_directory_environment_and_umask(box: Box) -> None:
+    box.serve()
+    place = box.home / "some where"
+    place.mkdir()
+    env = {**box.env, "FLAVOUR": "sour", "CUDA_VISIBLE_DEVICES": "7", "SLURM_JOB_ID": "9"}
+    [job] = box.submit(
+        "--env", "EXTRA=1 2", 'echo "$PWD|$FLAVOUR|$EXTRA|$CUDA_VISIBLE_DEVICES|$SLURM_JOB_ID"; umask',
+        env=env, cwd=place, umask=0o027,
+    )  # fmt: skip
+    box.ctl("wait", str(job))
+    assert box.ctl("logs", str(job)).stdout == f"{place}|sour|1 2|0|\n0027\n"
+
+
+def test_environment_values_appear_nowhere(box: Box) -> None:
+    box.env["SECRET_TOKEN"] = "hunter2-hunter2"
+    box.serve("--log-level", "debug")
+    [job] = box.submit("true")
+    box.ctl("wait", str(job))
+    shown = [
+        box.ctl("show", str(job), "--json").stdout,
+        box.ctl("ls", "all", "--json").stdout,
+        box.ctl("events", "--since", "0").stdout,
+        (box.home / "serve.log").read_text(),
+    ]
+    assert "SECRET_TOKEN" in shown[0]
+    assert not [text for text in shown if "hunter2" in text]
