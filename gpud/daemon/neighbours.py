@@ -6,12 +6,11 @@ directory; it counts while its lock is held.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from gpud.core.model import Device
+from gpud.locks import is_held
 
 FILE_NAME = "gpus"
 
@@ -36,21 +35,7 @@ def shared_gpus(state_dir: Path, devices: Iterable[Device]) -> list[str]:
         except OSError:
             continue
         both = sorted(ours & theirs)
-        if both and _is_live(other):
+        if both and is_held(other / "lock"):
             what = f"GPU {both[0]} is" if len(both) == 1 else f"GPUs {', '.join(both)} are"
             sentences.append(f"{what} also used by the instance in {other}")
     return sentences
-
-
-def _is_live(directory: Path) -> bool:
-    try:
-        fd = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False

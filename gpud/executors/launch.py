@@ -6,7 +6,6 @@ runner.log. It answers on the ready pipe once its socket listens.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import subprocess
@@ -14,6 +13,7 @@ import sys
 from pathlib import Path
 
 from gpud.errors import GpudError, why_os
+from gpud.locks import is_held
 from gpud.runner import ENTRY
 
 READY_TIMEOUT_S = 20.0
@@ -24,7 +24,7 @@ def live_versions(state_dir: Path) -> list[int]:
     found = []
     for lock in state_dir.glob("runner-*.lock"):
         version = lock.stem.removeprefix("runner-")
-        if version.isdigit() and _is_held(lock):
+        if version.isdigit() and is_held(lock):
             found.append(int(version))
     return sorted(found, reverse=True)
 
@@ -67,17 +67,3 @@ def launch(state_dir: Path, cgroup: Path | None) -> int:
         "cannot start the runner: it ended before it was ready",
         hint=f"see {state_dir / 'runner.log'}",
     )
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False

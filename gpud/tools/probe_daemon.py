@@ -6,7 +6,6 @@ daemon is greeted and asked for a sign of life.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -20,6 +19,7 @@ from gpud.config.schema import QueueFileSource
 from gpud.errors import why_os
 from gpud.executors import delegated
 from gpud.filesystem import is_network, type_of
+from gpud.locks import is_held
 from gpud.tools.findings import Finding, Situation
 
 ANSWER_WITHIN_S = 2.0
@@ -113,7 +113,7 @@ def runner(situation: Situation) -> Iterator[Finding]:
         locks = sorted(situation.state_dir.glob("runner-*.lock"))
     except OSError:
         locks = []
-    alive = [lock.stem for lock in locks if _is_held(lock)]
+    alive = [lock.stem for lock in locks if is_held(lock)]
     if alive:
         yield Finding("ok", "runner", f"alive: {', '.join(alive)} in {situation.state_dir}")
     else:
@@ -189,20 +189,6 @@ def _greet(path: Path) -> tuple[dict[str, Any], bool]:
             return greeting, json.loads(lines.readline(1 << 16)).get("id") == 1
         except (TimeoutError, ValueError):
             return greeting, False
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def _source(subject: str, source: QueueFileSource) -> Finding:
