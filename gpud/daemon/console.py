@@ -5,7 +5,9 @@ slow reader never keeps a job from starting. gpud's own words go to stderr, the 
 
 Rule 1: whole lines only, so that jobs never cut into each other's lines; an unfinished line waits
     for its end, or for the end of its job.
-Rule 2: when stdout is closed (`| head`), the jobs go on and their logs keep everything.
+Rule 2: what comes within COALESCE_S is written together, so that a thousand short jobs a second do
+    not wake the thread for each.
+Rule 3: when stdout is closed (`| head`), the jobs go on and their logs keep everything.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 POLL_S = 0.1
+COALESCE_S = 0.03
 CHUNK_BYTES = 1 << 16
 PROGRESS_EVERY_S = 0.2
 ERASE_LINE = "\r\x1b[K"
@@ -91,6 +94,9 @@ class Console:
         self._stdout_open = True
         self._shown = ""  # the progress line on the screen
         self._shown_at = 0.0
+        self._unwritten: list[bytes] = []
+        self._unwritten_fd = 1
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="console", daemon=True)
         self._thread.start()
 
@@ -100,24 +106,31 @@ class Console:
 
     def close(self) -> None:
         """Returns when all that was put is written; takes the progress line away."""
+        self._closing.set()
         self._items.put(None)
         self._thread.join()
 
     def _work(self) -> None:
-        while True:
+        item: Item = Note("")
+        while item is not None:
             busy = bool(self._tails) or self._progress is not None
             try:
                 item = self._items.get(timeout=POLL_S if busy else None)
             except Empty:
                 for tail in self._tails.values():
                     self._pass_on(tail.more(last=False))
-                self._show_progress()
-                continue
-            if item is None:
-                break
-            self._take(item)
+            else:
+                self._closing.wait(COALESCE_S)
+                while item is not None:
+                    self._take(item)
+                    if self._items.empty():
+                        break
+                    item = self._items.get()
+            self._flush()
+            self._show_progress()
         for tail in self._tails.values():
             self._pass_on(tail.more(last=True))
+        self._flush()
         self._erase()
 
     def _take(self, item: Started | Ended | Note) -> None:
@@ -133,25 +146,36 @@ class Console:
                 self._say(line)
             case Note(line):
                 self._say(line)
-        if time.monotonic() - self._shown_at > PROGRESS_EVERY_S:
-            self._show_progress()
 
     def _pass_on(self, text: bytes) -> None:
-        if not text or not self._stdout_open:
-            return
-        self._erase()
-        try:
-            _write_all(1, text)
-        except OSError:
-            self._stdout_open = False
+        if text and self._stdout_open:
+            self._write(1, text)
 
     def _say(self, line: str) -> None:
         if line:
-            self._erase()
-            _write_quietly(line + "\n")
+            self._write(2, line.encode(errors="replace") + b"\n")
+
+    def _write(self, fd: int, data: bytes) -> None:
+        """Kept until `_flush`, or until the other descriptor has its turn: the order stays."""
+        if fd != self._unwritten_fd:
+            self._flush()
+            self._unwritten_fd = fd
+        self._unwritten.append(data)
+
+    def _flush(self) -> None:
+        if not self._unwritten:
+            return
+        data = b"".join(self._unwritten)
+        self._unwritten.clear()
+        self._erase()
+        try:
+            _write_all(self._unwritten_fd, data)
+        except OSError:
+            if self._unwritten_fd == 1:
+                self._stdout_open = False
 
     def _show_progress(self) -> None:
-        if self._progress is None:
+        if self._progress is None or time.monotonic() - self._shown_at < PROGRESS_EVERY_S:
             return
         self._shown_at = time.monotonic()
         line = self._progress()

@@ -26,7 +26,7 @@ from typing import assert_never
 from gpud.core.actions import Action, Answer, ForgetAttempt, Refuse, StartAttempt, StopAttempt
 from gpud.core.events import AttemptStarted, DevicesChanged, Event, JobsSubmitted, RetryRequested
 from gpud.core.invariants import check_invariants
-from gpud.core.model import Device, JobId, JobState
+from gpud.core.model import Device, JobId, JobSpec, JobState
 from gpud.core.placement import Pool
 from gpud.core.scheduler import dispatch, handle, next_deadline
 from gpud.core.state import Changes, State
@@ -71,6 +71,7 @@ class Engine:
         self._mailbox: list[Event] = []
         self._asked: dict[int, asyncio.Future[Answer]] = {}
         self._last_request = 0
+        self._started_now: dict[JobId, JobSpec] = {}  # within one turn
         self._listeners: list[Listener] = []
         self._turn_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -118,6 +119,10 @@ class Engine:
         self.post(make(self._last_request))
         return await answer
 
+    def spec(self, job: JobId) -> JobSpec:
+        """What was submitted. Of jobs that this turn has started, without a query."""
+        return self._started_now.get(job) or self.store.spec(job)
+
     def change_devices(self, devices: Sequence[Device]) -> None:
         """Another pool, for now and for every state loaded later."""
         self._devices = tuple(devices)
@@ -155,6 +160,7 @@ class Engine:
         self._perform(actions)
         for listener in tuple(self._listeners) if committed else ():
             listener(committed)
+        self._started_now.clear()
         self._arm()
 
     def _handle(self, event: Event, now_ms: int) -> Sequence[Action]:
@@ -209,7 +215,8 @@ class Engine:
             return
         devices = self.state.pool.devices
         ids = [i for part in action.lease if (d := devices.get(part.device)) for i in d.ids]
-        self.executor.start(Launch(action, self.store.spec(action.job), tuple(ids)))
+        spec = self._started_now[action.job] = self.store.spec(action.job)
+        self.executor.start(Launch(action, spec, tuple(ids)))
 
     def _take_asked(self, request: int) -> asyncio.Future[Answer] | None:
         future = self._asked.pop(request, None)

@@ -287,7 +287,7 @@ class Run:
             return ""
         lease = event.detail["lease"]
         gpu = ",".join(lease) if isinstance(lease, dict) else ""
-        spec = self._app.store.spec(JobId(event.job))
+        spec = self._app.engine.spec(JobId(event.job))
         return f"[{event.job}] on GPU {gpu}: {report.shown(spec.command, 160)}"
 
     def _progress(self) -> str:
