@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gpud.core.lifecycle import ContradictionError
-from gpud.core.model import FULL_MILLI, Attempt, Job, JobId, JobState
+from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
 from gpud.core.state import State, is_ready
 
 
@@ -41,9 +41,15 @@ def _check_capacity(state: State) -> None:
             leased[part.device] = leased.get(part.device, 0) + part.milli
     if leased != state.pool.leased:
         raise ContradictionError(f"the pool counts {state.pool.leased}, leases {leased}")
+    by_gpu: dict[str, int] = {}
     for device, milli in leased.items():
-        if milli > FULL_MILLI and device in state.pool.devices:
+        if device in state.pool.devices and milli > FULL_MILLI:
             raise ContradictionError(f"device {device} is leased to {milli} thousandths")
+        for gpu in device.split(",") if device != CPU_LANE else ():
+            by_gpu[gpu] = by_gpu.get(gpu, 0) + milli
+    for gpu, milli in by_gpu.items():
+        if milli > FULL_MILLI:
+            raise ContradictionError(f"GPU {gpu} is leased to {milli} thousandths")
 
 
 def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -> None:

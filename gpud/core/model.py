@@ -166,7 +166,8 @@ class Rusage(Struct, frozen=True, gc=False):
 class Device(Struct, frozen=True, gc=False):
     """A GPU, a fixed group of GPUs leased as one, or the lane `cpu` (no ids).
 
-    `ids` is what CUDA_VISIBLE_DEVICES gets; `slots` is how many jobs of one slot share it.
+    `ids` is what CUDA_VISIBLE_DEVICES gets, and the key is these, joined by commas; `slots` is
+    how many jobs of one slot share it.
     """
 
     key: str

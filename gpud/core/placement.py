@@ -20,26 +20,36 @@ class Pool:
     """All devices with their capacity.
 
     `leased` counts thousandths per device key, also of devices that have left the pool while a
-    lease on them lives on.
+    lease on them lives on. Until it ends, their GPUs are not given out under another grouping.
     """
 
     def __init__(self, devices: Iterable[Device]) -> None:
         self.devices: dict[str, Device] = {}
         self.leased: dict[str, int] = {}
+        self._still_held: frozenset[str] = frozenset()  # ids of leased devices not in the pool
         self.replace(devices)
 
     def replace(self, devices: Iterable[Device]) -> None:
         """Another set of devices; leases stay where they are."""
         self.devices = {device.key: device for device in devices}
+        self._look_for_held()
+
+    def _look_for_held(self) -> None:
+        gone = self.leased.keys() - self.devices.keys()
+        self._still_held = frozenset(i for key in gone for i in key.split(","))
 
     def free_milli(self, device: Device) -> int:
         """Free thousandths, rounded down to whole slots; never negative."""
+        if self._still_held and not self._still_held.isdisjoint(device.ids):
+            return 0
         free = FULL_MILLI - self.leased.get(device.key, 0)
         return max(0, free // device.slot_milli * device.slot_milli)
 
     def take(self, lease: Lease) -> None:
         for part in lease:
             self.leased[part.device] = self.leased.get(part.device, 0) + part.milli
+            if part.device not in self.devices:
+                self._look_for_held()
 
     def give_back(self, lease: Lease) -> None:
         for part in lease:
@@ -48,6 +58,8 @@ class Pool:
                 self.leased[part.device] = left
             else:
                 del self.leased[part.device]
+                if part.device not in self.devices:
+                    self._look_for_held()
 
     def place(self, request: Request) -> Lease | None:
         """The lease this request would get now, or None while nothing fits. Takes nothing."""

@@ -18,7 +18,7 @@ BOOT = "boot-1"
 A = Device("a", ("a",))
 B = Device("b", ("b",))
 HALVES = Device("h", ("h",), 2)
-PAIR = Device("p", ("p0", "p1"))
+PAIR = Device("p0,p1", ("p0", "p1"))
 CPUS = Device(CPU_LANE, (), 2)
 
 AnyAction = TypeVar("AnyAction", bound=Action)

@@ -57,7 +57,7 @@ STEPS = 50
 
 ONE, TWO = Device("a", ("a",)), Device("b", ("b",))
 SHARED, THIRDS = Device("c", ("c",), 2), Device("d", ("d",), 3)
-PAIR, CPUS = Device("p", ("p0", "p1")), Device(CPU_LANE, (), 2)
+PAIR, CPUS = Device("p0,p1", ("p0", "p1")), Device(CPU_LANE, (), 2)
 POOLS = [
     (ONE,),
     (ONE, TWO),
@@ -67,6 +67,8 @@ POOLS = [
     (PAIR, ONE),
     (PAIR, SHARED, TWO, CPUS),
     (Device("a", ("a",), 2), TWO),  # the first device again, shared now
+    (Device("a,b", ("a", "b")), CPUS),  # the same GPUs, leased as one
+    (Device("p0", ("p0",)), Device("p1", ("p1",), 2)),  # a pair taken apart
     (CPUS,),
     (),
 ]

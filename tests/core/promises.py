@@ -81,6 +81,10 @@ class Free:
             self.used[part.device] = self.used.get(part.device, 0) + part.milli
 
     def slots(self, device: Device) -> int:
+        """None while one of its GPUs is in use under another grouping."""
+        for key in self.used:
+            if key != device.key and set(key.split(",")) & set(device.ids):
+                return 0
         return max(0, (1000 - self.used.get(device.key, 0)) // (1000 // device.slots))
 
     def fits(self, request: Request) -> bool:

@@ -197,8 +197,10 @@ def test_an_attempt_that_leaves_without_an_outcome_is_a_contradiction() -> None:
         state.finish(state.jobs[ACTIVE], Outcome.FAILED, "", 1)
 
 
-def test_a_lease_on_a_device_that_left_may_be_any_size() -> None:
-    """It is history: the device is not given to anybody."""
+def test_a_gpu_is_not_leased_twice_under_two_groupings() -> None:
     state = lively()
-    lease(state, LeasePart("gone", 1500))
+    lease(state, LeasePart("gone", 1000))
     check_invariants(state)
+    lease(state, LeasePart("gone", 1000), LeasePart("gone,other", 1000))
+    with pytest.raises(ContradictionError, match="GPU gone is leased to 2000 thousandths"):
+        check_invariants(state)

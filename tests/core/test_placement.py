@@ -45,7 +45,7 @@ def test_a_slot_is_one_nth_of_its_device() -> None:
 
 
 def test_a_job_that_asks_for_no_number_may_get_a_group() -> None:
-    assert keys(Pool([PAIR]).place(ANY)) == ["p"]
+    assert keys(Pool([PAIR]).place(ANY)) == ["p0,p1"]
 
 
 def test_a_job_for_the_cpu_gets_its_lane_and_never_a_gpu() -> None:
@@ -60,12 +60,12 @@ def test_a_job_for_a_gpu_never_gets_the_lane_cpu() -> None:
 
 
 def test_n_gpus_are_a_group_of_n_where_one_is_free() -> None:
-    assert keys(Pool([A, B, PAIR]).place(TWO)) == ["p"]
+    assert keys(Pool([A, B, PAIR]).place(TWO)) == ["p0,p1"]
 
 
 def test_n_gpus_are_n_single_ones_where_no_group_is_free() -> None:
     pool = Pool([PAIR, A, B])
-    pool.take((LeasePart("p", 1000),))
+    pool.take((LeasePart("p0,p1", 1000),))
     assert keys(pool.place(TWO)) == ["a", "b"]
 
 
@@ -200,3 +200,17 @@ def test_one_slot_is_on_a_device_with_the_most_room(
         assert pool.free_milli(pool.devices[lease[0].device]) == max(room)
         first = [device.key for device in devices if device.ids][room.index(max(room))]
         assert keys(lease) == [first]
+
+
+def test_gpus_in_use_under_another_grouping_are_not_given_out() -> None:
+    pair = Device("0,1", ("0", "1"))
+    singles = [Device(i, (i,)) for i in "012"]
+    pool = Pool([pair])
+    lease = pool.place(Request(2))
+    assert lease is not None
+    pool.take(lease)
+    pool.replace(singles)
+    assert keys(pool.place(ANY)) == ["2"]
+    assert pool.place(Request(2)) is None
+    pool.give_back(lease)
+    assert keys(pool.place(Request(3))) == ["0", "1", "2"]
