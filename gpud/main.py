@@ -42,8 +42,11 @@ def main() -> int:
         return 0
     if argv[0] not in VERBS:
         return _unknown(argv[0])
-    verb = import_module(VERBS[argv[0]][0])
-    return int(verb.main(argv[1:]))
+    try:
+        verb = import_module(VERBS[argv[0]][0])
+        return int(verb.main(argv[1:]))
+    except KeyboardInterrupt:
+        return 130  # before the verb has its own answer to it
 
 
 def _unknown(word: str) -> int:

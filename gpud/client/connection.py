@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 1  # the newest this client speaks
 GREETING_WITHIN_S = 15.0  # a daemon that syncs a slow disk answers late, a hung one never
 GREETING_LIMIT_BYTES = 1 << 16
+REASON_WITHIN_S = 5.0  # a daemon that hangs up has said why before
 ADDRESS_LIMIT_BYTES = 107  # sun_path of unix(7), less its NUL
 
 
@@ -80,7 +81,8 @@ class Connection:
         try:
             self._sock.sendall(b"".join((head, *lines)))
         except OSError as error:
-            self.receive()  # the reason may be there already: an error reply before the close
+            while self.receive(REASON_WITHIN_S) is not None:
+                pass  # the reason may be there already, behind what was asked for before
             raise ConnectionLost(self.path, why_os(error)) from error
         return self._last_id
 
@@ -95,12 +97,7 @@ class Connection:
             raise GpudError(
                 f"cannot understand what gpud at {self.path} says: {error}", kind="protocol"
             ) from error
-        if reply.get("type") == "error":
-            raise GpudError(
-                str(reply.get("message", "gpud says no more than: error")),
-                kind=str(reply.get("kind", "refused")),
-                hint=str(reply.get("hint", "")),
-            )
+        _raise_error(reply)
         return reply
 
     def _line(self, timeout_s: float | None, limit: int = 0) -> bytes | None:
@@ -129,6 +126,7 @@ class Connection:
             if line is None:
                 raise unreachable(self.path, TimeoutError(), [])
             greeting = wire.decode(line)
+            _raise_error(greeting)  # too many clients, or not this user
             version, protocol = greeting["gpud"], int(greeting["protocol"])
         except (ValueError, TypeError, KeyError) as error:
             raise GpudError(
@@ -143,6 +141,15 @@ class Connection:
                 hint=f"use the gpuctl that came with gpud {version}",
             )
         return greeting
+
+
+def _raise_error(reply: dict[str, Any]) -> None:
+    if reply.get("type") == "error":
+        raise GpudError(
+            str(reply.get("message", "gpud says no more than: error")),
+            kind=str(reply.get("kind", "refused")),
+            hint=str(reply.get("hint", "")),
+        )
 
 
 def ask(path: str | None, request: dict[str, Any]) -> dict[str, Any]:

@@ -45,17 +45,20 @@ def submit(
             return connection.ask(request, lines)
         except ConnectionLost as lost:
             first = lost
+    unknown = GpudError(
+        f"{first.message}; whether the submit was taken is not known",
+        kind="unreachable",
+        hint=f"to repeat it safely when gpud is back, add: --key {request['key']}",
+    )
     try:
-        with reconnect(connection.path) as connection:
+        connection = reconnect(connection.path)
+    except GpudError as error:  # also one that turns clients away
+        raise unknown from error
+    try:
+        with connection:
             return connection.ask(request, lines)
-    except GpudError as error:
-        if error.kind != "unreachable":
-            raise
-        raise GpudError(
-            f"{first.message}; whether the submit was taken is not known",
-            kind="unreachable",
-            hint=f"to repeat it safely when gpud is back, add: --key {request['key']}",
-        ) from error
+    except ConnectionLost as error:
+        raise unknown from error
 
 
 def wait(path: str | None, jobs: Sequence[str], *, over_restarts: bool) -> dict[str, Any]:

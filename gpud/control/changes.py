@@ -1,4 +1,4 @@
-"""The verbs that change something: each becomes one event, and its answer one reply.
+"""The verbs that change something: what is asked of the daemon, and its answer as one reply.
 
 Called by control/verbs.py. The core decides about every single job; here it is only decided which
 jobs it is asked about, and which of its refusals are worth telling.
@@ -15,7 +15,6 @@ from gpud.core.events import (
     HoldRequested,
     ReleaseRequested,
     RetryRequested,
-    SourceSwitched,
     UndrainRequested,
 )
 from gpud.core.model import JobId, JobState
@@ -86,19 +85,12 @@ async def undrain(daemon: Controlled, request: Undrain) -> Undrained:
 async def switch_source(
     daemon: Controlled, request: SourceStop | SourceStart
 ) -> SourceStopped | SourceStarted:
+    """Returns once nothing more is read from it, or it is being read again."""
     stopped = isinstance(request, SourceStop)
-    name = request.name
-    known = [source.name for source in daemon.sources()]
-    if name not in known:
-        raise GpudError(
-            f'cannot {"stop" if stopped else "start"} source "{name[:60]}": no such source',
-            kind="not-found",
-            hint="sources: " + ", ".join(known) if known else "no source is configured",
-        )
-    await daemon.ask(lambda number: SourceSwitched(number, name, stopped))
+    await daemon.switch_source(request.name, stopped=stopped)
     if stopped:
-        return SourceStopped(id=request.id, name=name)
-    return SourceStarted(id=request.id, name=name)
+        return SourceStopped(id=request.id, name=request.name)
+    return SourceStarted(id=request.id, name=request.name)
 
 
 def _check_grace(grace_s: float) -> None:

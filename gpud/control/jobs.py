@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 
+from msgspec import UNSET, structs
+
 from gpud.config.jobs import spec_of
 from gpud.config.schema import JobDefaults
 from gpud.control.fields import Environments, lay_over
@@ -41,8 +43,9 @@ class Submission:
         self._request = request
         self._jobs: list[NewJob] = []
         self._environments: Environments = {}
-        # The digest is over what was written, not over what defaults make of it: the same submit
-        # is the same submit after a reload.
+        # The digest is over what was asked for, not over what defaults make of it: the same submit
+        # is the same submit after a reload. Nor over what is captured around it: who repeats a
+        # submit may do so from another shell.
         self._digest = hashlib.blake2b(digest_size=16)
         # Only root and the daemon's own user are let in; who runs as another user's gpud can only
         # run as that user, so what root submits there is that user's job.
@@ -69,7 +72,8 @@ class Submission:
 
     def _lay(self, fields: JobFields, which: str) -> JobSpec:
         if self._request.key:
-            self._digest.update(encoder.encode(fields) + b"\n")
+            asked = structs.replace(fields, env=UNSET, cwd=UNSET, umask=UNSET)
+            self._digest.update(encoder.encode(asked) + b"\n")
         try:
             return lay_over(self._base, fields, self._environments)
         except GpudError as error:

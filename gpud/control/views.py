@@ -6,7 +6,6 @@ memory, at the moment of asking; what became of a job that is done is said from 
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable
 
 from msgspec import structs
@@ -15,6 +14,7 @@ from gpud.core.explain import explain
 from gpud.core.model import JobId, JobState, Outcome
 from gpud.core.state import State
 from gpud.protocol.replies import GpuView, JobView
+from gpud.signals import signal_name
 
 WAITING = (JobState.QUEUED.value, JobState.HELD.value)
 
@@ -51,13 +51,6 @@ def done_sentence(view: JobView) -> str:
     elif view.outcome == Outcome.KILLED and view.signal is not None:
         text += f" by {signal_name(view.signal)}"
     return f"{text}: {view.why}" if view.why else text
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def gpu_views(state: State) -> tuple[GpuView, ...]:

@@ -71,7 +71,7 @@ VERBS = [
         run_drain,
         options=(JSON,),
         about="Holds over restarts of gpud, until gpuctl undrain. Submits are taken.",
-        examples=("gpuctl drain && gpuctl wait state:running && sudo reboot",),
+        examples=("gpuctl drain && gpuctl wait state:active",),
     ),
     Verb(
         "undrain",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gpud.client.wire import from_text
 from gpud.ctl.render import Screen, duration
+from gpud.signals import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,15 +31,6 @@ def state(job: dict[str, Any]) -> str:
 def state_cell(job: dict[str, Any]) -> tuple[str, str]:
     word = state(job)
     return word, COLOUR_OF.get(word, "")
-
-
-def signal_name(number: int) -> str:
-    from signal import Signals
-
-    try:
-        return Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def exit_cell(job: dict[str, Any]) -> tuple[str, str]:

@@ -7,13 +7,15 @@ Theory of operation:
 Rule 1: everything else posts events; only a turn touches the state. A turn drains the mailbox,
     handles all of it, dispatches once, commits once (group commit), and then performs.
 Rule 2: nothing is performed, answered or shown before its commit.
-Rule 3: a commit that cannot be written undoes the turn: the state is loaded again from the store,
-    who asked is told, and the runner is asked afresh once writing is possible again. So memory
-    never holds what the disk does not.
+Rule 3: a disk that cannot be read or written undoes the turn: who asked is told, nothing is
+    started, and once the disk works again the state is loaded afresh and the runner is met. So
+    nothing is ever done on the strength of what the disk does not hold.
 Rule 4: a start's report does not hurry (it rides with the next end, or comes after STARTED_LAG_S):
     a commit of its own would cost a quarter of the throughput.
 
-Called by daemon/app.py; blocks the loop for a commit, never for anything else.
+Rule 5: after a bug there is no further turn: a broken state is not written down.
+
+Called by daemon/app.py. Commits and queries run on the loop, which is why they are short.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from gpud.protocol.replies import EventView
 
 STARTED_LAG_S = 0.02
 STORAGE_RETRY_S = 1.0
-IDLE_CHECK_S = 5.0  # everything is checked once, this long after the last turn
+IDLE_CHECK_S = 5.0  # everything is checked once, when nothing has happened for this long
 
 Listener = Callable[[Sequence[EventView]], None]
 
@@ -76,6 +78,7 @@ class Engine:
         self._turn_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
         self._idle_handle: asyncio.TimerHandle | None = None
+        self._turns = self._turns_checked = 0
         self._closed = False
         self.state = self._loaded_state()
 
@@ -111,6 +114,8 @@ class Engine:
 
     async def ask(self, make: Callable[[int], Event]) -> Answer:
         """Post a request; its answer, after the commit. Raises GpudError when it is refused."""
+        if self._closed:
+            raise _stopping()
         if self.storage_problem:
             raise StorageError(self.storage_problem)
         self._last_request += 1
@@ -138,37 +143,48 @@ class Engine:
         for pending in (self._turn_handle, self._tick_handle, self._idle_handle):
             if pending is not None:
                 pending.cancel()
-        self._refuse_all(GpudError("cannot answer: gpud is stopping", kind="unreachable"))
+        self._refuse_all(_stopping())
 
     # -- the turn ------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         self._turn_handle = None
         batch, self._mailbox = self._mailbox, []
+        try:
+            actions, committed = self._decide(batch)
+        except StorageError as error:
+            self._undo(error)
+            return
+        except BaseException:
+            self._closed = True
+            raise
+        trouble = self._perform(actions)
+        for listener in tuple(self._listeners) if committed else ():
+            listener(committed)
+        self._started_now.clear()
+        if trouble is not None:
+            self._undo(trouble)
+            return
+        self._turns += 1
+        self._arm()
+
+    def _decide(self, batch: Sequence[Event]) -> tuple[list[Action], list[EventView]]:
         now_ms = self.now_ms()
         actions: list[Action] = []
         for event in batch:
             actions += self._handle(event, now_ms)
         actions += dispatch(self.state, now_ms)
         changes = self.state.take_changes()
-        check_invariants(self.state, changes.jobs)  # before the commit: a bug is not written down
-        try:
-            committed = self.store.commit(changes) if changes else []
-        except StorageError as error:
-            self._undo(error)
-            return
-        self._perform(actions)
-        for listener in tuple(self._listeners) if committed else ():
-            listener(committed)
-        self._started_now.clear()
-        self._arm()
+        check_invariants(self.state, changes.jobs)
+        return actions, self.store.commit(changes) if changes else []
 
     def _handle(self, event: Event, now_ms: int) -> Sequence[Action]:
         job = getattr(event, "job", 0)
         if job in self.set_aside:
             return ()
+        whole = self._with_past(event)
         try:
-            return handle(self.state, self._with_past(event), now_ms)  # type: ignore[arg-type]
+            return handle(self.state, whole, now_ms)  # type: ignore[arg-type]
         except Exception:
             if job and self._strikes is not None:
                 self._strikes.record(job, type(event).__name__, now_ms)
@@ -186,12 +202,17 @@ class Engine:
                 return RetryRequested(event.request, jobs, tuple(self.store.recall(done)))
         return event
 
-    def _perform(self, actions: Sequence[Action]) -> None:
+    def _perform(self, actions: Sequence[Action]) -> StorageError | None:
+        """All of them. A start whose spec cannot be read is made good when we meet the runner."""
+        trouble: StorageError | None = None
         forget: list[tuple[JobId, int]] = []
         for action in actions:
             match action:
                 case StartAttempt():
-                    self._start(action)
+                    try:
+                        self._start(action)
+                    except StorageError as error:
+                        trouble = error
                 case StopAttempt():
                     if self.executor is not None:
                         self.executor.stop(action)
@@ -209,6 +230,7 @@ class Engine:
                     assert_never(action)  # type: ignore[arg-type]
         if forget and self.executor is not None:
             self.executor.forget(forget)
+        return trouble
 
     def _start(self, action: StartAttempt) -> None:
         if self.executor is None:
@@ -248,32 +270,40 @@ class Engine:
             self._turn_handle = self._loop.call_soon(self._turn)
 
     def _check_all(self) -> None:
+        """Once after each burst of work, not in the middle of it."""
         self._idle_handle = None
-        check_invariants(self.state)
+        if self._turns != self._turns_checked:
+            self._turns_checked = self._turns
+            self._idle_handle = self._loop.call_later(IDLE_CHECK_S, self._check_all)
+        elif not self._closed and not self.storage_problem:
+            check_invariants(self.state)
 
-    # -- a disk that cannot be written -----------------------------------------------------------
+    # -- a disk that does not work ---------------------------------------------------------------
 
     def _undo(self, error: StorageError) -> None:
-        """Rule 3: as if this turn had never been; facts are repeated when we meet the runner."""
+        """Rule 3. Until the disk works, the state in memory only answers questions."""
         self.storage_problem = error.message
         self._warn("storage_problem", why=error.message, again_in_s=STORAGE_RETRY_S)
-        self._mailbox.clear()
         self._refuse_all(error)
-        self.state = self._loaded_state()
         self.state.runner_problem = error.message
         self._loop.call_later(STORAGE_RETRY_S, self._try_storage)
 
     def _try_storage(self) -> None:
         if self._closed:
             return
-        changes = Changes(draining=self.state.draining)
         try:
-            self.store.commit(changes)
+            state = self._loaded_state()
+            self.store.commit(Changes(draining=state.draining))
         except StorageError as error:
             self.storage_problem = error.message
             self._loop.call_later(STORAGE_RETRY_S, self._try_storage)
             return
         self._warn("storage_works_again")
+        self.state = state
         self.storage_problem = ""
-        self._mailbox.clear()
+        self._mailbox.clear()  # facts, which the runner repeats
         self.meet_runner()
+
+
+def _stopping() -> GpudError:
+    return GpudError("cannot answer: gpud is stopping", kind="unreachable")

@@ -23,13 +23,16 @@ def announce(directory: Path, devices: Iterable[Device]) -> None:
         pass  # a courtesy to others; our own work does not depend on it
 
 
-def shared_gpus(state_dir: Path, devices: Iterable[Device]) -> list[str]:
-    """A sentence for each live instance under `state_dir` that uses one of these GPUs."""
+def shared_gpus(state_dir: Path, devices: Iterable[Device], *, but: Path) -> list[str]:
+    """A sentence for each live instance under `state_dir` that uses one of these GPUs; `but` is
+    the directory of the one that asks."""
     ours = {i for device in devices for i in device.ids}
     runs = state_dir / "runs"
     others = [state_dir, *(sorted(runs.iterdir()) if runs.is_dir() else ())]
     sentences = []
     for other in others:
+        if other == but:
+            continue
         try:
             theirs = set((other / FILE_NAME).read_text().split("\n"))
         except OSError:

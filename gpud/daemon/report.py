@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import signal
+import shlex
 from collections.abc import Mapping, Sequence
 
 from gpud.config.units import format_duration
-from gpud.core.model import Outcome
+from gpud.core.model import JobSpec, Outcome
 from gpud.protocol.replies import JobView
 from gpud.protocol.text import to_bytes
+from gpud.signals import signal_name as signal_name
 
 MOST_ROWS = 40  # of the table at the end; of a longer run only what did not succeed
 
@@ -20,6 +21,19 @@ def shown(command: bytes, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
+def entry(spec: JobSpec) -> bytes:
+    """A job as an entry of a queue file or of standard input."""
+    options = []
+    if spec.name:
+        options.append(f"name={shlex.quote(spec.name)}")
+    if spec.request.gpus is not None:
+        options.append(f"gpus={spec.request.gpus}")
+    if spec.priority:
+        options.append(f"priority={spec.priority}")
+    line = f"#gpud: {' '.join(options)}\n".encode() if options else b""
+    return line + spec.command + b"\n"
+
+
 def how(view: JobView) -> str:
     """The end of a job in a word or two: "failed 3", "killed SIGKILL"."""
     if view.outcome == Outcome.FAILED:
@@ -27,13 +41,6 @@ def how(view: JobView) -> str:
     if view.outcome == Outcome.KILLED and view.signal:
         return f"killed {signal_name(view.signal)}"
     return view.outcome or view.state
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def progress(done: int, running: int, failed: int, left: int, eta_s: float | None) -> str:

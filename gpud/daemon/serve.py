@@ -22,6 +22,7 @@ from gpud.core.model import Device
 from gpud.daemon import systemd
 from gpud.daemon.app import App, Settings
 from gpud.daemon.logs import configure
+from gpud.daemon.neighbours import announce, shared_gpus
 from gpud.daemon.reload import Configured
 from gpud.errors import GpudError
 from gpud.executors.delegated import delegated
@@ -82,6 +83,9 @@ async def _serve(options: argparse.Namespace) -> int:
         cgroup=Path(config.cgroup) if config.cgroup else delegated(),
         defaults=config.defaults,
     )
+    for sentence in shared_gpus(directory.path, devices, but=directory.path):
+        log.warning("shared_gpus", note=sentence)
+    announce(directory.path, devices)
     app = await App.open(directory, settings, warn=log.warning)
     try:
         configured = Configured(app, path, config, options.gpus)

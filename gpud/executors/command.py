@@ -49,18 +49,23 @@ def script_argv(spec: JobSpec, script: bytes) -> list[bytes]:
     return [*before, script] if rest == b"-" else [*before, rest, script]
 
 
-def environment(spec: JobSpec, job: int, attempt: int, ids: tuple[str, ...]) -> list[Text]:
-    """`K=V` for the wire: the job's own environment, and what gpud tells it."""
-    told = [
+def environment(spec: JobSpec) -> list[Text]:
+    """`K=V` for the wire: the environment that the job was submitted with."""
+    if not spec.env:
+        return []
+    try:
+        return [*spec.env.decode().split("\0")]
+    except UnicodeDecodeError:
+        return [*map(to_text, spec.env.split(b"\0"))]
+
+
+def attempt_environment(spec: JobSpec, job: int, attempt: int, ids: tuple[str, ...]) -> list[Text]:
+    """`K=V` for the wire: what gpud tells this attempt."""
+    found: list[Text] = [
         f"CUDA_VISIBLE_DEVICES={','.join(ids)}",
         f"GPUD_JOB_ID={job}",
         f"GPUD_ATTEMPT={attempt}",
     ]
     if b"CUDA_DEVICE_ORDER=" not in spec.env:
-        told.append("CUDA_DEVICE_ORDER=PCI_BUS_ID")  # so that an index means what nvidia-smi says
-    if not spec.env:
-        return list(told)
-    try:
-        return [*spec.env.decode().split("\0"), *told]
-    except UnicodeDecodeError:
-        return [*map(to_text, spec.env.split(b"\0")), *told]
+        found.append("CUDA_DEVICE_ORDER=PCI_BUS_ID")  # so that an index means what nvidia-smi says
+    return found

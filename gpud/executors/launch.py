@@ -59,10 +59,15 @@ def launch(state_dir: Path, cgroup: Path | None) -> int:
     os.close(ready_in)
     try:
         if select.select([ready], [], [], READY_TIMEOUT_S)[0] and os.read(ready, 16):
+            process.returncode = 0  # it outlives us; the executor reaps it if it does not
             return process.pid
     finally:
         os.close(ready)
-        process.returncode = 0  # ours to start, not ours to reap: it outlives us
+    try:
+        process.wait(1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     raise GpudError(
         "cannot start the runner: it ended before it was ready",
         hint=f"see {state_dir / 'runner.log'}",

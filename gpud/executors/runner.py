@@ -18,11 +18,18 @@ from gpud.core.actions import StopAttempt
 from gpud.core.events import AttemptNotStarted, KnownAttempt, RunnerGone, RunnerReady
 from gpud.core.model import JobId
 from gpud.errors import GpudError, why_os
-from gpud.executors.command import MAX_ARGUMENT_BYTES, argv_of, environment, script_argv
+from gpud.executors.command import (
+    MAX_ARGUMENT_BYTES,
+    argv_of,
+    attempt_environment,
+    environment,
+    script_argv,
+)
 from gpud.executors.launch import launch, live_versions
 from gpud.executors.link import RunnerLink, connect
 from gpud.executors.wire import (
     AnyMessage,
+    EnvOp,
     Fact,
     HelloMessage,
     RefusedMessage,
@@ -59,6 +66,7 @@ class RunnerExecutor:
         self._warn = warn
         self._links: dict[int, RunnerLink] = {}  # by version
         self._older: dict[tuple[int, int], RunnerLink] = {}  # attempts that are not in ours
+        self._base_env: bytes | None = None  # what our version was last told on this connection
         self._hellos: dict[int, asyncio.Future[HelloMessage]] = {}  # while meeting
         self._early: list[Fact] = []  # facts that came while meeting
         self.runner_pid = 0  # of our version; 0: not met yet
@@ -119,6 +127,7 @@ class RunnerExecutor:
         for link in self._links.values():
             link.close()
         self._links, self._older, self._hellos, self._early = {}, {}, {}, []
+        self._base_env = None
         loop = asyncio.get_running_loop()
         versions = live_versions(self._state_dir)
         if VERSION not in versions:
@@ -137,6 +146,9 @@ class RunnerExecutor:
             raise GpudError("cannot reach the runner: it does not answer") from error
         except OSError as error:
             raise GpudError(f"cannot reach the runner: {why_os(error)}") from error
+        finally:
+            for waiting in self._hellos.values():
+                waiting.cancel()  # of one that failed, the others' answers are not waited for
         self._hellos = {}
         known: list[KnownAttempt] = []
         for hello in hellos:
@@ -188,22 +200,29 @@ class RunnerExecutor:
 
     def start(self, launch: Launch) -> None:
         job, attempt, spec = launch.action.job, launch.action.attempt, launch.spec
+        link = self._older.get((job, attempt)) or self._links.get(VERSION)
+        if link is None:
+            return  # `RunnerReady` will tell that it did not arrive
         argv = argv_of(spec, attempt)
         if spec.argv is None and len(argv[-1]) > MAX_ARGUMENT_BYTES:
             try:
                 argv = script_argv(spec, self._write_script(job, attempt, argv[-1]))
-            except OSError as error:
+            except OSError as error:  # so it was never sent: the script is written before
                 why = f"cannot write the script of a command this long: {why_os(error)}"
                 self._post(AttemptNotStarted(job, attempt, _now_ms(), "command", why))
                 return
-        self._send(
-            VERSION,
+        if (
+            VERSION in self._links and spec.env != self._base_env
+        ):  # jobs of one submission share theirs: sent once
+            self._base_env = spec.env
+            self._send(VERSION, EnvOp(vars=environment(spec)))
+        link.send(
             StartOp(
                 job=job,
                 attempt=attempt,
                 argv=[to_text(a) for a in argv],
                 cwd=to_text(spec.cwd),
-                env=environment(spec, job, attempt, launch.ids),
+                env=attempt_environment(spec, job, attempt, launch.ids),
                 log=to_text(os.fsencode(log_path(self._state_path, job, attempt))),
                 grace_s=spec.grace_s,
                 linger_s=spec.linger_s,
@@ -244,8 +263,14 @@ class RunnerExecutor:
     def _write_script(self, job: int, attempt: int, text: bytes) -> bytes:
         """A command too long for an argument, as a file beside the log."""
         path = Path(log_path(self._state_path, job, attempt)).with_suffix(".sh")
+        if path.exists():
+            return os.fsencode(path)  # sent before: a shell may be reading it
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.write_bytes(text)
+        draft = path.with_suffix(".new")
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(text)
+        draft.rename(path)
         return os.fsencode(path)
 
     def _reap(self) -> None:

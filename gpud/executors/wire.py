@@ -21,6 +21,12 @@ from gpud.core.model import JobId, Rusage
 from gpud.protocol.text import Text
 
 
+class EnvOp(Struct, frozen=True, tag_field="op", tag="env"):
+    """What the starts after it, on the same connection, add their own `env` to."""
+
+    vars: list[Text]
+
+
 class StartOp(Struct, frozen=True, tag_field="op", tag="start", omit_defaults=True):
     job: int
     attempt: int

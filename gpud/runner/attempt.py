@@ -26,7 +26,7 @@ class Attempt:
     started_at_ms: int | None = None
     limit_at = linger_at = kill_at = inf  # on the monotonic clock
     kill_pause_s = KILL_FIRST_S
-    gate: int | None = None  # the pipe of start.AS_USER, until the user's shell runs
+    gate: int | None = None  # the pipe of spawn.AS_USER, until the user's shell runs
     refusal = ""  # why that shell cannot run: a kind of `not-started`
     refusals: Message = {}
     log = b""
@@ -73,13 +73,20 @@ class Attempt:
             f'"at_ms":{self.started_at_ms},"ticks":{ticks},"clock_s":{self.clock_s!r}}}\n'
         ).encode()
 
+    def exited_line(self) -> bytes:
+        return (
+            f'{{"ev":"exited","job":{self.job},"attempt":{self.attempt},"exit":{self.exit},'
+            f'"rusage":{self.rusage}}}\n'
+        ).encode()
+
     def ended_line(self, at_ms: int, unassigned: list[str]) -> bytes:
         return (
             f'{{"ev":"ended","job":{self.job},"attempt":{self.attempt},"at_ms":{at_ms},'
             f'"started_at_ms":{self.started_at_ms or "null"},"exit":{self.exit},'
             f'"timed_out":{"true" if self.timed_out else "false"},'
             f'"stopped":{"true" if self.stopped else "false"},"rusage":{self.rusage},'
-            f'"killed":{encode(self.killed)},"unassigned":{encode(unassigned)}}}\n'
+            f'"killed":{encode(self.killed) if self.killed else "[]"},'
+            f'"unassigned":{encode(unassigned) if unassigned else "[]"}}}\n'
         ).encode()
 
     def line(self, ev: str, **members: object) -> bytes:

@@ -20,7 +20,7 @@ from gpud.runner.loop import Loop
 from gpud.runner.machine import wall_ms
 from gpud.runner.payload import Payloads
 from gpud.runner.processes import Process, send_signal
-from gpud.runner.wire import decode, encode
+from gpud.runner.wire import encode
 
 KILL_AT_MOST_EVERY_S = 1.0
 
@@ -63,9 +63,7 @@ class Endings:
         elif a.phase == "running":
             left = self.payloads.of(a)
             if left and not a.adopted:
-                assert a.exit is not None
-                exited = a.line("exited", exit=decode(a.exit), rusage=decode(a.rusage))
-                self.ledger.note(a, exited)
+                self.ledger.note(a, a.exited_line())
             a.phase = "lingering"
             a.linger_at = time.monotonic() + a.linger_s
             self.arm(a)
@@ -117,7 +115,7 @@ class Endings:
     # ---- the shell of another user
 
     def on_gate(self, a: Attempt) -> None:
-        """The pipe of start.AS_USER: a word says why not, its end that the shell runs."""
+        """The pipe of spawn.AS_USER: a word says why not, its end that the shell runs."""
         assert a.gate is not None
         try:
             word = os.read(a.gate, 4096).decode().strip()

@@ -7,7 +7,6 @@ at the end of the turn (`flush`), before the daemon hears of it; `begin` is writ
 from gpud.runner.attempt import Attempt, Key
 from gpud.runner.journal import Journal
 from gpud.runner.machine import log
-from gpud.runner.wire import line_of
 
 COMPACT_BYTES = 1 << 20
 
@@ -42,7 +41,8 @@ class Ledger:
             for key in done:
                 del self.attempts[key]
             self.forgotten.update(done)
-            self.pending += line_of({"ev": "forgotten", "attempts": done})
+            pairs = ",".join([f"[{job},{attempt}]" for job, attempt in done])
+            self.pending += f'{{"ev":"forgotten","attempts":[{pairs}]}}\n'.encode()
 
     def listing(self) -> list[dict[str, object]]:
         return [

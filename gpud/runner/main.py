@@ -3,7 +3,6 @@
 Called by __main__.py.
 """
 
-import ctypes
 import gc
 import os
 import time
@@ -13,6 +12,7 @@ from gpud.runner import VERSION
 from gpud.runner.adopt import take_journals
 from gpud.runner.cgroup import Groups
 from gpud.runner.ending import Endings
+from gpud.runner.itself import Score, become_subreaper, detach
 from gpud.runner.journal import Journal
 from gpud.runner.ledger import Ledger
 from gpud.runner.link import Daemon
@@ -20,12 +20,10 @@ from gpud.runner.loop import Loop, guard
 from gpud.runner.machine import lock_file, log
 from gpud.runner.orders import Orders
 from gpud.runner.payload import Payloads
-from gpud.runner.score import Score
 from gpud.runner.start import Starter
 
 IDLE_S = 5.0
 LEAVE_GRACE_S = 10.0
-PR_SET_CHILD_SUBREAPER = 36
 
 
 class Runner:
@@ -72,20 +70,6 @@ class Runner:
 def take_lock(state_dir: str) -> bool:
     """The descriptor is never closed: the lock is held for as long as this process lives."""
     return lock_file(f"{state_dir}/runner-{VERSION}.lock") is not None
-
-
-def detach() -> None:
-    """Nothing of where it was started: no directory; /dev/null as the stdin of all that it runs."""
-    os.chdir("/")
-    while (null := os.open("/dev/null", os.O_RDWR)) < 3:
-        pass  # a standard descriptor that was closed
-    os.dup2(null, 0)
-    os.close(null)
-
-
-def become_subreaper() -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "cannot become the reaper of orphans")
 
 
 def main(arguments: list[str]) -> int:

@@ -10,11 +10,11 @@ from signal import Signals
 
 from gpud.runner import VERSION
 from gpud.runner.attempt import Attempt
-from gpud.runner.command import Command
+from gpud.runner.command import Command, Environ, environ_of
 from gpud.runner.machine import BOOT_ID
 from gpud.runner.processes import send_signal
 from gpud.runner.start import Starter
-from gpud.runner.wire import Message, line_of, seconds, whole
+from gpud.runner.wire import Message, line_of, raws, seconds, whole
 
 
 class Orders:
@@ -23,8 +23,10 @@ class Orders:
         self.endings = starter.endings
         self.ledger, self.daemon = self.endings.ledger, self.endings.daemon
         self.retiring = False
+        self.base: Environ | None = {}  # what the starts of this connection add theirs to
 
     def greet(self) -> Iterator[bytes]:
+        self.base = {}
         payload = "cgroup" if self.starter.groups.path else "session"
         attempts = self.ledger.listing()
         yield line_of({"ev": "hello", "runner": VERSION, "pid": os.getpid(), "boot_id": BOOT_ID,
@@ -35,9 +37,11 @@ class Orders:
     def obey(self, m: Message) -> None:
         match m["op"]:
             case "start":
-                self.start(Attempt(m), Command(m))
+                self.start(Attempt(m), Command(m, self.base))
             case "forget":
                 self.ledger.forget([(whole(job), whole(attempt)) for job, attempt in m["attempts"]])
+            case "env":
+                self.base = environ_of(raws(m["vars"]))
             case "stop" | "signal" | "limit" as op:
                 a = self.ledger.attempts.get((whole(m["job"]), whole(m["attempt"])))
                 if a is None:

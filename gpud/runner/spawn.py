@@ -8,7 +8,7 @@ import errno
 import os
 import signal
 
-from gpud.runner.command import CannotStart, Command, User
+from gpud.runner.command import CannotStart, Command, Environ, User
 from gpud.runner.wire import shown
 
 SHORT_OF = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
@@ -26,8 +26,6 @@ unset OLDPWD; shift
 case $1 in */*) [ -f "$1" ] && [ -x "$1" ];; *) command -v -- "$1" >/dev/null;; esac ||
 { echo shell >&2; exit 126; }
 exec "$@" 2>&1"""
-
-Environ = dict[bytes, bytes]
 
 
 def spawn(c: Command, environ: Environ, output: int) -> int:

@@ -9,12 +9,12 @@ import time
 
 from gpud.runner.attempt import Attempt
 from gpud.runner.cgroup import Groups
-from gpud.runner.command import CannotStart, Command, User
+from gpud.runner.command import CannotStart, Command, Environ, User
 from gpud.runner.ending import Endings, remove_empty
+from gpud.runner.itself import Score
 from gpud.runner.machine import boot_ticks, crash_at, wall_ms
 from gpud.runner.processes import process
-from gpud.runner.score import Score
-from gpud.runner.spawn import NULL_BYTE, Environ, reason, spawn, spawn_as
+from gpud.runner.spawn import NULL_BYTE, reason, spawn, spawn_as
 from gpud.runner.wire import shown
 
 LOG_FLAGS = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
@@ -50,7 +50,6 @@ class Starter:
         crash_at("after-starting")
 
     def run(self, a: Attempt, c: Command) -> None:
-        c.check()
         environ = c.environ(a.nonce)
         output = open_log(c)
         before = boot_ticks()

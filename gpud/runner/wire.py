@@ -16,7 +16,12 @@ else:
     Message = dict
 
 encode = json.JSONEncoder(separators=(",", ":")).encode
-decode = json.loads
+decode_text = json.JSONDecoder().decode
+
+
+def decode(line: bytes | bytearray) -> "Any":
+    """Raises ValueError for a line that is no JSON in UTF-8."""
+    return decode_text(line.decode())
 
 
 def line_of(message: Message) -> bytes:

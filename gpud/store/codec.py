@@ -8,6 +8,7 @@ a subclass of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 from msgspec import Struct
@@ -46,6 +47,7 @@ class Common(Struct, frozen=True, gc=False):
     uid: int
 
 
+_common_fields = attrgetter(*Common.__struct_fields__)
 _json = msgspec.json.Encoder()
 _common = msgspec.json.Decoder(Common)
 _argv = msgspec.json.Decoder(tuple[bytes, ...])
@@ -54,20 +56,8 @@ _detail = msgspec.json.Decoder(dict[str, object])
 
 
 def common_of(spec: JobSpec) -> Common:
-    return Common(
-        spec.shell,
-        spec.setup,
-        spec.cwd,
-        spec.umask,
-        spec.request,
-        spec.retry,
-        spec.retry_args,
-        spec.time_limit_s,
-        spec.grace_s,
-        spec.linger_s,
-        spec.held,
-        spec.uid,
-    )
+    """The fields of the same names."""
+    return Common(*_common_fields(spec))
 
 
 def encode(value: object) -> str:

@@ -14,27 +14,15 @@ import sqlite3
 from hashlib import blake2b
 from operator import attrgetter
 
+from msgspec import structs
+
 from gpud.core.model import JobSpec, Request, RetryPolicy
 from gpud.store.codec import Common, common_of, decode_common, encode
 
 CACHED = 1024  # templates; the oldest goes first
 
 # All that a template and its environment say, as a key: equal keys are equal rows.
-shared_by = attrgetter(
-    "env",
-    "shell",
-    "setup",
-    "cwd",
-    "umask",
-    "request",
-    "retry",
-    "retry_args",
-    "time_limit_s",
-    "grace_s",
-    "linger_s",
-    "held",
-    "uid",
-)
+shared_by = attrgetter("env", *Common.__struct_fields__)
 
 
 class Interned:
@@ -135,20 +123,7 @@ class Interned:
             self._retries.clear()
         request = self._requests.setdefault(common.request, common.request)
         retry = self._retries.setdefault(common.retry, common.retry)
-        return Common(
-            common.shell,
-            common.setup,
-            common.cwd,
-            common.umask,
-            request,
-            retry,
-            common.retry_args,
-            common.time_limit_s,
-            common.grace_s,
-            common.linger_s,
-            common.held,
-            common.uid,
-        )
+        return structs.replace(common, request=request, retry=retry)
 
 
 def _row_id(inserted: sqlite3.Cursor) -> int:

@@ -9,6 +9,8 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from gpud.core.model import Attempt, Job, JobSpec, JobState, LeasePart
 from gpud.core.state import NewSubmission
 from gpud.errors import GpudError
@@ -142,26 +144,15 @@ def spec(db: sqlite3.Connection, interned: Interned, job: int) -> JobSpec:
     template, command, argv, name, priority, source, entry_key, where = row
     environment, common = interned.template(template)
     return JobSpec(
-        command,
-        decode_argv(argv),
-        common.shell,
-        common.setup,
-        common.cwd,
-        interned.environment(environment),
-        common.umask,
-        name,
-        common.request,
-        priority,
-        common.retry,
-        common.retry_args,
-        common.time_limit_s,
-        common.grace_s,
-        common.linger_s,
-        common.held,
-        common.uid,
-        source,
-        entry_key,
-        where,
+        command=command,
+        argv=decode_argv(argv),
+        env=interned.environment(environment),
+        name=name,
+        priority=priority,
+        source=source,
+        entry_key=entry_key,
+        where=where,
+        **structs.asdict(common),
     )
 
 

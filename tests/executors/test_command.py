@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from gpud.core.model import JobSpec
-from gpud.executors.command import argv_of, environment, script_argv
+from gpud.executors.command import argv_of, attempt_environment, environment, script_argv
 
 
 def run(spec: JobSpec, attempt: int = 1) -> bytes:
@@ -70,10 +70,10 @@ def test_a_script_runs_under_the_same_shell(
 
 
 def test_the_environment_tells_the_job_what_it_has() -> None:
-    told = environment(JobSpec(b"x", env=b"A=1\0B=2"), 42, 3, ("0", "2"))
-    assert told == [
-        "A=1",
-        "B=2",
+    spec = JobSpec(b"x", env=b"A=1\0B=2")
+    assert environment(spec) == ["A=1", "B=2"]
+    assert environment(JobSpec(b"x")) == []
+    assert attempt_environment(spec, 42, 3, ("0", "2")) == [
         "CUDA_VISIBLE_DEVICES=0,2",
         "GPUD_JOB_ID=42",
         "GPUD_ATTEMPT=3",
@@ -82,12 +82,12 @@ def test_the_environment_tells_the_job_what_it_has() -> None:
 
 
 def test_an_order_of_devices_that_was_set_is_kept() -> None:
-    told = environment(JobSpec(b"x", env=b"CUDA_DEVICE_ORDER=FASTEST_FIRST"), 1, 1, ())
+    told = attempt_environment(JobSpec(b"x", env=b"CUDA_DEVICE_ORDER=FASTEST_FIRST"), 1, 1, ())
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" not in told
     assert "CUDA_VISIBLE_DEVICES=" in told  # a CPU job sees no GPU
 
 
 def test_an_environment_that_is_not_utf_8_travels() -> None:
-    told = environment(JobSpec(b"x", env=b"A=caf\xe9"), 1, 1, ())
+    told = environment(JobSpec(b"x", env=b"A=caf\xe9"))
     assert told[0] != "A=café"
     assert not isinstance(told[0], str)

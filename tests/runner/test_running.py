@@ -108,6 +108,21 @@ def test_bytes_that_are_not_utf8(box: Box) -> None:
         assert f.read() == b"\xe9\xe8 \xff " + where + b"\n"
 
 
+def test_starts_add_to_the_environment_of_their_connection(box: Box) -> None:
+    c = box.up()
+    c.send(op="env", vars=["A=old", wire(b"B=\xe9"), f"PATH={os.environ['PATH']}"])
+    c.send(**box.job('printf "%s " "$A" "$B" "$C"', env=["A=new", "C=x=y"]))
+    c.until("ended")
+    assert box.log().read_bytes() == b"new \xe9 x=y "
+    c.send(op="env", vars=["no name"])
+    c.send(**box.job("echo", job=2))
+    assert "NAME=VALUE" in c.until("not-started", 2)["why"]
+    c = box.connect()  # which has none yet
+    c.send(**box.job('echo "A=$A"', job=3))
+    c.until("ended", 3)
+    assert box.log(3).read_text() == "A=\n"
+
+
 def test_a_second_start_of_an_attempt_reports_its_phase(box: Box) -> None:
     c = box.up()
     ran = box.path / "ran"

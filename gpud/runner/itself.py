@@ -1,11 +1,13 @@
-"""The runner's OOM score: lower than that of anything it runs, where that is allowed.
+"""What the runner is to the kernel: detached, the reaper of orphans, spared when memory is short.
 
-Used by start.py around each spawn, since a child inherits it.
+Used by main.py at start, and by start.py around each spawn, since a child inherits the OOM score.
 """
 
+import ctypes
 import os
 
-WANTED = (-500, 0)
+PR_SET_CHILD_SUBREAPER = 36
+OOM_SCORES = (-500, 0)  # the first that is lower and allowed
 
 
 class Score:
@@ -15,7 +17,7 @@ class Score:
     def __init__(self) -> None:
         self.fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
         self.before, self.lowered = os.read(self.fd, 16).strip(), b""
-        for score in WANTED:
+        for score in OOM_SCORES:
             if score < int(self.before) and not self.lowered:
                 try:
                     os.pwrite(self.fd, b"%d" % score, 0)
@@ -30,3 +32,17 @@ class Score:
     def lower(self) -> None:
         if self.lowered:
             os.pwrite(self.fd, self.lowered, 0)
+
+
+def detach() -> None:
+    """Nothing of where it was started: no directory; /dev/null as the stdin of all that it runs."""
+    os.chdir("/")
+    while (null := os.open("/dev/null", os.O_RDWR)) < 3:
+        pass  # a standard descriptor that was closed
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def become_subreaper() -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "cannot become the reaper of orphans")

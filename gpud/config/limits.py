@@ -1,0 +1,25 @@
+"""How much a job may ask for, in whatever way it comes in: each bound stands here and nowhere else.
+
+Used by the schema, by the options of queue files and by what the control server reads. The core
+takes what passed these and does not look again. Pure, standard library only.
+"""
+
+from __future__ import annotations
+
+LONGEST_S = 10 * 366 * 86_400.0  # ten years; far more than that no timer of the system takes
+MOST_SLOTS = 1000  # a lease is counted in thousandths of a device
+MOST_GPUS = 1024
+MOST_RETRIES = 1_000_000
+MOST_PRIORITY = 1_000_000_000  # as far below 0 as above
+LONGEST_NAME = 200  # characters
+
+
+def wrong_with_name(name: str) -> str:
+    """Why a job cannot have this name, as a clause; "" when it can. No name at all is allowed."""
+    if len(name) > LONGEST_NAME:
+        return f"it is longer than {LONGEST_NAME} characters"
+    if any(c < " " or "\x7f" <= c < "\xa0" for c in name):
+        return "it contains a control character"
+    if any("\ud800" <= c <= "\udfff" for c in name):  # bytes that are not UTF-8
+        return "it is not UTF-8"
+    return ""

@@ -1,0 +1,291 @@
+"""One `gpud run` from its first line to the table at the end: interrupts, output, the verdict.
+
+Called by daemon/run.py, which opened the instance. Interrupts: the first INT, TERM or HUP stops
+the dispatch and lets running jobs finish; the second stops them (TERM, after the grace KILL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpud import paths
+from gpud.core.actions import StopAttempt
+from gpud.core.events import CancelRequested, DrainRequested, Event, UndrainRequested
+from gpud.core.explain import explain
+from gpud.core.model import JobId, JobState, Outcome
+from gpud.daemon import report
+from gpud.daemon.app import App
+from gpud.daemon.console import Console, Ended, Note, Started
+from gpud.errors import GpudError
+from gpud.ports import Source
+from gpud.protocol.replies import EventView, JobView
+from gpud.protocol.selectors import parse
+
+MOST_NAMED = 10  # jobs that were not run
+LEFTOVERS = {
+    "lingering": "its shell has ended, and these live on",
+    "killed-leftovers": "ended with it",
+    "unassigned": "nobody knows whose these are, they were left alone",
+}
+
+
+class Interrupts:
+    """INT, TERM and HUP, counted from the start; `on_each` is told of those it missed."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.count = 0
+        self._on_each: Callable[[], None] | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._one)
+
+    def follow(self, on_each: Callable[[], None]) -> None:
+        self._on_each = on_each
+        for _ in range(self.count):
+            on_each()
+
+    def _one(self) -> None:
+        self.count += 1
+        if self._on_each is not None:
+            self._on_each()
+
+
+class Run:
+    """`source` None: an earlier run is resumed, nothing is read."""
+
+    def __init__(
+        self, app: App, interrupts: Interrupts, source: Source | None, *, prefix: bool, quiet: bool
+    ) -> None:
+        self._app = app
+        self._interrupts = interrupts
+        self._source = source
+        self._quiet = quiet
+        self._id = Path(app.state_dir).name
+        self._started_s = time.monotonic()
+        self._done = 0
+        self._failed = 0
+        self._asked = 0  # interrupts that we have acted on
+        self._changed = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self._console = Console(
+            prefix=prefix, progress=self._progress if sys.stderr.isatty() else None
+        )
+        app.subscribe(self._on_events)
+        app.bug.add_done_callback(lambda _: self._changed.set())
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def until_done(self) -> None:
+        """Until nothing is active and nothing more can start; raises the bug that ended the app."""
+        try:
+            for attempt in self._app.state.attempts.values():
+                self._console.put(Started(attempt.job, self._log(attempt.job, attempt.no), ""))
+            if self._source is None:
+                await self._app.ask(UndrainRequested)
+            else:
+                self._read(self._source)
+            self._interrupts.follow(self._on_interrupt)
+            while not self._is_over():
+                self._changed.clear()
+                await self._changed.wait()
+                if self._app.bug.done():
+                    self._app.bug.result()
+        finally:
+            self._console.close()
+        self._say_the_end()
+
+    def _read(self, source: Source) -> None:
+        self._app.sources_hosted.add(source, "standard input")
+        self._reading = asyncio.ensure_future(self._app.sources_hosted.exhausted(source.name))
+        self._reading.add_done_callback(lambda _: self._changed.set())
+
+    def _is_over(self) -> bool:
+        if self._app.state.attempts:
+            return False
+        if self._reading is not None and not self._reading.done():
+            return False
+        if self._asked and not self._work:
+            return True
+        state = self._app.state
+        return not any(
+            job.state is JobState.QUEUED and not state.pool.unsatisfiable(job.request)
+            for job in state.jobs.values()
+        )
+
+    def exit_status(self) -> int:
+        _, outcomes = self._app.store.counts()
+        bad = sum(count for outcome, count in outcomes.items() if outcome != Outcome.SUCCEEDED)
+        return 1 if bad or self._app.state.jobs else 0
+
+    # -- interrupts ------------------------------------------------------------------------------
+
+    def _on_interrupt(self) -> None:
+        self._asked += 1
+        active = len(self._app.state.attempts)
+        jobs = "1 running job" if active == 1 else f"{active} running jobs"
+        if self._asked == 1:
+            self._note(f"no more starts; {jobs} may finish (again: stop them)")
+            self._spawn(self._stop_starting())
+        elif self._asked == 2:
+            self._note(f"stopping {jobs}")
+            self._spawn(self._stop_running())
+
+    async def _stop_starting(self) -> None:
+        if self._reading is not None and not self._reading.done() and not _is_file(0):
+            # what a file still has is read and kept; a pipe may never end
+            self._note("standard input is not read any further")
+            await self._app.sources_hosted.close()
+        await self._insist(DrainRequested)
+
+    async def _stop_running(self) -> None:
+        live = list(self._app.state.attempts.values())
+        for attempt in live:  # at once, whatever the disk says to the request below
+            grace_s = self._app.state.jobs[attempt.job].grace_s
+            self._app.executor.stop(StopAttempt(attempt.job, attempt.no, grace_s))
+        jobs = tuple(attempt.job for attempt in live)
+        await self._insist(lambda request: CancelRequested(request, jobs))
+
+    async def _insist(self, make: Callable[[int], Event]) -> None:
+        """Until it is committed: a disk that is full now may not be so in a moment."""
+        said = ""
+        while True:
+            try:
+                await self._app.ask(make)
+                return
+            except GpudError as error:
+                if error.message != said:
+                    self._note(error.message)
+                    said = error.message
+            await asyncio.sleep(1)
+
+    def _note(self, sentence: str) -> None:
+        self._console.put(Note(f"gpud: {sentence}"))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        self._changed.set()
+        if not task.cancelled():
+            task.result()  # a bug goes on to the loop's handler
+
+    # -- what is shown ---------------------------------------------------------------------------
+
+    def _on_events(self, events: Sequence[EventView]) -> None:
+        for event in events:
+            if event.kind == "dispatched":
+                log = self._log(event.job, event.attempt)
+                self._console.put(Started(event.job, log, self._start_line(event)))
+            elif event.kind == "ended":
+                self._on_end(event)
+            elif event.kind in LEFTOVERS and not self._quiet:
+                names = event.detail["processes"]
+                shown = ", ".join(names) if isinstance(names, list) else ""
+                self._console.put(Note(f"[{event.job}] {LEFTOVERS[event.kind]}: {shown}"))
+        self._changed.set()
+
+    def _on_end(self, event: EventView) -> None:
+        outcome = str(event.detail["outcome"])
+        line = ""
+        if "retry_at_ms" not in event.detail:
+            self._done += 1
+        if outcome != Outcome.SUCCEEDED:
+            if "retry_at_ms" not in event.detail:
+                self._failed += 1
+            line = "" if self._quiet else _end_line(event, outcome)
+        self._console.put(Ended(event.job, line))
+
+    def _start_line(self, event: EventView) -> str:
+        if self._quiet:
+            return ""
+        lease = event.detail["lease"]
+        gpu = ",".join(lease) if isinstance(lease, dict) else ""
+        spec = self._app.engine.spec(JobId(event.job))
+        return f"[{event.job}] on GPU {gpu}: {report.shown(spec.command, 160)}"
+
+    def _progress(self) -> str:
+        state = self._app.state
+        running = len(state.attempts)
+        left = len(state.jobs) - running
+        eta_s = None
+        if self._done and (self._reading is None or self._reading.done()):
+            eta_s = (time.monotonic() - self._started_s) / self._done * (left + running / 2)
+        return report.progress(self._done, running, self._failed, left, eta_s)
+
+    def _log(self, job: int, attempt: int) -> str:
+        return paths.log_path(self._app.state_dir, job, attempt)
+
+    def _say_the_end(self) -> None:
+        views = self._views()
+        width = _width()
+        lines = report.table(views, width) if views else []
+        took_s = time.monotonic() - self._started_s
+        _, outcomes = self._app.store.counts()
+        waiting = sorted(self._app.state.jobs)
+        lines.append(f"{report.counts(outcomes, len(waiting))} in {report.seconds(took_s)}")
+        lines.append(f"logs: {self._app.state_dir}/logs")
+        if waiting:
+            lines += self._not_run(waiting, width)
+        print("\n".join(lines), file=sys.stderr)
+
+    def _not_run(self, waiting: Sequence[JobId], width: int) -> list[str]:
+        """What is kept, and how to go on; as a file too, that `gpud run` reads."""
+        specs = {job: self._app.store.spec(job) for job in waiting}
+        path = Path(self._app.state_dir) / "not-run"
+        path.write_bytes(b"".join(report.entry(spec) for spec in specs.values()))
+        lines = [f"not run, and kept in {path}:"]
+        for job in waiting[:MOST_NAMED]:
+            line = f"{job:>6}  {report.shown(specs[job].command, width - 8)}"
+            why = explain(self._app.state, job, self._app.now_ms())
+            lines.append(line if self._asked else f"{line}\n        {why}")
+        if len(waiting) > MOST_NAMED:
+            lines.append(f"        and {len(waiting) - MOST_NAMED} more")
+        lines.append(f"to go on: gpud run --gpus … --resume {self._id}")
+        return lines
+
+    def _views(self) -> list[JobView]:
+        """All jobs of a short run; of a long one those that did not succeed."""
+        store = self._app.store
+        states, outcomes = store.counts()
+        if sum(states.values()) <= report.MOST_ROWS:
+            return store.views(store.select(parse(["all"]))) if states else []
+        bad = [f"state:{o}" for o in outcomes if outcomes[o] and o != Outcome.SUCCEEDED]
+        ids = store.select(parse(bad)) if bad else []
+        return store.views(ids[: report.MOST_ROWS])
+
+
+def _end_line(event: EventView, outcome: str) -> str:
+    detail = event.detail
+    how = outcome
+    if "exit_code" in detail and outcome == Outcome.FAILED:
+        how = f"failed with exit status {detail['exit_code']}"
+    elif "signal" in detail and outcome == Outcome.KILLED:
+        how = f"killed by {report.signal_name(int(str(detail['signal'])))}"
+    if detail.get("why"):
+        how += f": {detail['why']}"
+    if "retry_at_ms" in detail:
+        pause_s = max(0, (int(str(detail["retry_at_ms"])) - event.at_ms) // 1000)
+        how += f"; tried again in {pause_s} s"
+    return f"[{event.job}] {how}"
+
+
+def _is_file(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size(2).columns
+    except OSError:
+        return 100
