@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gpud.config.schema import MOST_SLOTS
+from gpud.config.limits import MOST_SLOTS
 from gpud.core.model import CPU_LANE, Device
 from gpud.errors import GpudError
 
@@ -31,7 +31,7 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 HIDES_ALL = ("", "-1", "NoDevFiles")
 HINT = "GPUs: 0 1 2, or 0,1 2 (a pair for one job, and a single one), or 0 0 (two jobs share it)"
 _INDEX = re.compile(r"[0-9]{1,6}")
-_UUID = re.compile(r"[A-Za-z][A-Za-z0-9_./:-]{0,127}")
+_UUID = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9/-]{1,120}")  # as nvidia-smi -L prints them
 
 
 def from_command_line(words: Sequence[str], cpu_slots: int = 0) -> tuple[Device, ...]:
@@ -90,7 +90,11 @@ def _id(shown: str, part: str) -> str:
     if re.fullmatch(r"[0-9]+[-:.]+[0-9]+", text):
         raise _refused(shown, f'"{text}" is a range, which gpud does not read; name each GPU')
     if not _UUID.fullmatch(text):
-        raise _refused(shown, f'"{text}" is neither a GPU index nor a UUID')
+        if os.path.isfile(text):
+            raise _refused(
+                shown, f'"{text}" is a file; commands come from standard input: < {text}'
+            )
+        raise _refused(shown, f'"{text}" is neither a GPU index nor a UUID (GPU-…, MIG-…)')
     return text
 
 

@@ -3,8 +3,8 @@
 `config/load.py` turns TOML into these structs and reports every problem at once;
 `config.example.toml` shows each key, and a test holds it against this file. Durations are written
 as numbers of seconds or as text ("90s", "10m", "2h30m", "1d"): that is every number that is not a
-whole one. Bounds and patterns stand here and nowhere else; `config/walk.py` reads them from here.
-Structs made in code are not checked against them.
+whole one. Bounds (those of a job are in config/limits.py) and patterns are here and nowhere else;
+`config/walk.py` reads them from here. Structs made in code are not checked against them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-LONGEST_S = 10 * 366 * 86_400.0  # ten years; far more than that no timer of the system takes
-MOST_SLOTS = 1000  # a lease is counted in thousandths of a device
+from gpud.config.limits import LONGEST_S, MOST_GPUS, MOST_PRIORITY, MOST_RETRIES, MOST_SLOTS
 
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_S)]
 Pause = Annotated[float, Meta(ge=0.05, le=LONGEST_S)]  # between two looks: never a busy loop
-Count = Annotated[int, Meta(ge=0, le=1_000_000)]
-Priority = Annotated[int, Meta(ge=-1_000_000_000, le=1_000_000_000)]
+TimeLimit = Annotated[float, Meta(gt=0, le=LONGEST_S)]
+Gpus = Annotated[int, Meta(ge=0, le=MOST_GPUS)]
+Retries = Annotated[int, Meta(ge=0, le=MOST_RETRIES)]
+Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 # `~` and `$VARIABLES` are expanded; relative to the directory of the configuration file.
 PathText = Annotated[str, Meta(min_length=1, extra={"path": True})]
 Shell = Annotated[
@@ -48,8 +49,11 @@ EnvName = Annotated[
     Meta(
         pattern=r"^[^=\x00]+\Z",
         description='the name of a variable is not empty and has no "="',
+        extra={"secret": True},
     ),
 ]
+# Never shown: not when it is wrong, and not what somebody wrote beside it by mistake.
+EnvValue = Annotated[str, Meta(extra={"secret": True})]
 
 
 class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,11 +61,11 @@ class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     shell: Shell = ("/bin/sh", "-c")
     setup: str = ""  # a line run before each command, in the same shell
-    retries: Count = 0
+    retries: Retries = 0
     backoff_s: Seconds = 10.0
     backoff_max_s: Seconds = 600.0
     retry_args: str = ""  # added to the command from the second attempt on
-    time_limit_s: Seconds | None = None
+    time_limit_s: TimeLimit | None = None
     grace_s: Seconds = 10.0
     linger_s: Seconds | Literal["wait"] = 10.0
 
@@ -82,15 +86,15 @@ class QueueFileSource(
     cwd: PathText | None = None  # default: the file's directory
     shell: Shell | None = None
     setup: str | None = None
-    env: dict[EnvName, str] = {}
+    env: dict[EnvName, EnvValue] = {}
     env_file: PathText | None = None
-    gpus: Count | None = None
+    gpus: Gpus | None = None
     priority: Priority = 0
-    retries: Count | None = None
+    retries: Retries | None = None
     backoff_s: Seconds | None = None
     backoff_max_s: Seconds | None = None
     retry_args: str | None = None
-    time_limit_s: Seconds | None = None
+    time_limit_s: TimeLimit | None = None
     grace_s: Seconds | None = None
     linger_s: Seconds | Literal["wait"] | None = None
 

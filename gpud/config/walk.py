@@ -101,7 +101,7 @@ class Walk:
             else:
                 self._wrong_type(path, "a whole number", value)
         elif isinstance(kind, inspect.StrType):
-            return self._text(kind, value, path, is_path="path" in marks)
+            return self._text(kind, value, path, marks)
         else:  # a type nobody has taught this walk: the strict conversion looks at it
             return value
         return value
@@ -126,12 +126,17 @@ class Walk:
         if not isinstance(value, dict):
             self._wrong_type(path, "a table", value)
             return value
-        names, _, description = _unwrap(kind.key_type)
+        names, marks, description = _unwrap(kind.key_type)
         pattern = names.pattern if isinstance(names, inspect.StrType) else None
-        for name in value:
+        good: dict[str, Any] = {}
+        for name, item in value.items():
             if pattern and not re.search(pattern, name):
-                self.problem((*path, name), f"cannot use the name {name!r}{description}")
-        return {k: self._value(kind.value_type, v, (*path, k)) for k, v in value.items()}
+                # `"PIN=4242" = "x"`: what stands behind the "=" was meant as a value.
+                shown = f"{name.partition('=')[0]}=…" if "secret" in marks and "=" in name else name
+                self.problem((*path, name), f"cannot use the name {shown!r}{description}")
+            else:
+                good[name] = self._value(kind.value_type, item, (*path, name))
+        return good
 
     def _list(
         self, kind: inspect.VarTupleType, value: list[Any], path: KeyPath, *, numbers: bool
@@ -155,15 +160,19 @@ class Walk:
             self._bounds(kind, value, path)
         return value
 
-    def _text(self, kind: inspect.StrType, value: Any, path: KeyPath, *, is_path: bool) -> Any:
-        if not isinstance(value, str):
+    def _text(
+        self, kind: inspect.StrType, value: Any, path: KeyPath, marks: Mapping[str, Any]
+    ) -> Any:
+        if "secret" in marks and not isinstance(value, str):
+            self.problem(path, f'{dotted(path)} must be text: write it in quotes, "…"')
+        elif not isinstance(value, str):
             quoted = f': write "{value}"' if type(value) in (int, float) else ""
             self._wrong_type(path, "text", value, quoted)
         elif len(value) < (kind.min_length or 0):
             self.problem(path, f"{dotted(path)} may not be empty")
         elif "\0" in value:
             self.problem(path, f"{dotted(path)} may not contain a NUL character")
-        elif is_path:
+        elif "path" in marks:
             try:
                 return self._expand(value)
             except GpudError as error:
@@ -173,7 +182,9 @@ class Walk:
     def _bounds(
         self, kind: inspect.IntType | inspect.FloatType, value: float, path: KeyPath
     ) -> None:
-        if kind.ge is not None and value < kind.ge:
+        if kind.gt is not None and value <= kind.gt:
+            self.problem(path, f"{dotted(path)} must be more than {kind.gt:.15g}, not {value}")
+        elif kind.ge is not None and value < kind.ge:
             self.problem(path, f"{dotted(path)} must be at least {kind.ge:.15g}, not {value}")
         elif kind.le is not None and value > kind.le:
             self.problem(path, f"{dotted(path)} must be at most {kind.le:.15g}, not {value}")

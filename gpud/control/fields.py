@@ -15,15 +15,17 @@ from typing import Any, Literal
 
 from msgspec import UNSET, structs
 
-from gpud.config.schema import LONGEST_S
+from gpud.config.limits import (
+    LONGEST_S,
+    MOST_GPUS,
+    MOST_PRIORITY,
+    MOST_RETRIES,
+    wrong_with_name,
+)
 from gpud.core.model import JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.protocol.requests import JobFields
 from gpud.protocol.text import Text, to_bytes
-
-MAX_COUNT = 1_000_000  # GPUs, retries: as in the configuration
-MAX_PRIORITY = 2**31
-MAX_NAME = 200
 
 # An environment as it was, and what the client wrote: to the blob they make.
 Environments = dict[tuple[bytes, object, object], bytes]
@@ -52,11 +54,13 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
         changes["env"] = _environment(base.env, fields, environments)
     if fields.gpus is not UNSET:
         if fields.gpus is not None:
-            _count(fields.gpus, "gpus")
+            _count(fields.gpus, "gpus", MOST_GPUS)
         changes["request"] = _request(fields.gpus)
     if not (fields.retries is fields.backoff_s is fields.backoff_max_s is UNSET):
         changes["retry"] = _retry(
-            base.retry.retries if fields.retries is UNSET else _count(fields.retries, "retries"),
+            base.retry.retries
+            if fields.retries is UNSET
+            else _count(fields.retries, "retries", MOST_RETRIES),
             _pause(fields.backoff_s, base.retry.backoff_s, "backoff_s"),
             _pause(fields.backoff_max_s, base.retry.backoff_max_s, "backoff_max_s"),
         )
@@ -110,9 +114,9 @@ def _retry(retries: int, backoff_s: float, backoff_max_s: float) -> RetryPolicy:
     return RetryPolicy(retries, backoff_s, backoff_max_s)
 
 
-def _count(value: int, what: str) -> int:
-    if not 0 <= value <= MAX_COUNT:
-        raise GpudError(f"{what} must be from 0 to {MAX_COUNT}")
+def _count(value: int, what: str, most: int) -> int:
+    if not 0 <= value <= most:
+        raise GpudError(f"{what} must be from 0 to {most}")
     return value
 
 
@@ -158,16 +162,14 @@ def _umask(value: int) -> int:
 
 
 def _name(value: str) -> str:
-    if len(value) > MAX_NAME:
-        raise GpudError(f"the name is longer than {MAX_NAME} characters")
-    if any(c < " " or "\x7f" <= c < "\xa0" for c in value):
-        raise GpudError("the name contains a control character")
+    if why := wrong_with_name(value):
+        raise GpudError(f"the name cannot be used: {why}")
     return value
 
 
 def _priority(value: int) -> int:
-    if abs(value) > MAX_PRIORITY:
-        raise GpudError(f"priority must be from {-MAX_PRIORITY} to {MAX_PRIORITY}")
+    if abs(value) > MOST_PRIORITY:
+        raise GpudError(f"priority must be from {-MOST_PRIORITY} to {MOST_PRIORITY}")
     return value
 
 

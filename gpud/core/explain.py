@@ -26,7 +26,7 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         )
     if state.draining:
         return "the pool is drained: gpuctl undrain"
-    return _capacity(state, record.request.gpus)
+    return _capacity(state, state.pool.wanted(record.request))
 
 
 def ahead(state: State, job: JobId) -> int:

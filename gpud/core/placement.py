@@ -61,39 +61,48 @@ class Pool:
                 if part.device not in self.devices:
                     self._look_for_held()
 
+    def wanted(self, request: Request) -> int | None:
+        """How many GPUs; None: one slot of any. On a pool without GPUs, a job that does not say is
+        a job for the lane."""
+        if request.gpus is None and not any(d.ids for d in self.devices.values()):
+            return 0
+        return request.gpus
+
     def place(self, request: Request) -> Lease | None:
         """The lease this request would get now, or None while nothing fits. Takes nothing."""
-        if request.gpus is None:
+        gpus = self.wanted(request)
+        if gpus is None:
             device = self._freest(d for d in self.devices.values() if d.ids)
             return (LeasePart(device.key, device.slot_milli),) if device else None
-        if request.gpus == 0:
+        if gpus == 0:
             lane = self.devices.get(CPU_LANE)
             if lane is None or self.free_milli(lane) < lane.slot_milli:
                 return None
             return (LeasePart(lane.key, lane.slot_milli),)
-        group = self._freest(d for d in self.devices.values() if len(d.ids) == request.gpus)
+        group = self._freest(d for d in self.devices.values() if len(d.ids) == gpus)
         if group is not None:
             return (LeasePart(group.key, group.slot_milli),)
         singles = [d for d in self.devices.values() if len(d.ids) == 1 and self.free_milli(d)]
-        if len(singles) < request.gpus:
+        if len(singles) < gpus:
             return None
         singles.sort(key=self.free_milli, reverse=True)  # stable: pool order among equals
-        chosen = set(singles[: request.gpus])
+        chosen = set(singles[:gpus])
         return tuple(LeasePart(d.key, d.slot_milli) for d in self.devices.values() if d in chosen)
 
     def unsatisfiable(self, request: Request) -> str:
         """Why this pool could never serve the request, as a sentence; "" when it could."""
-        widths = [len(d.ids) for d in self.devices.values() if d.key != CPU_LANE]
-        if request.gpus is None:
-            return "" if any(widths) else "needs a GPU, this machine has none"
-        if request.gpus == 0:
+        gpus = self.wanted(request)
+        if gpus is None:
+            return ""
+        if gpus == 0:
             return "" if CPU_LANE in self.devices else "needs the lane cpu, which has no slots"
-        if request.gpus in widths or widths.count(1) >= request.gpus:
+        widths = [len(d.ids) for d in self.devices.values() if d.key != CPU_LANE]
+        if gpus in widths or widths.count(1) >= gpus:
             return ""
         total = len({i for d in self.devices.values() for i in d.ids})
-        if total < request.gpus:
-            return f"needs {_gpus(request.gpus)}, this machine has {total}"
-        return f"needs {_gpus(request.gpus)}, and no group of slots has exactly that many"
+        if total < gpus:
+            return f"needs {_gpus(gpus)}, this machine has {total}"
+        return f"needs {_gpus(gpus)}, and no group of slots has exactly that many"
 
     def _freest(self, devices: Iterable[Device]) -> Device | None:
         best: Device | None = None

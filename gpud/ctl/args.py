@@ -22,7 +22,10 @@ HELP_COLUMN = 22
 
 
 class Option:
-    """`name` without dashes. Without a `metavar` it is a switch; `convert` raises ValueError."""
+    """`name` without dashes. Without a `metavar` it is a switch; `convert` raises ValueError.
+
+    A value that is `secret` is not shown when it is wrong.
+    """
 
     def __init__(
         self,
@@ -33,9 +36,11 @@ class Option:
         *,
         short: str = "",
         many: bool = False,
+        secret: bool = False,
     ) -> None:
         self.name, self.help, self.metavar = name, help, metavar
         self.convert, self.short, self.many = convert, short, many
+        self.secret = secret
 
     def shown(self) -> str:
         both = f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
@@ -133,7 +138,8 @@ def parse(verb: Verb, argv: Sequence[str]) -> Args:
             try:
                 args.take(option, option.convert(value) if option.metavar else True)
             except ValueError as error:
-                raise _wrong(verb, f'{name} "{value}": {error}') from error
+                shown = name if option.secret else f'{name} "{value}"'
+                raise _wrong(verb, f"{shown}: {error}") from error
     if not args["help"]:
         _check_words(verb, args)
     return args

@@ -58,7 +58,7 @@ class App:
         self.reloader: Callable[[], Sequence[str]] | None = None
         strikes = Strikes(directory.path)
         self.engine = Engine(store, settings.devices, strikes=strikes, warn=warn)
-        self.sources_hosted = Sources(self.engine, on_bug=self._on_bug)
+        self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
         self.executor = RunnerExecutor(
             directory.path, directory.token, self.engine.post, cgroup=settings.cgroup, warn=warn
         )
@@ -132,7 +132,7 @@ class App:
 
     def _on_bug(self, error: BaseException) -> None:
         """A bug ends the process (no job notices; systemd starts it again)."""
-        if not self.bug.done():
+        if not self.bug.done() and not self.bug.get_loop().is_closed():
             self.bug.set_exception(error)
 
     # -- what the control server is given ----------------------------------------------------------

@@ -3,8 +3,8 @@
 Owned by daemon/run.py. A thread of its own reads the logs and writes to the terminal, so that a
 slow reader never keeps a job from starting. gpud's own words go to stderr, the jobs' to stdout.
 
-Rule 1: whole lines only, so that jobs never cut into each other's lines; an unfinished line waits
-    for its end, or for the end of its job.
+Rule 1: whole lines only, so that jobs do not cut into each other's lines; an unfinished line waits
+    for its end, for the end of its job, or until it is CHUNK_BYTES long.
 Rule 2: what comes within COALESCE_S is written together, so that a thousand short jobs a second do
     not wake the thread for each.
 Rule 3: when stdout is closed (`| head`), the jobs go on and their logs keep everything.
@@ -12,16 +12,20 @@ Rule 3: when stdout is closed (`| head`), the jobs go on and their logs keep eve
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
+
+from gpud.errors import why_os
 
 POLL_S = 0.1
 COALESCE_S = 0.03
 CHUNK_BYTES = 1 << 16
+PIECES = 16  # of one log, before another has its turn; of output, before it is written
 PROGRESS_EVERY_S = 0.2
 ERASE_LINE = "\r\x1b[K"
 
@@ -45,42 +49,65 @@ Item = Started | Ended | Note | None
 
 
 class Tail:
-    """One attempt's log, read as it grows."""
+    """One attempt's log, read as it grows, in pieces of bounded size."""
 
     def __init__(self, log: str, prefix: bytes) -> None:
         self._log = log
         self._prefix = prefix
         self._fd = -1
         self._partial = b""
+        self._at_start = True  # of a line, in what was passed on
 
-    def more(self, *, last: bool) -> bytes:
-        """What has come since, in whole lines; with `last` also an unfinished line."""
+    def more(self) -> Iterator[bytes]:
+        """What has come since the last look, at most PIECES of it: others want their turn."""
+        if not self._is_open():
+            return
+        for _ in range(PIECES):
+            chunk = os.read(self._fd, CHUNK_BYTES)
+            if not chunk:
+                return
+            if text := self._whole_lines(chunk):
+                yield self._prefixed(text)
+
+    def rest(self) -> Iterator[bytes]:
+        """All that is left, and a newline if the last line has none. The tail is over."""
+        if not self._is_open():
+            return
+        while chunk := os.read(self._fd, CHUNK_BYTES):
+            if text := self._whole_lines(chunk):
+                yield self._prefixed(text)
+        os.close(self._fd)
+        self._fd = -1
+        if self._partial:
+            yield self._prefixed(self._partial)
+        if not self._at_start:
+            yield b"\n"
+
+    def _is_open(self) -> bool:
         if self._fd < 0:
             try:
-                if last and os.stat(self._log).st_size == 0:
-                    return b""
-                self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+                if os.stat(self._log).st_size:
+                    self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
-                return b""  # not there yet, or never: the job could not start
-        found = [self._partial]
-        while chunk := os.read(self._fd, CHUNK_BYTES):
-            found.append(chunk)
-            if not last and len(found) > 64:
-                break  # the others want their turn
-        text = b"".join(found)
-        if last:
-            os.close(self._fd)
-            self._fd = -1
-            if text and not text.endswith(b"\n"):
-                text += b"\n"
-            self._partial = b""
-        else:
-            text, newline, self._partial = text.rpartition(b"\n")
-            text += newline
-        if self._prefix and text:
-            lines = text.split(b"\n")[:-1]
-            text = b"".join(self._prefix + line + b"\n" for line in lines)
-        return text
+                pass  # not there yet, or never: the job could not start
+        return self._fd >= 0
+
+    def _whole_lines(self, chunk: bytes) -> bytes:
+        """A carriage return ends a line too (progress bars); a very long one is not waited for."""
+        text = self._partial + chunk
+        cut = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        if not cut and len(text) >= CHUNK_BYTES:
+            cut = len(text)
+        self._partial = text[cut:]
+        return text[:cut]
+
+    def _prefixed(self, text: bytes) -> bytes:
+        start = self._prefix if self._at_start else b""
+        self._at_start = text.endswith(b"\n")
+        if not self._prefix:
+            return text
+        body, end = (text[:-1], b"\n") if self._at_start else (text, b"")
+        return start + body.replace(b"\n", b"\n" + self._prefix) + end
 
 
 class Console:
@@ -111,14 +138,15 @@ class Console:
         self._thread.join()
 
     def _work(self) -> None:
+        look_at = 0.0  # when the tails are looked at next
         item: Item = Note("")
         while item is not None:
             busy = bool(self._tails) or self._progress is not None
             try:
-                item = self._items.get(timeout=POLL_S if busy else None)
+                wait_s = max(0.0, look_at - time.monotonic()) if busy else None
+                item = self._items.get(timeout=wait_s)
             except Empty:
-                for tail in self._tails.values():
-                    self._pass_on(tail.more(last=False))
+                pass
             else:
                 self._closing.wait(COALESCE_S)
                 while item is not None:
@@ -126,10 +154,14 @@ class Console:
                     if self._items.empty():
                         break
                     item = self._items.get()
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + POLL_S
+                for tail in self._tails.values():
+                    self._pass_on(tail.more())
             self._flush()
             self._show_progress()
         for tail in self._tails.values():
-            self._pass_on(tail.more(last=True))
+            self._pass_on(tail.rest())
         self._flush()
         self._erase()
 
@@ -142,14 +174,17 @@ class Console:
             case Ended(job, line):
                 tail = self._tails.pop(job, None)
                 if tail is not None:
-                    self._pass_on(tail.more(last=True))
+                    self._pass_on(tail.rest())
                 self._say(line)
             case Note(line):
                 self._say(line)
 
-    def _pass_on(self, text: bytes) -> None:
-        if text and self._stdout_open:
-            self._write(1, text)
+    def _pass_on(self, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            if self._stdout_open:
+                self._write(1, piece)
+                if len(self._unwritten) >= PIECES:
+                    self._flush()
 
     def _say(self, line: str) -> None:
         if line:
@@ -170,15 +205,19 @@ class Console:
         self._erase()
         try:
             _write_all(self._unwritten_fd, data)
-        except OSError:
-            if self._unwritten_fd == 1:
-                self._stdout_open = False
+        except OSError as error:
+            if self._unwritten_fd != 1:
+                return
+            self._stdout_open = False
+            if error.errno != errno.EPIPE:
+                why = f"gpud: cannot write the output: {why_os(error)}; it is in the logs\n"
+                _write_quietly(why)
 
     def _show_progress(self) -> None:
         if self._progress is None or time.monotonic() - self._shown_at < PROGRESS_EVERY_S:
             return
         self._shown_at = time.monotonic()
-        line = self._progress()
+        line = self._progress()[: _columns() - 1]
         if line != self._shown:
             _write_quietly(ERASE_LINE + line)
             self._shown = line
@@ -187,6 +226,13 @@ class Console:
         if self._shown:
             _write_quietly(ERASE_LINE)
             self._shown = ""
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(2).columns or 80
+    except OSError:
+        return 80
 
 
 def _write_quietly(text: str) -> None:

@@ -21,9 +21,10 @@ STORAGE_PAUSE_S = 1.0
 class Host:
     """What one source is given: gpud/ports.py, SourceHost."""
 
-    def __init__(self, engine: Engine, source: Source) -> None:
+    def __init__(self, engine: Engine, source: Source, warn: Callable[..., None]) -> None:
         self._engine = engine
         self._source = source
+        self._warn = warn
         self.health = SourceHealth()
 
     def position(self) -> str | None:
@@ -33,6 +34,11 @@ class Host:
         return self._engine.store.taken(self._source.name, generation)
 
     def report(self, health: SourceHealth) -> None:
+        if health.problem != self.health.problem:
+            if health.problem:
+                self._warn("source_problem", source=self._source.name, why=health.problem)
+            else:
+                self._warn("source_works_again", source=self._source.name)
         self.health = health
 
     async def take(self, jobs: Sequence[NewJob], cursor: Cursor | None) -> int:
@@ -49,10 +55,17 @@ class Host:
 
 
 class Sources:
-    """All sources of the daemon. `on_idle` is called when the last one has returned by itself."""
+    """All sources of the daemon; a bug of one is handed to `on_bug`."""
 
-    def __init__(self, engine: Engine, *, on_bug: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        on_bug: Callable[[BaseException], None],
+        warn: Callable[..., None],
+    ) -> None:
         self._engine = engine
+        self._warn = warn
         self._on_bug = on_bug
         self._hosts: dict[str, Host] = {}
         self._sources: dict[str, Source] = {}
@@ -66,7 +79,7 @@ class Sources:
         """Take over a source, and start it unless a person has stopped it."""
         self._sources[source.name] = source
         self._targets[source.name] = target
-        self._hosts[source.name] = Host(self._engine, source)
+        self._hosts[source.name] = Host(self._engine, source, self._warn)
         if source.name not in self._engine.state.stopped_sources:
             self._run(source.name)
 

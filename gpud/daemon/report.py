@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from gpud.config.units import format_duration
 from gpud.core.model import JobSpec, Outcome
 from gpud.protocol.replies import JobView
-from gpud.protocol.text import to_bytes
+from gpud.protocol.text import own_bytes
 from gpud.signals import signal_name as signal_name
 
 MOST_ROWS = 40  # of the table at the end; of a longer run only what did not succeed
@@ -40,11 +40,11 @@ def how(view: JobView) -> str:
         return f"failed {view.exit_code}"
     if view.outcome == Outcome.KILLED and view.signal:
         return f"killed {signal_name(view.signal)}"
-    return view.outcome or view.state
+    return view.outcome or "not run"
 
 
 def progress(done: int, running: int, failed: int, left: int, eta_s: float | None) -> str:
-    line = f"{done} done, {running} running, {failed} failed, {left} left"
+    line = f"{done} done ({failed} failed), {running} running, {left} left"
     return line if eta_s is None else f"{line}, about {format_duration(round(eta_s))} to go"
 
 
@@ -52,16 +52,21 @@ def table(views: Sequence[JobView], width: int) -> list[str]:
     """A row per job, in id order, with the reason below where there is one."""
     rows = sorted(views, key=lambda v: v.id)
     cells = [("id", "end", "gpu", "took")]
-    cells += [(str(v.id), how(v), ",".join(v.lease) or "-", took(v)) for v in rows]
+    cells += [(str(v.id), how(v), where(v.lease), took(v)) for v in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(4)]
     lines = []
     for (job, end, gpu, time), view in zip(cells, [None, *rows], strict=True):
         left = f"{job:>{widths[0]}}  {end:<{widths[1]}}  {gpu:<{widths[2]}}  {time:>{widths[3]}}  "
-        text = "command" if view is None else shown(to_bytes(view.command), width - len(left))
+        text = "command" if view is None else shown(own_bytes(view.command), width - len(left))
         lines.append(left + text)
         if view is not None and view.why:
             lines.append(" " * (widths[0] + 2) + view.why)
     return lines
+
+
+def where(lease: Sequence[str]) -> str:
+    """The GPUs of a lease, without the shares: "0,1"."""
+    return ",".join(part.partition(":")[0] for part in lease) or "-"
 
 
 def counts(outcomes: Mapping[str, int], waiting: int) -> str:

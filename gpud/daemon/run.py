@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", action="store_true", help="no line per start and per bad end")
     parser.add_argument("--durable", action="store_true", help="survive power cuts, too; slower")
     parser.add_argument("--state-dir", type=Path, help="where runs are kept")
-    parser.add_argument("--resume", metavar="ID", help="go on with what an earlier run kept")
+    parser.add_argument("--resume", metavar="ID", help="go on with an earlier run; nothing is read")
     return parser
 
 
@@ -107,6 +107,7 @@ def _limit(text: str) -> float:
 
 async def _run(options: argparse.Namespace) -> int:
     interrupts = Interrupts(asyncio.get_running_loop())
+    _check_no_file(options.gpus)
     devices = from_command_line(options.gpus, len(os.sched_getaffinity(0)))
     defaults = _defaults(options)
     directory = _open_directory(options.state_dir, options.resume)
@@ -120,12 +121,39 @@ async def _run(options: argparse.Namespace) -> int:
     finished = False
     try:
         source = None if options.resume is not None else _stdin(defaults)
-        run = Run(app, interrupts, source, prefix=options.prefix, quiet=options.quiet)
+        if source is not None and sys.stdin is not None and sys.stdin.isatty():
+            print("gpud: reading commands from the terminal; Ctrl-D ends them", file=sys.stderr)
+        run = Run(
+            app,
+            interrupts,
+            source,
+            resume=_resume_command(options, directory.path.name),
+            prefix=options.prefix,
+            quiet=options.quiet,
+        )
         await run.until_done()
         finished = True
         return run.exit_status()
     finally:
         await app.close(retire_runner=finished)
+
+
+def _check_no_file(words: list[str]) -> None:
+    """A forgotten `<` makes a GPU of a file."""
+    for word in words:
+        if not word.isdecimal() and os.path.isfile(word):
+            raise GpudError(
+                f'cannot use --gpus {" ".join(words)}: "{word}" is a file',
+                kind="usage",
+                hint=f"commands come from standard input: gpud run --gpus 0,1 < {word}",
+            )
+
+
+def _resume_command(options: argparse.Namespace, run: str) -> str:
+    words = ["gpud", "run", "--gpus", *options.gpus, "--resume", run]
+    if options.state_dir is not None:
+        words += ["--state-dir", str(options.state_dir)]
+    return shlex.join(words)
 
 
 def _defaults(options: argparse.Namespace) -> JobDefaults:

@@ -20,7 +20,7 @@ from gpud import paths
 from gpud.core.actions import StopAttempt
 from gpud.core.events import CancelRequested, DrainRequested, Event, UndrainRequested
 from gpud.core.explain import explain
-from gpud.core.model import JobId, JobState, Outcome
+from gpud.core.model import CPU_LANE, JobId, JobState, Outcome
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
@@ -31,9 +31,9 @@ from gpud.protocol.selectors import parse
 
 MOST_NAMED = 10  # jobs that were not run
 LEFTOVERS = {
-    "lingering": "its shell has ended, and these live on",
-    "killed-leftovers": "ended with it",
-    "unassigned": "nobody knows whose these are, they were left alone",
+    "lingering": "its shell has ended; these live on and have a moment to end",
+    "killed-leftovers": "stopped, since its shell had ended",
+    "unassigned": "left alone, since nobody knows whose these are",
 }
 
 
@@ -58,19 +58,28 @@ class Interrupts:
 
 
 class Run:
-    """`source` None: an earlier run is resumed, nothing is read."""
+    """`source` None: an earlier run is resumed, nothing is read. `resume`: the command for that."""
 
     def __init__(
-        self, app: App, interrupts: Interrupts, source: Source | None, *, prefix: bool, quiet: bool
+        self,
+        app: App,
+        interrupts: Interrupts,
+        source: Source | None,
+        *,
+        resume: str,
+        prefix: bool,
+        quiet: bool,
     ) -> None:
         self._app = app
         self._interrupts = interrupts
         self._source = source
         self._quiet = quiet
-        self._id = Path(app.state_dir).name
+        self._resume = resume
         self._started_s = time.monotonic()
         self._done = 0
         self._failed = 0
+        self._unshown = 0  # rows that the table at the end leaves out
+        self._unread = False  # standard input had more
         self._asked = 0  # interrupts that we have acted on
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
@@ -123,7 +132,7 @@ class Run:
     def exit_status(self) -> int:
         _, outcomes = self._app.store.counts()
         bad = sum(count for outcome, count in outcomes.items() if outcome != Outcome.SUCCEEDED)
-        return 1 if bad or self._app.state.jobs else 0
+        return 1 if bad or self._unread or self._app.state.jobs else 0
 
     # -- interrupts ------------------------------------------------------------------------------
 
@@ -132,7 +141,8 @@ class Run:
         active = len(self._app.state.attempts)
         jobs = "1 running job" if active == 1 else f"{active} running jobs"
         if self._asked == 1:
-            self._note(f"no more starts; {jobs} may finish (again: stop them)")
+            may = f"{jobs} may finish; Ctrl-C again stops them" if active else "nothing is running"
+            self._note(f"no more starts; {may}")
             self._spawn(self._stop_starting())
         elif self._asked == 2:
             self._note(f"stopping {jobs}")
@@ -141,6 +151,7 @@ class Run:
     async def _stop_starting(self) -> None:
         if self._reading is not None and not self._reading.done() and not _is_file(0):
             # what a file still has is read and kept; a pipe may never end
+            self._unread = True
             self._note("standard input is not read any further")
             await self._app.sources_hosted.close()
         await self._insist(DrainRequested)
@@ -210,9 +221,10 @@ class Run:
         if self._quiet:
             return ""
         lease = event.detail["lease"]
-        gpu = ",".join(lease) if isinstance(lease, dict) else ""
+        keys = ",".join(lease) if isinstance(lease, dict) else ""
+        where = "without a GPU" if keys == CPU_LANE else f"on GPU {keys}"
         spec = self._app.engine.spec(JobId(event.job))
-        return f"[{event.job}] on GPU {gpu}: {report.shown(spec.command, 160)}"
+        return f"[{event.job}] {where}: {report.shown(spec.command, 160)}"
 
     def _progress(self) -> str:
         state = self._app.state
@@ -230,11 +242,15 @@ class Run:
         views = self._views()
         width = _width()
         lines = report.table(views, width) if views else []
+        if self._unshown > 0:
+            lines.append(f"… and {self._unshown} more that did not succeed")
         took_s = time.monotonic() - self._started_s
         _, outcomes = self._app.store.counts()
         waiting = sorted(self._app.state.jobs)
         lines.append(f"{report.counts(outcomes, len(waiting))} in {report.seconds(took_s)}")
         lines.append(f"logs: {self._app.state_dir}/logs")
+        if self._unread:
+            lines.append("standard input was not read to its end")
         if waiting:
             lines += self._not_run(waiting, width)
         print("\n".join(lines), file=sys.stderr)
@@ -251,7 +267,7 @@ class Run:
             lines.append(line if self._asked else f"{line}\n        {why}")
         if len(waiting) > MOST_NAMED:
             lines.append(f"        and {len(waiting) - MOST_NAMED} more")
-        lines.append(f"to go on: gpud run --gpus … --resume {self._id}")
+        lines.append(f"to go on: {self._resume}")
         return lines
 
     def _views(self) -> list[JobView]:
@@ -262,6 +278,7 @@ class Run:
             return store.views(store.select(parse(["all"]))) if states else []
         bad = [f"state:{o}" for o in outcomes if outcomes[o] and o != Outcome.SUCCEEDED]
         ids = store.select(parse(bad)) if bad else []
+        self._unshown = len(ids) - report.MOST_ROWS
         return store.views(ids[: report.MOST_ROWS])
 
 

@@ -24,12 +24,16 @@ def to_text(value: bytes) -> Text:
         return Raw(base64.b64encode(value).decode())
 
 
+def own_bytes(value: Text) -> bytes:
+    """The bytes of a text that `to_text` made."""
+    return value.encode() if isinstance(value, str) else base64.b64decode(value.b64, validate=True)
+
+
 def to_bytes(value: Text) -> bytes:
-    """The bytes of a text. Raises GpudError for bad base64, lone surrogates and NUL bytes."""
+    """The bytes of a text that came from outside. Raises GpudError for bad base64, lone surrogates
+    and NUL bytes."""
     try:
-        raw = (
-            value.encode() if isinstance(value, str) else base64.b64decode(value.b64, validate=True)
-        )
+        raw = own_bytes(value)
     except (UnicodeEncodeError, binascii.Error, ValueError) as error:
         raise GpudError(f"cannot read a text of the request: {error}", kind="protocol") from error
     if b"\0" in raw:

@@ -31,6 +31,7 @@ from gpud.sources.shell_lines import ShellLines
 
 _NOTHING_RUNS = re.compile(rb"[ \t\r\v\f]*(?:#|\Z)")
 _OPTIONS = re.compile(rb"[ \t]*#gpud:")
+_VARIABLES = re.compile(rb"env\..*", re.DOTALL)
 _SHOWN = 4096  # bytes of an overlong line that are kept, to show and to recognise it
 
 
@@ -57,6 +58,11 @@ class Entry(NamedTuple):
 
 def _ignore(_: bytes) -> object:
     return None
+
+
+def _without_values(line: bytes) -> bytes:
+    """An option line that becomes a command, for people to recognise: variables may be secrets."""
+    return _VARIABLES.sub("env.…".encode(), line) if _OPTIONS.match(line) else line
 
 
 class Lexer:
@@ -216,7 +222,7 @@ class Lexer:
 
     def _dangling_options(self, why: str) -> Entry:
         """Options without a command become an entry, so that somebody hears of them."""
-        held, shown = self._held, b"#gpud:" + self._options[0][1]
+        held, shown = self._held, _without_values(b"#gpud:" + self._options[0][1])
         self._held, self._options = [], []
         offset, line = self.offset, self.line
         self._settle(held)
@@ -232,7 +238,7 @@ class Lexer:
     def _overlong(self, raw: bytes) -> Entry:
         """Cut a line at the limit, so that neither its length nor its end needs to be awaited."""
         cut = self._limits.max_bytes + 1
-        shown = raw[: min(_SHOWN, self._limits.max_bytes)]
+        shown = _without_values(raw[: min(_SHOWN, self._limits.max_bytes)])
         entry = self._emit([raw], shown, f"it is longer than {self._limits.max_bytes} bytes")
         self.in_line = not raw.endswith(b"\n")
         if self.in_line:

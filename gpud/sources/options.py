@@ -3,6 +3,7 @@
 Owns the names, types and limits of the options; `KEYS` is what the docs list. Called by build.py
 for entries that have any. It raises `GpudError` with a clause ("…: the option "gpsu" …"), which
 build.py turns into a job that says so; it must not look at defaults or at the entry's command.
+The values of variables may be secrets: no sentence shows one, nor what may be a part of one.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from gpud.config.schema import LONGEST_S
+from gpud.config.limits import (
+    LONGEST_S,
+    MOST_GPUS,
+    MOST_PRIORITY,
+    MOST_RETRIES,
+    wrong_with_name,
+)
 from gpud.config.units import parse_duration_s
 from gpud.errors import GpudError
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ENV_SHOWN = re.compile(r"env\.[A-Za-z0-9_]*", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_MAX_NAME = 200
-_MAX_GPUS = 1024
 
 
 class Options(Struct, kw_only=True):
@@ -61,25 +67,46 @@ def _parse_line(text: str, options: Options) -> None:
         words = shlex.split(text)
     except ValueError as error:
         raise GpudError(f"the options cannot be read ({str(error).lower()})") from error
+    variable = ""  # the one that stands before this word
     for word in words:
         key, equals, value = word.partition("=")
-        name = key.replace("_", "-")
         if key.startswith("env."):
-            name = key
-        elif name not in KEYS:
+            variable = _variable(key, equals, value, options)
+            continue
+        name = key.replace("_", "-")
+        if name not in KEYS and variable:
+            raise GpudError(
+                f"what stands behind {variable} is no option: a value with blanks needs quotes"
+            )
+        if name not in KEYS:
             raise GpudError(f'the option "{_shown(key)}" is not known{_nearest(name)}')
         if not equals:
             raise GpudError(f'the option "{_shown(key)}" has no value ({_shown(key)}=…)')
+        field, read = KEYS[name]
         try:
-            if key.startswith("env."):
-                options.env[_env_name(key[4:])] = _bytes(value)
-            else:
-                field, read = KEYS[name]
-                setattr(options, field, read(value))
+            setattr(options, field, read(value))
         except GpudError as error:
             raise GpudError(
                 f'the option "{_shown(key)}" cannot be "{_shown(value)}": {error.message}'
             ) from error
+
+
+def _variable(key: str, equals: str, value: str, options: Options) -> str:
+    """Set it. The result is what may be shown of it: `env.TOKEN:hunter2` has no "="."""
+    found = _ENV_SHOWN.match(key)
+    shown = found[0] if found else "env."
+    whole = shown == key
+    shown = _shown(shown) if whole else _shown(shown) + "…"
+    if not _ENV_NAME.fullmatch(key[4:]):
+        raise GpudError(
+            f'the option "{shown}" cannot be used: a variable\'s name has letters, digits and _'
+        )
+    if not equals:
+        raise GpudError(f'the option "{shown}" has no value ({shown}=…)')
+    if "\0" in value:
+        raise GpudError(f'the option "{shown}" cannot be used: it contains a NUL byte')
+    options.env[key[4:].encode()] = os.fsencode(value)
+    return shown
 
 
 def _nearest(key: str) -> str:
@@ -138,12 +165,9 @@ def _truth(text: str) -> bool:
 
 
 def _name(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise GpudError("a name is UTF-8") from None
-    if not text or not text.isprintable() or len(text) > _MAX_NAME:
-        raise GpudError(f"a name has 1 to {_MAX_NAME} printable characters")
+    why = wrong_with_name(text) if text else "it takes a name"
+    if why:
+        raise GpudError(why)
     return text
 
 
@@ -158,12 +182,6 @@ def _directory(text: str) -> bytes:
     if not text:
         raise GpudError("it takes a directory")
     return _bytes(text)
-
-
-def _env_name(text: str) -> bytes:
-    if not _ENV_NAME.fullmatch(text):
-        raise GpudError("a variable's name has letters, digits and _")
-    return text.encode()
 
 
 Field = Literal[
@@ -184,9 +202,9 @@ Field = Literal[
 # option -> field of `Options`, and what reads its value
 KEYS: dict[str, tuple[Field, Callable[[str], object]]] = {
     "name": ("name", _name),
-    "gpus": ("gpus", _whole(0, _MAX_GPUS)),
-    "priority": ("priority", _whole(-1_000_000_000, 1_000_000_000)),
-    "retries": ("retries", _whole(0, 1_000_000)),
+    "gpus": ("gpus", _whole(0, MOST_GPUS)),
+    "priority": ("priority", _whole(-MOST_PRIORITY, MOST_PRIORITY)),
+    "retries": ("retries", _whole(0, MOST_RETRIES)),
     "backoff": ("backoff_s", _duration),
     "backoff-max": ("backoff_max_s", _duration),
     "retry-args": ("retry_args", _bytes),

@@ -22,7 +22,8 @@ from gpud.ports import SourceHealth, SourceHost
 from gpud.sources.aside import patiently
 from gpud.sources.build import Template, template_of
 from gpud.sources.lexer import LIMITS, Limits
-from gpud.sources.reader import Reader, Timing
+from gpud.sources.reader import Reader
+from gpud.sources.settling import Timing
 from gpud.sources.watch import Watch
 
 LOCAL_POLL_S = 30.0  # a watch may miss something, but not for long

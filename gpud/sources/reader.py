@@ -11,17 +11,18 @@ latest. How a change is noticed:
   file and writes it again is not taken for somebody who empties it.
 
 Called by queue_file.py; a new `Reader` for each run, since a thread of a cancelled one may still
-be reading. It must not know what rings for a look, nor how often one fails.
+be reading. How bytes become entries is scan.py's. It must not know what rings for a look, nor how
+often one fails.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from gpud.core.model import NewJob
 from gpud.errors import GpudError, why_os
@@ -29,15 +30,16 @@ from gpud.ports import SourceHost
 from gpud.sources import file_sight
 from gpud.sources.aside import patiently
 from gpud.sources.build import Template
-from gpud.sources.file_sight import CHUNK, WINDOW, Missing, Sight, Stamp
-from gpud.sources.lexer import Lexer, Limits
+from gpud.sources.file_sight import Missing, Sight, Stamp
+from gpud.sources.lexer import Limits
+from gpud.sources.scan import Scan, keys_of, matcher_at
+from gpud.sources.settling import Settling, Timing
 from gpud.sources.tracker import (
     MAX_SKIPPED,
     Matcher,
     Position,
+    begin,
     decide,
-    line_key,
-    new_digest,
     pack_skipped,
     parse_position,
 )
@@ -49,13 +51,6 @@ BATCH_BYTES = 32 * 1024 * 1024
 INLINE_BYTES = 32 * 1024  # of a local file: read on the loop, for a millisecond at most
 FULL_CHECK_BYTES = 16 * 1024 * 1024
 FULL_CHECK_S = 60.0
-
-
-class Timing(Struct, frozen=True):
-    settle_s: float = 0.3
-    settle_max_s: float = 10.0  # a file that never rests is decided upon all the same
-    away_s: float = 2.0  # a file that is missing for a shorter time is only being replaced
-    answer_s: float = 15.0  # a file system that takes longer gets a sentence
 
 
 class Reader:
@@ -86,16 +81,14 @@ class Reader:
         self._timing = timing
         self._limits = limits
         stored = host.position()
-        self._position = None if stored is None else parse_position(stored)
-        self._dirty = False  # the position changed since it was committed
-        self._digest: hashlib.blake2b = new_digest()
-        self._lexer = Lexer()
-        self._read_to = 0
-        self._window = b""
+        known = None if stored is None else parse_position(stored)
+        # None until the file is seen; `_first` is where reading begins then.
+        self._position, self._first = begin(known, path, boot_id)
+        self._dirty = self._position != known  # the position changed since it was committed
+        self._scan = Scan(Position(), limits)
         self._stamp: Stamp | None = None  # of the last look that was understood
         self._verified_at = 0.0
-        self._suspect: Stamp | None = None
-        self._suspect_at = self._suspect_since = 0.0
+        self._settling = Settling(timing)
         self._missing_since: float | None = None
         self._directory: tuple[int, int] | None = None  # where the file was last seen
         self._matcher: Matcher | None = None
@@ -127,7 +120,7 @@ class Reader:
                 return wait
         await self._read(sight)
         sight.close()
-        deadline = self._lexer.deadline
+        deadline = self._scan.deadline
         return None if deadline is None else max(0.0, deadline - self._clock())
 
     # -- what happened to the file ---------------------------------------------------------
@@ -135,13 +128,14 @@ class Reader:
     async def _file_is_missing(self, missing: Missing) -> float | None:
         now = self._clock()
         position = self._position
-        self._stamp = self._suspect = None
+        self._stamp = None
+        self._settling.over()
         if self._missing_since is None:
             self._missing_since = now
             self.note = "the file is not there: waiting for it"
         if position is None:
             if self._start_at_end:  # whatever it will contain is new
-                await self._keep(Position(boot=self._boot))
+                await self._keep(self._first)
         elif position.offset and not position.away and missing.directory == self._directory:
             # The directory of an unmounted file system is another one.
             wait = self._missing_since + self._timing.away_s - now
@@ -160,48 +154,44 @@ class Reader:
         if known[:2] != found[:2] or found.size <= known.size:
             return False
         due = self._clock() - self._verified_at >= FULL_CHECK_S
-        if due and self._lexer.offset <= FULL_CHECK_BYTES:
+        scan = self._scan
+        if due and scan.offset <= FULL_CHECK_BYTES:
             return False
-        check = functools.partial(file_sight.window_is, sight, self._window, self._read_to)
+        check = functools.partial(file_sight.window_is, sight, scan.window, scan.read_to)
         return await self._call(check)
 
     async def _compare(self, sight: Sight) -> float | None:
         """Compare the taken beginning, and decide; a number: look again after so many seconds."""
-        position, stamp, now = self._position, sight.stamp, self._clock()
+        position, stamp = self._position, sight.stamp
         assert position is not None
         offset = position.offset
         if stamp.size >= offset:
             read = functools.partial(file_sight.read_prefix, sight, offset)
-            digest, tail = await self._call(read, big=offset > INLINE_BYTES)
-            if offset == 0 or digest.hexdigest() == position.digest:
-                await self._same_beginning(position, sight, digest, tail)
+            before = await self._call(read, big=offset > INLINE_BYTES)
+            if offset == 0 or before[0].hexdigest() == position.digest:
+                await self._same_beginning(position, sight, before)
                 return None
-        if self._suspect is None:
-            self._suspect_since = now
-        if self._suspect != stamp:
-            self._suspect, self._suspect_at = stamp, now
-        wait = self._suspect_at + self._timing.settle_s - now
-        if wait > 0 and now - self._suspect_since < self._timing.settle_max_s:
+        if wait := self._settling.left_s(stamp, self._clock()):
             self.note = "the file was changed: waiting until it is at rest"
             return wait
         decision = decide(position, stamp.size, self._boot)
-        self._suspect = None
+        self._settling.over()
         self._dirty = True
         self._count(decision.note)
         if decision.at_end:
             await self._skip(decision.position, sight)
         else:
-            await self._restart(decision.position, sight, new_digest(), b"")
+            await self._restart(decision.position, sight)
         await self._commit([])
         return None
 
     async def _same_beginning(
-        self, position: Position, sight: Sight, digest: hashlib.blake2b, tail: bytes
+        self, position: Position, sight: Sight, before: tuple[hashlib.blake2b, bytes]
     ) -> None:
         known = self._stamp
-        if self._suspect is not None or (known is not None and known[:2] != sight.stamp[:2]):
+        if self._settling.under_way or (known is not None and known[:2] != sight.stamp[:2]):
             self.note = "the file was written anew and begins as before: reading goes on"
-        self._suspect = None
+        self._settling.over()
         if position.boot != self._boot or position.away:
             position = structs.replace(position, boot=self._boot, away=False)
             self._dirty = True
@@ -209,93 +199,53 @@ class Reader:
             # Replaced once more, or gpud was not there to see: match all that is there now.
             position = structs.replace(position, match_until=sight.stamp.size)
             self._dirty = True
-        await self._restart(position, sight, digest, tail)
+        await self._restart(position, sight, before)
 
     # -- where reading starts --------------------------------------------------------------
 
     async def _first_sight(self, sight: Sight) -> None:
-        position = Position(boot=self._boot)
         self._dirty = True
         if self._start_at_end:
             self._count('skipped the {old} jobs of the file at its first sight (start = "end")')
-            await self._skip(position, sight)
+            await self._skip(self._first, sight)
             await self._commit([])
         else:
             if sight.stamp.size:
                 self._count("took the {new} jobs of the file at its first sight")
-            await self._restart(position, sight, new_digest(), b"")
+            await self._restart(self._first, sight)
 
     async def _skip(self, position: Position, sight: Sight) -> None:
         """Go to the end of the last complete entry, and remember what was skipped."""
-        await self._restart(position, sight, new_digest(), b"")
+        await self._restart(position, sight)
         keys: list[bytes] = []
-
-        def skip() -> bool:
-            commands, done = self._entries(sight)
-            keys.extend(line_key(command) for command in commands)
-            return done
-
-        while not await self._call(skip, big=sight.stamp.size > INLINE_BYTES):
-            pass
+        more, big = True, sight.stamp.size > INLINE_BYTES
+        while more:
+            skip = functools.partial(keys_of, self._scan, sight, BATCH, self._clock())
+            found, more = await self._call(skip, big=big)
+            keys += found
         self._old = len(keys)
         many = len(keys) > MAX_SKIPPED
         packed = "" if many else pack_skipped(keys)
         self._position = structs.replace(position, skipped=packed, skipped_many=many)
 
-    def _entries(self, sight: Sight) -> tuple[list[bytes], bool]:
-        now = self._clock()
-        found = [entry.command for entry in self._lexer.entries(BATCH, now)]
-        if len(found) == BATCH:
-            return found, False
-        return found, not self._feed(sight, now)
-
     async def _restart(
-        self, position: Position, sight: Sight, digest: hashlib.blake2b, tail: bytes
+        self, position: Position, sight: Sight, before: tuple[hashlib.blake2b, bytes] | None = None
     ) -> None:
-        """Read on at the position, of which `digest` and `tail` are the bytes before it."""
+        """Read on at the position, of which `before` is what `read_prefix` found before it."""
         self._position = position
-        self._digest = digest
-        self._lexer = self._lexer_at(position, digest.update)
-        self._read_to = position.offset
-        self._window = tail
+        self._scan = Scan(position, self._limits, before)
         self._stamp = sight.stamp
         self._verified_at = self._clock()
         self._matcher = None
         if position.offset < position.match_until:
             taken = await self._host.taken(position.base)
-            again = functools.partial(self._matcher_at, position, taken, sight)
+            again = functools.partial(matcher_at, position, taken, sight, self._limits)
             self._matcher = await self._call(again, big=True)
-
-    def _matcher_at(self, position: Position, taken: Mapping[bytes, int], sight: Sight) -> Matcher:
-        """The multiset, less what was met before `position`: those lines are read once more."""
-        matcher = Matcher(taken, position.skipped)
-        lexer, at = self._lexer_at(Position(), lambda _: None), 0
-        while at < position.offset:
-            data = file_sight.read_at(sight, at, position.offset)
-            if not data:
-                break
-            at += len(data)
-            lexer.feed(data, 0.0)
-            for entry in lexer.entries(CHUNK, 0.0):
-                matcher.was_taken(entry.command)
-        # What was given up when it was read is given up here too: nothing more will come.
-        for entry in lexer.entries(CHUNK, self._limits.patience_s):
-            matcher.was_taken(entry.command)
-        return matcher
-
-    def _lexer_at(self, position: Position, consumed: Callable[[bytes], object]) -> Lexer:
-        return Lexer(
-            position.offset,
-            position.line,
-            in_line=position.in_line,
-            consumed=consumed,
-            limits=self._limits,
-        )
 
     # -- reading and taking ----------------------------------------------------------------
 
     async def _read(self, sight: Sight) -> None:
-        unread = sight.stamp.size - self._read_to
+        unread = sight.stamp.size - self._scan.read_to
         if unread > 0:
             await self._call(functools.partial(file_sight.sync, sight), big=True)
         batch = functools.partial(self._batch, sight)
@@ -306,8 +256,7 @@ class Reader:
                 await self._commit(jobs)
         if self._matcher is None:
             self._counting = ""
-        if self._stamp is not None:  # None: it became shorter while it was read
-            self._stamp = sight.stamp
+        self._stamp = None if self._scan.short else sight.stamp
 
     def _batch(self, sight: Sight) -> tuple[list[NewJob], bool]:
         """The next jobs, and whether they were the last ones of this look."""
@@ -316,7 +265,7 @@ class Reader:
         jobs: list[NewJob] = []
         size = 0
         while True:
-            entries = self._lexer.entries(BATCH - len(jobs), now)
+            entries, more = self._scan.entries(sight, BATCH - len(jobs), now)
             for entry in entries:
                 if self._matcher is not None and entry.offset < self._position.match_until:
                     self._dirty = True
@@ -326,35 +275,15 @@ class Reader:
                 self._new += 1
                 size += len(entry.command)
                 jobs.append(self._template.build(entry, self._position.key(entry.offset)))
-            if len(jobs) >= BATCH or size >= BATCH_BYTES:
-                return jobs, False
-            if not entries and not self._feed(sight, now):
-                return jobs, True
-
-    def _feed(self, sight: Sight, now: float) -> bool:
-        data = file_sight.read_at(sight, self._read_to, sight.stamp.size)
-        if not data:
-            if self._read_to < sight.stamp.size:
-                self._stamp = None
-            return False
-        self._read_to += len(data)
-        self._window = (self._window + data)[-WINDOW:]
-        self._lexer.feed(data, now)
-        return True
+            if not more or len(jobs) >= BATCH or size >= BATCH_BYTES:
+                return jobs, not more
 
     async def _commit(self, jobs: list[NewJob]) -> None:
         """Hand on jobs and position together. Only complete entries lie before the position."""
         assert self._position is not None
-        lexer = self._lexer
-        position = structs.replace(
-            self._position,
-            offset=lexer.offset,
-            line=lexer.line,
-            in_line=lexer.in_line,
-            digest=self._digest.hexdigest(),
-        )
+        position = self._scan.moved(self._position)
         await self._keep(position, jobs)
-        if lexer.offset >= position.match_until:
+        if position.offset >= position.match_until:
             self._matcher = None
         if self._counting:
             self.note = self._counting.format(new=self._new, old=self._old)

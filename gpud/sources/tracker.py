@@ -1,6 +1,6 @@
 """What to make of a file that is not what it was: the decisions, without the file. Pure.
 
-Owns the position of a queue file (what is committed with its jobs) and three rules:
+Owns the position of a queue file (what is committed with its jobs) and four rules:
 1. The taken beginning is still there: go on at the offset, whatever else happened (appended,
    copied, renamed, touched, away for a while).
 2. The file was seen empty, or away and then with another beginning: a new generation. All of its
@@ -10,6 +10,8 @@ Owns the position of a queue file (what is committed with its jobs) and three ru
    of a line is new only if fewer than k were taken. What is appended after that look is new. A
    file that is shorter under another boot id is no truncation, not even at size 0: it lost its
    tail in a crash, and what is written up to the old offset is matched too.
+4. Another path in the configuration is another file, whatever is in it: a new generation, as at a
+   first sight. Only a position of before paths were kept belongs to whatever file there is.
 
 The multiset is not in the position: the store has every command that was taken, and what was
 matched so far can be counted again from the file, so a position is a few hundred bytes however
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -55,6 +58,7 @@ class Position(Struct, frozen=True, omit_defaults=True):
     away: bool = False  # the file was seen missing from a directory that was there
     skipped: str = ""  # base64: keys of the lines that `start = "end"` skipped
     skipped_many: bool = False  # there were more of them than are kept
+    path: str = ""  # of the file; "" in positions of before this was kept
 
     def cursor(self, source: str) -> Cursor:
         return Cursor(source, msgspec.json.encode(self).decode())
@@ -68,6 +72,17 @@ def parse_position(text: str) -> Position:
         return msgspec.json.decode(text, type=Position)
     except msgspec.MsgspecError as error:
         raise GpudError(f"cannot read the stored position: {error}", kind="storage") from error
+
+
+def begin(known: Position | None, path: str, boot: str) -> tuple[Position | None, Position]:
+    """The position as it counts for the file at `path`, None at its first sight; and where reading
+    begins then."""
+    here = os.fsencode(path).decode("utf-8", "backslashreplace")
+    if known is not None and known.path not in ("", here):
+        generation = known.generation + 1
+        return None, Position(generation=generation, base=generation, boot=boot, path=here)
+    first = Position(boot=boot, path=here)
+    return (None if known is None else structs.replace(known, path=here)), first
 
 
 def new_digest() -> hashlib.blake2b:
@@ -88,6 +103,7 @@ def decide(position: Position, size: int, boot: str) -> Decision:
         generation=position.generation + 1,
         base=position.generation + 1,
         boot=boot,
+        path=position.path,
     )
     if size < position.offset and position.boot != boot:
         until = max(position.offset, position.match_until)
@@ -116,6 +132,7 @@ def _matched(position: Position, boot: str) -> Position:
         base=position.base,
         boot=boot,
         skipped=position.skipped,
+        path=position.path,
     )
 
 

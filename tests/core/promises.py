@@ -89,9 +89,9 @@ class Free:
 
     def fits(self, request: Request) -> bool:
         free = [device for device in self.devices.values() if self.slots(device)]
-        if request.gpus is None:
+        if request.gpus is None and self.devices.keys() - {CPU_LANE}:
             return any(device.key != CPU_LANE for device in free)
-        if request.gpus == 0:
+        if not request.gpus:
             return any(device.key == CPU_LANE for device in free)
         widths = [len(device.ids) for device in free]
         return request.gpus in widths or widths.count(1) >= request.gpus
@@ -108,7 +108,7 @@ class Free:
         gpus = sum(len(self.devices[key].ids) for key in keys)
         if request.gpus is None:
             assert len(keys) == 1, f"{lease} for one slot"
-            assert gpus, f"{lease} for one slot of a GPU"
+            assert gpus or not self.devices.keys() - {CPU_LANE}, f"{lease} for one slot of a GPU"
         else:
             assert gpus == request.gpus, f"{lease} for {request}"
             assert keys == [CPU_LANE] if request.gpus == 0 else CPU_LANE not in keys

@@ -56,7 +56,14 @@ def test_a_job_for_the_cpu_gets_its_lane_and_never_a_gpu() -> None:
 
 def test_a_job_for_a_gpu_never_gets_the_lane_cpu() -> None:
     pool = Pool([CPUS])
-    assert [pool.place(request) for request in (ANY, ONE, TWO)] == [None] * 3
+    assert [pool.place(request) for request in (ONE, TWO)] == [None] * 2
+
+
+def test_a_job_that_does_not_say_gets_the_lane_where_there_is_no_gpu() -> None:
+    assert Pool([CPUS]).place(ANY) == (LeasePart(CPU_LANE, 500),)
+    busy = Pool([CPUS, A])
+    busy.take((LeasePart("a", 1000),))
+    assert busy.place(ANY) is None
 
 
 def test_n_gpus_are_a_group_of_n_where_one_is_free() -> None:
@@ -106,7 +113,8 @@ def test_fewer_slots_than_before_are_not_negative_room() -> None:
 @pytest.mark.parametrize(
     ("devices", "request_", "sentence"),
     [
-        ([CPUS], ANY, "needs a GPU, this machine has none"),
+        ([CPUS], ANY, ""),
+        ([], ANY, "needs the lane cpu, which has no slots"),
         ([CPUS], ONE, "needs 1 GPU, this machine has 0"),
         ([A], NONE, "needs the lane cpu, which has no slots"),
         ([A, B], THREE, "needs 3 GPUs, this machine has 2"),
@@ -192,14 +200,14 @@ def test_one_slot_is_on_a_device_with_the_most_room(
     pool = Pool(devices)
     for earlier in taken:
         pool.take(pool.place(earlier) or ())
-    room = [pool.free_milli(device) for device in devices if device.ids]
+    usable = [device for device in devices if device.ids] or devices
+    room = [pool.free_milli(device) for device in usable]
     lease = pool.place(ANY)
     if lease is None:
         assert not any(room)
     else:
         assert pool.free_milli(pool.devices[lease[0].device]) == max(room)
-        first = [device.key for device in devices if device.ids][room.index(max(room))]
-        assert keys(lease) == [first]
+        assert keys(lease) == [usable[room.index(max(room))].key]
 
 
 def test_gpus_in_use_under_another_grouping_are_not_given_out() -> None:

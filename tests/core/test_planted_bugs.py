@@ -39,7 +39,7 @@ from gpud.core.state import NewSubmission, State, is_ready
 
 from .machine import CoreMachine, one_pass
 
-EXAMPLES = 400
+EXAMPLES = 1000
 
 Function = TypeVar("Function", bound=Callable[..., object])
 BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpud.daemon.console import Tail
+from gpud.daemon.console import CHUNK_BYTES, Tail
 
 SCRIPT = """
 import os, sys
@@ -23,26 +23,53 @@ print("closed", file=sys.stderr)
 """
 
 
+def more(tail: Tail) -> bytes:
+    return b"".join(tail.more())
+
+
+def rest(tail: Tail) -> bytes:
+    return b"".join(tail.rest())
+
+
 def test_only_whole_lines_appear_until_the_end(tmp_path: Path) -> None:
     log = tmp_path / "log"
     tail = Tail(str(log), b"")
-    assert tail.more(last=False) == b""
+    assert more(tail) == b""
     log.write_bytes(b"one\ntw")
-    assert tail.more(last=False) == b"one\n"
+    assert more(tail) == b"one\n"
     with log.open("ab") as file:
         file.write(b"o\nthr")
-    assert tail.more(last=False) == b"two\n"
-    assert tail.more(last=True) == b"thr\n"
+    assert more(tail) == b"two\n"
+    assert rest(tail) == b"thr\n"
+
+
+def test_a_progress_bar_is_seen_while_it_moves(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"10%\r20%\r30")
+    tail = Tail(str(log), b"[1] ")
+    assert more(tail) == b"[1] 10%\r20%\r"
+    with log.open("ab") as file:
+        file.write(b"%\r")
+    assert rest(tail) == b"30%\r\n"
+
+
+def test_a_line_without_end_is_passed_on_in_pieces(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"x" * (5 * CHUNK_BYTES + 7))
+    tail = Tail(str(log), b"")
+    pieces = [*tail.more(), *tail.rest()]
+    assert b"".join(pieces) == b"x" * (5 * CHUNK_BYTES + 7) + b"\n"
+    assert max(map(len, pieces)) <= 2 * CHUNK_BYTES
 
 
 def test_a_prefix_stands_before_each_line(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"a\n\nb")
-    assert Tail(str(log), b"[7] ").more(last=True) == b"[7] a\n[7] \n[7] b\n"
+    assert rest(Tail(str(log), b"[7] ")) == b"[7] a\n[7] \n[7] b\n"
 
 
 def test_no_log_is_no_output(tmp_path: Path) -> None:
-    assert Tail(str(tmp_path / "none"), b"").more(last=True) == b""
+    assert rest(Tail(str(tmp_path / "none"), b"")) == b""
 
 
 def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path) -> None:

@@ -48,5 +48,5 @@ def test_a_command_is_shown_on_one_line() -> None:
 
 
 def test_progress() -> None:
-    assert report.progress(1, 2, 0, 3, None) == "1 done, 2 running, 0 failed, 3 left"
+    assert report.progress(1, 2, 0, 3, None) == "1 done (0 failed), 2 running, 3 left"
     assert report.progress(1, 2, 0, 3, 61.0).endswith("about 1m1s to go")

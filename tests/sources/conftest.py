@@ -9,7 +9,7 @@ import pytest
 
 from gpud.config.schema import JobDefaults, QueueFileSource
 from gpud.sources.queue_file import QueueFile
-from gpud.sources.reader import Timing
+from gpud.sources.settling import Timing
 
 QUICK = Timing(settle_s=0.0, away_s=0.0)
 

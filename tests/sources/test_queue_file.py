@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gpud.sources.reader import BATCH, Timing
+from gpud.sources.reader import BATCH
+from gpud.sources.settling import Timing
 
 from .conftest import Make
 from .fakes import FakeHost, running

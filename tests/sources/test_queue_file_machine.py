@@ -21,7 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from gpud.config.schema import JobDefaults, QueueFileSource
 from gpud.sources import reader
 from gpud.sources.queue_file import QueueFile
-from gpud.sources.reader import Reader, Timing
+from gpud.sources.reader import Reader
+from gpud.sources.settling import Timing
 from gpud.sources.tracker import parse_position
 
 from .fakes import FakeHost
