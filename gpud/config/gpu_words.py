@@ -90,10 +90,6 @@ def _id(shown: str, part: str) -> str:
     if re.fullmatch(r"[0-9]+[-:.]+[0-9]+", text):
         raise _refused(shown, f'"{text}" is a range, which gpud does not read; name each GPU')
     if not _UUID.fullmatch(text):
-        if os.path.isfile(text):
-            raise _refused(
-                shown, f'"{text}" is a file; commands come from standard input: < {text}'
-            )
         raise _refused(shown, f'"{text}" is neither a GPU index nor a UUID (GPU-…, MIG-…)')
     return text
 

@@ -164,7 +164,7 @@ class Walk:
         self, kind: inspect.StrType, value: Any, path: KeyPath, marks: Mapping[str, Any]
     ) -> Any:
         if "secret" in marks and not isinstance(value, str):
-            self.problem(path, f'{dotted(path)} must be text: write it in quotes, "…"')
+            self.problem(path, f"{dotted(path)} must be text: put it in quotes")
         elif not isinstance(value, str):
             quoted = f': write "{value}"' if type(value) in (int, float) else ""
             self._wrong_type(path, "text", value, quoted)

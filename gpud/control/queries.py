@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 
 from msgspec import structs
 
 from gpud import __version__
 from gpud.control.choice import choose
-from gpud.control.views import gpu_views, reason, with_reason
+from gpud.control.views import gpu_views, place_in_queue, reason, with_reason
 from gpud.core.model import JobId, JobState
 from gpud.errors import GpudError
 from gpud.ports import Controlled
@@ -31,6 +32,7 @@ from gpud.protocol.requests import Ls, Show, Status, Why
 
 PAGE = 500  # jobs that are read from the store in one go
 MAX_SHOWN = 1000  # jobs with their whole story in one reply
+MAX_LISTED = 10_000  # jobs in one answer to `ls`: 50 ms on the loop to encode
 RECENT = 5  # ended jobs that `status` names
 
 
@@ -71,20 +73,23 @@ def status(daemon: Controlled, request: Status) -> StatusReply:
 
 
 async def ls(daemon: Controlled, request: Ls) -> JobsReply:
-    limit = _bounded(request.limit, "limit")
-    more = 0
-    if request.jobs:
-        jobs = choose(daemon.store, "list", request.jobs)
-        if limit and len(jobs) > limit:
-            more = len(jobs) - limit
-            jobs = jobs[:limit]
-        views = [view async for page in pages(daemon, jobs) for view in page]
-    else:
-        views, more = daemon.store.page(_bounded(request.recent, "recent"), limit)
-    state, now_ms = daemon.state, daemon.now_ms()
-    return JobsReply(
-        id=request.id, jobs=tuple(with_reason(state, view, now_ms) for view in views), more=more
-    )
+    """At most MAX_LISTED jobs; `more` says how many are left, `after` gets at the next ones."""
+    limit = min(_bounded(request.limit, "limit") or MAX_LISTED, MAX_LISTED)
+    recent = min(_bounded(request.recent, "recent"), MAX_LISTED)
+    if not request.jobs:
+        if request.after:
+            raise GpudError("cannot list: `after` needs `jobs`", kind="usage")
+        views, more = daemon.store.page(recent, limit)
+        state, now_ms = daemon.state, daemon.now_ms()
+        listed = [with_reason(state, view, now_ms) for view in views]
+        return JobsReply(id=request.id, jobs=tuple(listed), more=more)
+    jobs = choose(daemon.store, "list", request.jobs)
+    jobs = jobs[bisect_right(jobs, request.after) :]
+    listed = []
+    async for page in pages(daemon, jobs[:limit]):
+        state, now_ms = daemon.state, daemon.now_ms()
+        listed += [with_reason(state, view, now_ms) for view in page]
+    return JobsReply(id=request.id, jobs=tuple(listed), more=len(jobs[limit:]))
 
 
 def show(daemon: Controlled, request: Show) -> Shown:
@@ -108,6 +113,10 @@ async def why(daemon: Controlled, request: Why) -> Reasons:
     async for page in pages(daemon, jobs):
         state, now_ms = daemon.state, daemon.now_ms()
         reasons += (ReasonView(v.id, v.state, reason(state, v, now_ms)) for v in page)
+    if len(reasons) == 1:  # it takes a walk through the queue
+        (only,) = reasons
+        told = only.reason + place_in_queue(daemon.state, JobId(only.job))
+        reasons = [structs.replace(only, reason=told)]
     return Reasons(id=request.id, reasons=tuple(reasons))
 
 

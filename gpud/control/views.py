@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from gpud.core.explain import explain
+from gpud.core.explain import ahead, explain
 from gpud.core.model import JobId, JobState, Outcome
-from gpud.core.state import State
+from gpud.core.state import State, is_ready
 from gpud.protocol.replies import GpuView, JobView
 from gpud.signals import signal_name
 
@@ -39,6 +39,19 @@ def with_reason(state: State, view: JobView, now_ms: int) -> JobView:
 def reason(state: State, view: JobView, now_ms: int) -> str:
     """A sentence about where the job stands, whatever its state."""
     return explain(state, JobId(view.id), now_ms) or done_sentence(view)
+
+
+def place_in_queue(state: State, job: JobId) -> str:
+    """A clause to go on with: "; 12 jobs are before it"; "" unless only capacity is missing."""
+    record = state.jobs.get(job)
+    if record is None or not is_ready(record) or state.draining or state.runner_problem:
+        return ""
+    if state.pool.unsatisfiable(record.request):
+        return ""
+    count = ahead(state, job)
+    if not count:
+        return "; it is the next one"
+    return "; 1 job is before it" if count == 1 else f"; {count} jobs are before it"
 
 
 def done_sentence(view: JobView) -> str:

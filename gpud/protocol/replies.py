@@ -11,6 +11,9 @@ from msgspec import Struct
 from gpud.protocol.text import Text
 
 
+MOST_OF_COMMAND = 1000  # characters of a command in lists; a longer one ends in "…" there
+
+
 class Greeting(Struct, frozen=True):
     """The first line on every connection."""
 
@@ -39,7 +42,10 @@ class AttemptView(Struct, frozen=True):
 
 
 class JobView(Struct, frozen=True):
-    """A job as `ls` shows it. Of the last attempt: exit_code, signal, lease and the two times."""
+    """A job as `ls` shows it. Of the last attempt: exit_code, signal, lease and the two times.
+
+    `command`: only in `show` more than its first MOST_OF_COMMAND characters.
+    """
 
     id: int
     name: str

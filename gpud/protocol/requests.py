@@ -73,11 +73,13 @@ class Status(RequestBase, frozen=True, tag="status"):
 
 
 class Ls(RequestBase, frozen=True, tag="ls"):
-    """`jobs` empty: what is not done, after the `recent` last ended ones; `limit` 0: no limit."""
+    """`jobs` empty: what is not done, after the `recent` last ended ones; `limit` 0: the most there
+    can be in one answer. `after` goes with `jobs`: only those with a higher id, the next page."""
 
     jobs: tuple[Selector, ...] = ()
     recent: int = 10
     limit: int = 50
+    after: int = 0
 
 
 class Show(RequestBase, frozen=True, tag="show"):

@@ -1,6 +1,7 @@
 """Job selectors: `42`, `3-9`, `@` (last), `@~2`, `name:…`, `state:failed`, `source:…`, `all`.
 
-Pure: text to a struct that the store turns into a query.
+Pure: text to a struct that the store turns into a query. `state:` takes the state of a job, the
+phase of an active one, the outcome of one that is done, or a word for several of them (`GROUPS`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from gpud.core.model import JobState, Outcome
+from gpud.core.model import JobState, Outcome, Phase
 from gpud.errors import GpudError
 
 HINT = "selectors: 42, 3-9, @ (last), @~2, name:NAME, state:failed, source:NAME, all"
-STATES = tuple(JobState) + tuple(Outcome)
+STATES = tuple(JobState) + tuple(Phase) + tuple(Outcome)
+# Ended, and not as anybody wanted: what a person looks at in the morning, and tries again.
+BAD = (
+    Outcome.FAILED,
+    Outcome.KILLED,
+    Outcome.TIMED_OUT,
+    Outcome.NOT_STARTED,
+    Outcome.LOST,
+)
+GROUPS: dict[str, tuple[str, ...]] = {"bad": BAD}
 
 
 class Selection(Struct, frozen=True):
@@ -24,7 +34,7 @@ class Selection(Struct, frozen=True):
     ranges: tuple[tuple[int, int], ...] = ()
     last: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
-    states: tuple[str, ...] = ()  # values of JobState or Outcome
+    states: tuple[str, ...] = ()  # values of JobState, Phase or Outcome
     sources: tuple[str, ...] = ()
     everything: bool = False
 
@@ -55,13 +65,14 @@ def parse(selectors: Sequence[int | str]) -> Selection:
         elif text.startswith("source:") and len(text) > 7:
             found["sources"].append(text[7:])
         elif text.startswith("state:"):
-            if text[6:] not in STATES:
+            word = text[6:]
+            if word not in STATES and word not in GROUPS:
                 raise GpudError(
                     f'cannot select "{text[:60]}": no such state or outcome',
                     kind="usage",
-                    hint="states: " + ", ".join(STATES),
+                    hint="states: " + ", ".join((*STATES, *GROUPS)),
                 )
-            found["states"].append(text[6:])
+            found["states"] += GROUPS.get(word, (word,))
         else:
             shown = text if len(text) <= 60 else text[:60] + "…"
             raise GpudError(f'cannot select "{shown}": not a selector', kind="usage", hint=HINT)

@@ -29,6 +29,20 @@ def own_bytes(value: Text) -> bytes:
     return value.encode() if isinstance(value, str) else base64.b64decode(value.b64, validate=True)
 
 
+def head_of(command: bytes, most: int) -> Text:
+    """As a text of at most `most` characters; one that was cut ends in "…". Of what is not UTF-8
+    the first `most` bytes. `command` may itself be no more than its first 4 * `most` bytes."""
+    if len(command) <= most:
+        return to_text(command)
+    try:
+        text = command.decode()
+    except UnicodeDecodeError as error:
+        if len(command) < 4 * most or error.start < len(command) - 3:
+            return to_text(command[:most])
+        text = command[: error.start].decode()  # cut within its last character
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def to_bytes(value: Text) -> bytes:
     """The bytes of a text that came from outside. Raises GpudError for bad base64, lone surrogates
     and NUL bytes."""

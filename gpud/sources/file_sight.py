@@ -22,6 +22,9 @@ WINDOW = 4096  # bytes before the next one to read that are compared at each loo
 _NO_SYNC = (errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)
 
 
+Prefix = tuple[hashlib.blake2b, bytes]  # the digest of the first bytes of a file, and their tail
+
+
 class Stamp(NamedTuple):
     device: int
     inode: int
@@ -101,8 +104,8 @@ def window_is(sight: Sight, window: bytes, end: int) -> bool:
     return os.pread(sight.fd, len(window), end - len(window)) == window
 
 
-def read_prefix(sight: Sight, size: int) -> tuple[hashlib.blake2b, bytes]:
-    """The digest of the first `size` bytes, or of fewer if there are not as many; their tail."""
+def read_prefix(sight: Sight, size: int) -> Prefix:
+    """Of the first `size` bytes, or of fewer if there are not as many."""
     digest, tail, at = new_digest(), b"", 0
     while at < size:
         data = os.pread(sight.fd, min(CHUNK, size - at), at)

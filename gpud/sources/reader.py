@@ -18,7 +18,6 @@ often one fails.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -30,7 +29,7 @@ from gpud.ports import SourceHost
 from gpud.sources import file_sight
 from gpud.sources.aside import patiently
 from gpud.sources.build import Template
-from gpud.sources.file_sight import Missing, Sight, Stamp
+from gpud.sources.file_sight import Missing, Prefix, Sight, Stamp
 from gpud.sources.lexer import Limits
 from gpud.sources.scan import Scan, keys_of, matcher_at
 from gpud.sources.settling import Settling, Timing
@@ -71,7 +70,6 @@ class Reader:
         self.note = ""
         self._path = path
         self._template = template
-        self._source = template.spec.source
         self._host = host
         self._boot = boot_id
         self._start_at_end = start_at_end
@@ -185,9 +183,7 @@ class Reader:
         await self._commit([])
         return None
 
-    async def _same_beginning(
-        self, position: Position, sight: Sight, before: tuple[hashlib.blake2b, bytes]
-    ) -> None:
+    async def _same_beginning(self, position: Position, sight: Sight, before: Prefix) -> None:
         known = self._stamp
         if self._settling.under_way or (known is not None and known[:2] != sight.stamp[:2]):
             self.note = "the file was written anew and begins as before: reading goes on"
@@ -229,7 +225,7 @@ class Reader:
         self._position = structs.replace(position, skipped=packed, skipped_many=many)
 
     async def _restart(
-        self, position: Position, sight: Sight, before: tuple[hashlib.blake2b, bytes] | None = None
+        self, position: Position, sight: Sight, before: Prefix | None = None
     ) -> None:
         """Read on at the position, of which `before` is what `read_prefix` found before it."""
         self._position = position
@@ -289,7 +285,7 @@ class Reader:
             self.note = self._counting.format(new=self._new, old=self._old)
 
     async def _keep(self, position: Position, jobs: Sequence[NewJob] = ()) -> None:
-        await self._host.take(jobs, position.cursor(self._source))
+        await self._host.take(jobs, position.cursor(self._template.spec.source))
         self._position = position
         self._dirty = False
 

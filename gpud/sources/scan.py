@@ -8,13 +8,12 @@ nor decide what a change of the file means.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
 from msgspec import structs
 
 from gpud.sources import file_sight
-from gpud.sources.file_sight import CHUNK, WINDOW, Sight
+from gpud.sources.file_sight import CHUNK, WINDOW, Prefix, Sight
 from gpud.sources.lexer import Entry, Lexer, Limits
 from gpud.sources.tracker import Matcher, Position, line_key, new_digest
 
@@ -24,9 +23,9 @@ class Scan:
         self,
         position: Position,
         limits: Limits,
-        before: tuple[hashlib.blake2b, bytes] | None = None,
+        before: Prefix | None = None,
     ) -> None:
-        """`before`: digest and tail of the bytes before the position; None: there are none."""
+        """`before`: of the bytes before the position; None: there are none."""
         self._digest, self.window = before or (
             new_digest(),
             b"",

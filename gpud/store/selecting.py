@@ -8,17 +8,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from gpud.core.model import JobId, JobState
+from gpud.core.model import JobId, JobState, Phase
 from gpud.errors import GpudError
 from gpud.protocol.selectors import Selection
 from gpud.store.rows import by_size, chunks
 
 HINT = "gpuctl ls --all"
-STATES = frozenset(state.value for state in JobState)
+WAITS = frozenset((JobState.QUEUED.value, JobState.HELD.value))
+PHASES = frozenset(phase.value for phase in Phase)
 
 # The terms that look superfluous are those of the partial indices.
 WAITING = "SELECT id FROM jobs WHERE state = ? AND state <> 'done' AND state <> 'active'"
 ACTIVE = "SELECT job FROM attempts WHERE outcome IS NULL"
+IN_PHASE = "SELECT job FROM attempts WHERE outcome IS NULL AND phase = ?"
 OUTCOME = "SELECT id FROM jobs WHERE outcome = ? AND state = 'done'"
 DONE = "SELECT id FROM jobs WHERE state = 'done'"
 NAME = "SELECT id FROM jobs WHERE name = ? AND name <> ''"
@@ -51,8 +53,10 @@ def select(db: sqlite3.Connection, selection: Selection) -> list[JobId]:
             found.update(_ids(db, DONE, ()))
         elif state == JobState.ACTIVE:
             found.update(_ids(db, ACTIVE, ()))
+        elif state in PHASES:
+            found.update(_ids(db, IN_PHASE, (state,)))
         else:
-            found.update(_ids(db, WAITING if state in STATES else OUTCOME, (state,)))
+            found.update(_ids(db, WAITING if state in WAITS else OUTCOME, (state,)))
     return sorted(found)
 
 

@@ -9,6 +9,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from gpud.paths import log_path
 from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
 from gpud.protocol.text import to_text
@@ -28,7 +30,7 @@ AFTER = f"{EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
 def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: JobView) -> JobDetail:
     s = spec(db, interned, job.id)
     return JobDetail(
-        job=job,
+        job=structs.replace(job, command=to_text(s.command)),  # all of it
         argv=None if s.argv is None else tuple(to_text(word) for word in s.argv),
         shell=tuple(to_text(word) for word in s.shell),
         setup=to_text(s.setup),

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpud.core.model import JobId, JobState, Outcome
-from gpud.protocol.replies import JobView
-from gpud.protocol.text import to_text
+from gpud.protocol.replies import MOST_OF_COMMAND, JobView
+from gpud.protocol.text import head_of
 from gpud.store.codec import show_part
 from gpud.store.intern import Interned
 from gpud.store.rows import by_size, chunks
@@ -21,10 +21,10 @@ ACTIVE = JobState.ACTIVE.value
 DONE = JobState.DONE.value
 
 VIEW = by_size(
-    """SELECT j.id, j.name, j.state, j.outcome, j.why, j.attempt, j.retries_left, j.priority,
-  j.template, j.command, j.source, j.origin, j.submitted_at_ms, j.ended_at_ms, j.not_before_ms,
+    f"""SELECT j.id, j.name, j.state, j.outcome, j.why, j.attempt, j.retries_left, j.priority,
+  j.template, substr(j.command, 1, {4 * MOST_OF_COMMAND}), j.source, j.origin, j.submitted_at_ms, j.ended_at_ms, j.not_before_ms,
   a.phase, a.exit_code, a.signal, a.started_at_ms, a.ended_at_ms
-  FROM jobs j LEFT JOIN attempts a ON a.job = j.id AND a.no = j.attempt WHERE j.id IN ({})"""
+  FROM jobs j LEFT JOIN attempts a ON a.job = j.id AND a.no = j.attempt WHERE j.id IN ({{}})"""
 )
 LEASES = by_size(
     """SELECT l.job, l.device, l.milli FROM jobs j
@@ -75,7 +75,7 @@ def _view(row: tuple[Any, ...], interned: Interned, lease: tuple[str, ...]) -> J
         priority=priority,
         gpus=interned.template(template)[1].request.gpus,
         lease=lease,
-        command=to_text(command),
+        command=head_of(command, MOST_OF_COMMAND),
         source=source,
         where=where,
         submitted_at_ms=submitted,
