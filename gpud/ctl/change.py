@@ -12,6 +12,7 @@ import sys
 from gpud.client.connection import Connection, connect
 from gpud.ctl import words
 from gpud.ctl.args import JSON, Option, Verb, duration_s
+from gpud.ctl.ls import list_all
 from gpud.ctl.render import print_json, screen
 from gpud.ctl.trouble import complain
 from gpud.errors import GpudError
@@ -67,10 +68,10 @@ def _chosen(connection: Connection, verb: str, args: Args) -> list[str] | None:
 
 
 def _look_up(connection: Connection, verb: str, selectors: list[str]) -> list[int]:
-    request: dict[str, Any] = {"type": "ls", "jobs": selectors, "limit": 0}
-    if "all" in selectors and verb != "retry":
-        request |= {"jobs": [], "recent": 0}  # all that is not done: not the whole history
-    jobs = connection.ask(request)["jobs"]
+    if "all" in selectors:  # not the whole history, where there is nothing to do about it
+        rest = [selector for selector in selectors if selector != "all"]
+        selectors = [f"state:{state}" for state in STATES_OF[verb]] + rest
+    jobs = list_all(connection, selectors)
     return [job["id"] for job in jobs if job["state"] in STATES_OF[verb]]
 
 
@@ -131,7 +132,10 @@ VERBS = [
         least=1,
         most=None,
         options=(YES, JSON),
-        examples=("gpuctl retry 42", "gpuctl retry state:failed"),
+        about="""\
+state:bad is all that ended as failed, killed, timed-out, not-started or lost:
+what a person looks at in the morning.""",
+        examples=("gpuctl retry 42", "gpuctl retry state:failed", "gpuctl retry state:bad"),
     ),
     Verb(
         "hold",

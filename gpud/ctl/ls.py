@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpud.client.connection import ask
+from gpud.client.connection import ask, connect
 from gpud.ctl import words
 from gpud.ctl.args import JSON, Option, Verb, count
 from gpud.ctl.render import Cell, Column, Screen, print_json, screen, table
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from gpud.client.connection import Connection
     from gpud.ctl.args import Args
 
 LIMIT_ON_TERMINAL = 50
@@ -55,13 +56,29 @@ def jobs_table(jobs: Sequence[dict[str, Any]], on: Screen) -> list[str]:
     return table(on, COLUMNS, [row(job, on) for job in jobs], steady=True)
 
 
+def list_all(connection: Connection, jobs: Sequence[str]) -> list[dict[str, Any]]:
+    """All that the selectors mean, by id: one answer holds 10,000 at most."""
+    request: dict[str, Any] = {"type": "ls", "jobs": jobs, "limit": 0}
+    found: list[dict[str, Any]] = []
+    while True:
+        reply = connection.ask(request)
+        found += reply["jobs"]
+        if not reply["more"] or not reply["jobs"]:
+            return found
+        request["after"] = reply["jobs"][-1]["id"]
+
+
 def run_ls(args: Args) -> int:
     on = screen()
     limit = args["limit"]
     if limit is None:  # what reads a pipe cannot ask for more
         limit = LIMIT_ON_TERMINAL if on.width and not args["all"] and not args["json"] else 0
     jobs = args.words or (["all"] if args["all"] else [])
-    reply = ask(args["socket"], {"type": "ls", "jobs": jobs, "limit": limit})
+    if jobs and not limit:
+        with connect(args["socket"]) as connection:
+            reply: dict[str, Any] = {"jobs": list_all(connection, jobs), "more": 0}
+    else:
+        reply = ask(args["socket"], {"type": "ls", "jobs": jobs, "limit": limit})
     if args["json"]:
         print_json(reply)
         return 0
@@ -70,7 +87,8 @@ def run_ls(args: Args) -> int:
     elif on.width:
         print("no such jobs" if args.words else 'no jobs yet; try: gpuctl submit "nvidia-smi"')
     if reply["more"]:
-        print(on.paint(f"and {reply['more']} more: --limit 0 shows all", "dim"))
+        hint = "--limit 0 shows all" if limit else "gpuctl ls --all"
+        print(on.paint(f"and {reply['more']} more: {hint}", "dim"))
     return 0
 
 
@@ -101,8 +119,14 @@ VERBS = [
         ),
         about="""\
 JOBS: 42, 3-9, @ (the last one), @~2, name:NAME, state:failed, source:NAME,
-all. TIME is how long a job ran, or has waited while it waits.""",
-        examples=("gpuctl ls state:failed", "gpuctl ls name:sweep --json | jq .jobs[].id"),
+all. STATE: queued, held, active or done; starting, running or stopping;
+succeeded, failed, killed, timed-out, cancelled, not-started or lost; bad is
+failed, killed, timed-out, not-started and lost. TIME is how long a job ran, or has waited while it waits.""",
+        examples=(
+            "gpuctl ls state:failed",
+            "gpuctl ls state:running",
+            "gpuctl ls name:sweep --json | jq .jobs[].id",
+        ),
     ),
     Verb(
         "why",

@@ -139,6 +139,8 @@ def _hints(reply: dict[str, Any]) -> list[str]:
         for outcome, number in reply["done"].items()
         if number and outcome in words.BAD
     ]
+    if hints:
+        hints.append("all of these once more: gpuctl retry state:bad")
     if reply["draining"]:
         hints.append("start jobs again: gpuctl undrain")
     elif reply["queued"] and not reply["active"]:

@@ -183,7 +183,10 @@ VERBS = [
 One word is a line for the shell; several words, or all after --, are run as
 they are. `-` reads commands from standard input, one a line; so does --file
 from a file, and all of them are queued at once, or none. The job gets your
-directory, environment and umask. In a pipe only the ids are printed.""",
+directory, environment and umask. In a pipe only the ids are printed.
+With --key a submit can be repeated: the same jobs under the same key are
+queued once, from whatever directory and with whatever environment (--env is
+a part of the jobs). Other jobs under that key are refused.""",
         examples=(
             'gpuctl submit "python train.py --lr 1e-3 > log"',
             "gpuctl submit --gpus 2 --time-limit 12h python train.py",

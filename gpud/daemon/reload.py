@@ -20,6 +20,12 @@ from gpud.ports import Source
 NEEDS_RESTART = ("state_dir", "socket", "cgroup", "log")
 
 
+def cpu_slots_of(config: Config) -> int:
+    """As configured, else the processors that we may use."""
+    given = config.pool.cpu_slots
+    return len(os.sched_getaffinity(0)) if given is None else given
+
+
 class Configured:
     def __init__(
         self, app: App, path: Path | None, config: Config, gpu_words: list[str] | None
@@ -27,8 +33,10 @@ class Configured:
         self._app = app
         self._path = path
         self._config = config
+        self._at_start = config  # what needs a restart stays as it was then
         self._gpu_words = gpu_words  # given on the command line: the file's are not used
         self._work: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
 
     def start_sources(self) -> None:
         for name, source in self._config.source.items():
@@ -49,7 +57,7 @@ class Configured:
         changes += [
             f"{key} has changed: this needs a restart"
             for key in NEEDS_RESTART
-            if getattr(new, key) != getattr(old, key)
+            if getattr(new, key) != getattr(self._at_start, key)
         ]
         self._config = new
         return changes or ["nothing has changed"]
@@ -57,12 +65,9 @@ class Configured:
     def _change_pool(self, new: Config) -> str:
         if self._gpu_words is not None:
             return "pool has changed, but --gpus on the command line holds"
-        cpu_slots = new.pool.cpu_slots
-        if cpu_slots is None:
-            cpu_slots = len(os.sched_getaffinity(0))
         if not new.pool.gpus:
-            return "pool.gpus is gone: to look for GPUs afresh needs a restart"
-        devices = from_config(new.pool.gpus, cpu_slots)
+            return "pool has changed and names no GPUs: to look for them afresh needs a restart"
+        devices = from_config(new.pool.gpus, cpu_slots_of(new))
         self._app.engine.change_devices(devices)
         return "the pool is now " + ", ".join(d.key for d in devices)
 
@@ -90,10 +95,11 @@ class Configured:
             task.result()  # a bug goes on to the loop's handler, and ends the daemon
 
     async def _replace(self, name: str, was: bool, source: SourceConfig | None) -> None:
-        if was:
-            await self._app.sources_hosted.remove(name)
-        if source is not None:
-            self._start(name, source)
+        async with self._one_at_a_time:  # a source never has two readers
+            if was:
+                await self._app.sources_hosted.remove(name)
+            if source is not None:
+                self._start(name, source)
 
     def _start(self, name: str, source: SourceConfig) -> None:
         made: Source = self._app.make_source(name, source)

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpud import paths
 from gpud.config.gpu_words import from_command_line, from_config
 from gpud.config.load import default_path, load
 from gpud.config.schema import Config
-from gpud.core.model import Device
+from gpud.core.model import Device, Outcome
 from gpud.daemon import systemd
 from gpud.daemon.app import App, Settings
 from gpud.daemon.logs import configure
 from gpud.daemon.neighbours import announce, shared_gpus
-from gpud.daemon.reload import Configured
+from gpud.daemon.reload import Configured, cpu_slots_of
 from gpud.errors import GpudError
 from gpud.executors.delegated import delegated
+from gpud.protocol.replies import EventView
 from gpud.store.statedir import StateDir
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 EXAMPLES = """\
 examples:
@@ -66,16 +70,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class Told:
+    """What signals have asked for, from the start: `stop` is set once, `reload` is called."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.stop = loop.create_future()
+        self.reload: Callable[[], None] = lambda: None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.reload())
+
+    def _on_stop(self) -> None:
+        if not self.stop.done():
+            self.stop.set_result(None)
+
+
 async def _serve(options: argparse.Namespace) -> int:
+    told = Told(asyncio.get_running_loop())
     path: Path | None = options.config or default_path()
     config = load(path) if path is not None else Config()
-    log = configure(
-        level=options.log_level or config.log.level, form=options.log_format or config.log.format
-    )
+    level = options.log_level or config.log.level
+    log = configure(level=level, form=options.log_format or config.log.format)
     devices = devices_of(config, options.gpus)
     directory = open_state_dir(options.state_dir, config)
     if directory.note:
         log.warning("state_directory", note=directory.note)
+    for sentence in shared_gpus(directory.path, devices, but=directory.path):
+        log.warning("shared_gpus", note=sentence)
+    announce(directory.path, devices)
     socket = options.socket or (Path(config.socket) if config.socket else None)
     settings = Settings(
         devices=devices,
@@ -83,56 +105,36 @@ async def _serve(options: argparse.Namespace) -> int:
         cgroup=Path(config.cgroup) if config.cgroup else delegated(),
         defaults=config.defaults,
     )
-    for sentence in shared_gpus(directory.path, devices, but=directory.path):
-        log.warning("shared_gpus", note=sentence)
-    announce(directory.path, devices)
     app = await App.open(directory, settings, warn=log.warning)
     try:
-        configured = Configured(app, path, config, options.gpus)
-        configured.start_sources()
-        app.reloader = configured.reload
+        app.subscribe(lambda events: _log_events(events, log, verbose=level == "debug"))
+        in_force = Configured(app, path, config, options.gpus)
+        in_force.start_sources()
+        app.reloader = lambda: _reload(in_force, log)
+        told.reload = lambda: _reload_by_signal(app)
+        states, _ = app.store.counts()
         log.info(
             "serving",
             socket=app.socket,
             state_dir=app.state_dir,
             gpus=[d.key for d in devices if d.ids],
-            queued=len(app.state.jobs),
+            queued=states["queued"],
+            active=states["active"],
         )
-        await _until_told(app, log)
-        live = sorted(app.state.attempts)
-        if live:
-            _say_what_goes_on(live, app)
+        await _until_told(app, told)
+        _say_what_goes_on(app)
     finally:
         systemd.notify("STOPPING=1")
         await app.close()
     return 0
 
 
-async def _until_told(app: App, log: object) -> None:
+async def _until_told(app: App, told: Told) -> None:
     """Until TERM or INT, or a bug, which is raised."""
-    loop = asyncio.get_running_loop()
-    told: asyncio.Future[None] = loop.create_future()
-
-    def stop() -> None:
-        if not told.done():
-            told.set_result(None)
-
-    def reload() -> None:
-        systemd.notify_reloading()
-        try:
-            for sentence in app.reloader() if app.reloader else ():
-                log.info("reloaded", change=sentence)  # type: ignore[attr-defined]
-        except GpudError as error:
-            log.error("not_reloaded", why=error.message)  # type: ignore[attr-defined]
-        systemd.notify("READY=1")
-
-    loop.add_signal_handler(signal.SIGTERM, stop)
-    loop.add_signal_handler(signal.SIGINT, stop)
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    watchdog = systemd.start_watchdog(loop)
+    watchdog = systemd.start_watchdog(asyncio.get_running_loop())
     systemd.notify("READY=1")
     try:
-        await asyncio.wait({told, app.bug}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({told.stop, app.bug}, return_when=asyncio.FIRST_COMPLETED)
         if app.bug.done():
             app.bug.result()
     finally:
@@ -140,11 +142,39 @@ async def _until_told(app: App, log: object) -> None:
             watchdog.cancel()
 
 
+def _reload(in_force: Configured, log: FilteringBoundLogger) -> list[str]:
+    try:
+        changes = in_force.reload()
+    except GpudError as error:
+        log.error("not_reloaded", why=error.message)
+        raise
+    for sentence in changes:
+        log.info("reloaded", change=sentence)
+    return changes
+
+
+def _reload_by_signal(app: App) -> None:
+    systemd.notify_reloading()
+    try:
+        if app.reloader is not None:
+            app.reloader()
+    except GpudError:
+        pass  # it is in the log, and the old configuration holds
+    systemd.notify("READY=1")
+
+
+def _log_events(events: Sequence[EventView], log: FilteringBoundLogger, *, verbose: bool) -> None:
+    """Jobs that did not succeed are worth a line in the journal; the rest is for debugging."""
+    for event in events:
+        bad = event.kind == "ended" and event.detail.get("outcome") != Outcome.SUCCEEDED
+        if bad or verbose:
+            bound = log.bind(job=event.job, attempt=event.attempt)
+            (bound.info if bad else bound.debug)(event.kind.replace("-", "_"), **event.detail)
+
+
 def devices_of(config: Config, words: list[str] | None) -> tuple[Device, ...]:
     """From --gpus, else the configuration, else what NVML finds. Raises GpudError."""
-    cpu_slots = config.pool.cpu_slots
-    if cpu_slots is None:
-        cpu_slots = len(os.sched_getaffinity(0))
+    cpu_slots = cpu_slots_of(config)
     if words is not None:
         return from_command_line(words, cpu_slots)
     if config.pool.gpus:
@@ -162,11 +192,15 @@ def open_state_dir(given: Path | None, config: Config) -> StateDir:
     return StateDir.open(paths.state_dir(), configured=False)
 
 
-def _say_what_goes_on(live: Sequence[int], app: App) -> None:
-    ids = ", ".join(map(str, live[:10])) + (" …" if len(live) > 10 else "")
-    jobs = f"job {ids} goes" if len(live) == 1 else f"jobs {ids} go"
-    text = f"gpud: {jobs} on running; the next `gpud serve` on {app.state_dir} finds them"
-    pid = app.executor.runner_pid
-    if pid:
-        text += f"\n  to stop them now: kill {pid} (the runner; it ends them all)"
+def _say_what_goes_on(app: App) -> None:
+    states, _ = app.store.counts()
+    waiting = states["queued"] + states["held"]
+    live = sorted(app.state.attempts)
+    text = f"gpud: stopped; {waiting} waiting jobs are kept" if waiting else "gpud: stopped"
+    if live:
+        ids = ", ".join(map(str, live[:10])) + (" …" if len(live) > 10 else "")
+        jobs = f"job {ids} goes" if len(live) == 1 else f"jobs {ids} go"
+        text += f"\n  {jobs} on running; the next `gpud serve` on {app.state_dir} finds them"
+        if pid := app.executor.runner_pid:
+            text += f"\n  to stop them now: kill {pid} (the runner; it ends them all)"
     print(text, file=sys.stderr)

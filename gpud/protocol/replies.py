@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from gpud.protocol.text import Text
 
-
-MOST_OF_COMMAND = 1000  # characters of a command in lists; a longer one ends in "…" there
+MOST_OF_COMMAND = 1000  # characters in lists; a longer one ends in "…" there
 
 
 class Greeting(Struct, frozen=True):

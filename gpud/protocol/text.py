@@ -30,15 +30,16 @@ def own_bytes(value: Text) -> bytes:
 
 
 def head_of(command: bytes, most: int) -> Text:
-    """As a text of at most `most` characters; one that was cut ends in "…". Of what is not UTF-8
-    the first `most` bytes. `command` may itself be no more than its first 4 * `most` bytes."""
+    """At most `most` characters, or where it is not UTF-8 bytes; what was cut ends in "…". The
+    `command` may itself be cut after 4 * `most` bytes."""
     if len(command) <= most:
         return to_text(command)
     try:
         text = command.decode()
     except UnicodeDecodeError as error:
         if len(command) < 4 * most or error.start < len(command) - 3:
-            return to_text(command[:most])
+            end = "…".encode()
+            return to_text(command[: most - len(end)] + end)
         text = command[: error.start].decode()  # cut within its last character
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec import UNSET, UnsetType, structs
+from msgspec import structs
 
 from gpud import environment
 from gpud.config.jobs import spec_of
@@ -23,7 +23,19 @@ from gpud.core.model import JobSpec, NewJob, Request
 from gpud.errors import GpudError, why_os
 from gpud.sources import options as entry_options
 from gpud.sources.lexer import Entry
-from gpud.sources.options import Options
+from gpud.sources.options import Field, Options
+
+# Options that are fields of a spec, and of its `RetryPolicy`, under the same names.
+_AS_THEY_ARE: tuple[Field, ...] = (
+    "name",
+    "priority",
+    "retry_args",
+    "time_limit_s",
+    "grace_s",
+    "linger_s",
+    "held",
+)
+_OF_RETRY: tuple[Field, ...] = ("retries", "backoff_s", "backoff_max_s")
 
 _KEPT_ENVIRONMENTS = 64
 _MAX_ENV_FILE = 1024 * 1024
@@ -67,25 +79,16 @@ class Template:
     def _with_options(self, command: bytes, key: str, where: str, chosen: Options) -> JobSpec:
         base = self.spec
         changes: dict[str, object] = {
-            field: value
-            for field in ("name", "priority", "retry_args", "time_limit_s", "grace_s", "linger_s")
-            if (value := getattr(chosen, field)) is not UNSET
+            field: chosen[field] for field in _AS_THEY_ARE if field in chosen
         }
-        if not isinstance(chosen.held, UnsetType):
-            changes["held"] = chosen.held
-        if not isinstance(chosen.gpus, UnsetType):
-            changes["request"] = Request(gpus=chosen.gpus)
-        if not isinstance(chosen.cwd, UnsetType):
-            changes["cwd"] = os.path.join(base.cwd, chosen.cwd)
-        retry = {
-            field: value
-            for field in ("retries", "backoff_s", "backoff_max_s")
-            if (value := getattr(chosen, field)) is not UNSET
-        }
-        if retry:
+        if "gpus" in chosen:
+            changes["request"] = Request(gpus=chosen["gpus"])
+        if "cwd" in chosen:
+            changes["cwd"] = os.path.join(base.cwd, chosen["cwd"])
+        if retry := {field: chosen[field] for field in _OF_RETRY if field in chosen}:
             changes["retry"] = structs.replace(base.retry, **retry)
-        if chosen.env:
-            changes["env"] = self._environment(chosen.env)
+        if "env" in chosen:
+            changes["env"] = self._environment(chosen["env"])
         return structs.replace(base, command=command, entry_key=key, where=where, **changes)
 
     def _environment(self, extra: dict[bytes, bytes]) -> bytes:

@@ -1,21 +1,19 @@
 """The options of an entry: the text after `#gpud:`, and what may stand there.
 
 Owns the names, types and limits of the options; `KEYS` is what the docs list. Called by build.py
-for entries that have any. It raises `GpudError` with a clause ("…: the option "gpsu" …"), which
-build.py turns into a job that says so; it must not look at defaults or at the entry's command.
-The values of variables may be secrets: no sentence shows one, nor what may be a part of one.
+and by `gpuctl submit -` for entries that have any. It raises `GpudError` with a clause ("the
+option "gpsu" …"), which build.py turns into a job that says so, and gpuctl into a refusal; it must
+not look at defaults or at the entry's command. The values of variables may be secrets: no sentence
+shows one, nor what may be a part of one. Standard library only: gpuctl starts fast.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from typing import Literal
-
-from msgspec import UNSET, Struct, UnsetType
+from typing import Literal, TypedDict, cast
 
 from gpud.config.limits import (
     LONGEST_S,
@@ -33,36 +31,47 @@ _WHOLE = re.compile(r"[+-]?\d{1,10}", re.ASCII)
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-class Options(Struct, kw_only=True):
-    """What an entry says itself; UNSET: its source or the defaults decide."""
+class Options(TypedDict, total=False):
+    """What an entry says itself; what it does not say is not there: others decide."""
 
-    name: str | UnsetType = UNSET
-    gpus: int | UnsetType = UNSET
-    priority: int | UnsetType = UNSET
-    retries: int | UnsetType = UNSET
-    backoff_s: float | UnsetType = UNSET
-    backoff_max_s: float | UnsetType = UNSET
-    retry_args: bytes | UnsetType = UNSET
-    time_limit_s: float | UnsetType = UNSET
-    grace_s: float | UnsetType = UNSET
-    linger_s: float | UnsetType | None = UNSET  # None: wait
-    cwd: bytes | UnsetType = UNSET
-    held: bool | UnsetType = UNSET
-    env: dict[bytes, bytes] = {}
+    name: str
+    gpus: int
+    priority: int
+    retries: int
+    backoff_s: float
+    backoff_max_s: float
+    retry_args: bytes
+    time_limit_s: float
+    grace_s: float
+    linger_s: float | None  # None: wait
+    cwd: bytes
+    held: bool
+    env: dict[bytes, bytes]
 
 
 def parse(lines: Iterable[tuple[int, bytes]]) -> Options:
-    """Merge option lines, each with its number: of the same option the last one counts."""
-    options = Options()
+    """Merge option lines, each with its number: of the same option the last one counts.
+
+    Raises `OptionError`.
+    """
+    found: dict[str, object] = {}
     for number, raw in lines:
         try:
-            _parse_line(os.fsdecode(raw), options)
+            _parse_line(os.fsdecode(raw), found)
         except GpudError as error:
-            raise GpudError(f"on line {number} {error.message}") from error
-    return options
+            raise OptionError(number, error.message) from error
+    return cast(Options, found)
 
 
-def _parse_line(text: str, options: Options) -> None:
+class OptionError(GpudError):
+    """`line` has its number, `why` is a clause that does not."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(f"on line {line} {why}")
+        self.line, self.why = line, why
+
+
+def _parse_line(text: str, found: dict[str, object]) -> None:
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -71,7 +80,7 @@ def _parse_line(text: str, options: Options) -> None:
     for word in words:
         key, equals, value = word.partition("=")
         if key.startswith("env."):
-            variable = _variable(key, equals, value, options)
+            variable = _variable(key, equals, value, found)
             continue
         name = key.replace("_", "-")
         if name not in KEYS and variable:
@@ -84,14 +93,14 @@ def _parse_line(text: str, options: Options) -> None:
             raise GpudError(f'the option "{_shown(key)}" has no value ({_shown(key)}=…)')
         field, read = KEYS[name]
         try:
-            setattr(options, field, read(value))
+            found[field] = read(value)
         except GpudError as error:
             raise GpudError(
                 f'the option "{_shown(key)}" cannot be "{_shown(value)}": {error.message}'
             ) from error
 
 
-def _variable(key: str, equals: str, value: str, options: Options) -> str:
+def _variable(key: str, equals: str, value: str, options: dict[str, object]) -> str:
     """Set it. The result is what may be shown of it: `env.TOKEN:hunter2` has no "="."""
     found = _ENV_SHOWN.match(key)
     shown = found[0] if found else "env."
@@ -105,11 +114,14 @@ def _variable(key: str, equals: str, value: str, options: Options) -> str:
         raise GpudError(f'the option "{shown}" has no value ({shown}=…)')
     if "\0" in value:
         raise GpudError(f'the option "{shown}" cannot be used: it contains a NUL byte')
-    options.env[key[4:].encode()] = os.fsencode(value)
+    env = cast("dict[bytes, bytes]", options.setdefault("env", {}))
+    env[key[4:].encode()] = os.fsencode(value)
     return shown
 
 
 def _nearest(key: str) -> str:
+    import difflib
+
     known = [*KEYS, "env.NAME"]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if close:

@@ -22,7 +22,8 @@ DONE = JobState.DONE.value
 
 VIEW = by_size(
     f"""SELECT j.id, j.name, j.state, j.outcome, j.why, j.attempt, j.retries_left, j.priority,
-  j.template, substr(j.command, 1, {4 * MOST_OF_COMMAND}), j.source, j.origin, j.submitted_at_ms, j.ended_at_ms, j.not_before_ms,
+  j.template, substr(j.command, 1, {4 * MOST_OF_COMMAND}), j.source, j.origin,
+  j.submitted_at_ms, j.ended_at_ms, j.not_before_ms,
   a.phase, a.exit_code, a.signal, a.started_at_ms, a.ended_at_ms
   FROM jobs j LEFT JOIN attempts a ON a.job = j.id AND a.no = j.attempt WHERE j.id IN ({{}})"""
 )

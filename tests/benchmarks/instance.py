@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from gpud.environment import capture
+from gpud.paths import short_address
 
 from . import programs
 
@@ -28,7 +29,8 @@ class Wire:
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.connect(str(path))
+            with short_address(path) as address:
+                self._socket.connect(address)
         except OSError:
             self._socket.close()
             raise

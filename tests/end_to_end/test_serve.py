@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -248,3 +249,12 @@ def test_environment_values_appear_nowhere(box: Box) -> None:
     ]
     assert "SECRET_TOKEN" in shown[0]
     assert not [text for text in shown if "hunter2" in text]
+
+
+def test_a_job_that_did_not_succeed_is_in_the_log(box: Box) -> None:
+    box.serve("--log-format", "json")
+    [job] = box.submit("exit 3")
+    box.ctl("wait", str(job), check=False)
+    lines = [json.loads(line) for line in (box.home / "serve.log").read_text().splitlines()]
+    [ended] = [line for line in lines if line["event"] == "ended"]
+    assert (ended["job"], ended["attempt"], ended["exit_code"]) == (job, 1, 3)
