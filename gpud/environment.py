@@ -2,8 +2,9 @@
 
 Owns one rule: what is captured from somebody's shell loses what was meant for that shell alone
 (the GPU it was given, its Slurm job, its terminal multiplexer, its login) and what systemd told
-the daemon about itself. gpuctl and the sources call `capture`; it must not read `os.environ`
-itself, and nothing here is ever logged: values may be secrets.
+the daemon about itself. The way to the ssh agent is kept: git and rsync in jobs log in with it, as
+long as it is there. gpuctl and the sources call `capture`; it must not read `os.environ` itself,
+and nothing here is ever logged: values may be secrets.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ _DROPPED = frozenset(
     )
 )
 _DROPPED_PREFIXES = (b"GPUD_", b"SLURM_", b"TMUX", b"SSH_")
+_KEPT = frozenset((b"SSH_AUTH_SOCK",))
 
 
 def is_dropped(name: bytes) -> bool:
-    return name in _DROPPED or name.startswith(_DROPPED_PREFIXES)
+    return name in _DROPPED or (name.startswith(_DROPPED_PREFIXES) and name not in _KEPT)
 
 
 def capture(environ: Mapping[bytes, bytes]) -> list[bytes]:

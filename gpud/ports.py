@@ -49,6 +49,10 @@ class Executor(Protocol):
 
     def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None: ...
 
+    def flush(self) -> None:
+        """What was asked for may have been kept until now, to go out together."""
+        ...
+
 
 class StorageError(GpudError):
     """The store could not write (disk full, I/O error): nothing was written, try again later."""

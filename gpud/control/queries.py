@@ -79,7 +79,13 @@ async def ls(daemon: Controlled, request: Ls) -> JobsReply:
     if not request.jobs:
         if request.after:
             raise GpudError("cannot list: `after` needs `jobs`", kind="usage")
-        views, more = daemon.store.page(recent, limit)
+        states, outcomes = daemon.store.counts()
+        ended = min(recent, sum(outcomes.values()))
+        active = states.get(JobState.ACTIVE, 0)
+        waiting = states.get(JobState.QUEUED, 0) + states.get(JobState.HELD, 0)
+        undone, recent = shares(limit, active, waiting, ended)
+        views, _ = daemon.store.page(recent, max(1, undone))  # 0 would mean all
+        more = active + waiting + ended - len(views)
         state, now_ms = daemon.state, daemon.now_ms()
         listed = [with_reason(state, view, now_ms) for view in views]
         return JobsReply(id=request.id, jobs=tuple(listed), more=more)
@@ -90,6 +96,18 @@ async def ls(daemon: Controlled, request: Ls) -> JobsReply:
         state, now_ms = daemon.state, daemon.now_ms()
         listed += [with_reason(state, view, now_ms) for view in page]
     return JobsReply(id=request.id, jobs=tuple(listed), more=len(jobs[limit:]))
+
+
+def shares(limit: int, active: int, waiting: int, ended: int) -> tuple[int, int]:
+    """How many of those that are not done, and of the ended ones, a page of `limit` has.
+
+    What runs comes first. Of the rest, up to a fifth of the page is for ended ones, so that a long
+    queue does not hide them; then comes what waits; what room is left, ended ones have too.
+    """
+    undone = min(active, limit)
+    kept = min(ended, limit // 5, limit - undone)
+    undone += min(waiting, limit - undone - kept)
+    return undone, min(ended, limit - undone)
 
 
 def show(daemon: Controlled, request: Show) -> Shown:

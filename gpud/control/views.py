@@ -55,12 +55,12 @@ def place_in_queue(state: State, job: JobId) -> str:
 
 
 def done_sentence(view: JobView) -> str:
-    """ "done: it failed with exit code 2"."""
+    """ "done: it failed with exit status 2"."""
     if not view.outcome:
         return view.state  # it ends at this moment: not committed yet
     text = "done: " + _ENDED[Outcome(view.outcome)]
     if view.outcome == Outcome.FAILED and view.exit_code is not None:
-        text += f" with exit code {view.exit_code}"
+        text += f" with exit status {view.exit_code}"
     elif view.outcome == Outcome.KILLED and view.signal is not None:
         text += f" by {signal_name(view.signal)}"
     return f"{text}: {view.why}" if view.why else text

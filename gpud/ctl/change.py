@@ -14,7 +14,7 @@ from gpud.ctl import words
 from gpud.ctl.args import JSON, Option, Verb, duration_s
 from gpud.ctl.ls import list_all
 from gpud.ctl.render import print_json, screen
-from gpud.ctl.trouble import complain
+from gpud.ctl.trouble import complain, in_words_of
 from gpud.errors import GpudError
 
 TYPE_CHECKING = False
@@ -71,7 +71,10 @@ def _look_up(connection: Connection, verb: str, selectors: list[str]) -> list[in
     if "all" in selectors:  # not the whole history, where there is nothing to do about it
         rest = [selector for selector in selectors if selector != "all"]
         selectors = [f"state:{state}" for state in STATES_OF[verb]] + rest
-    jobs = list_all(connection, selectors)
+    try:
+        jobs = list_all(connection, selectors)
+    except GpudError as error:
+        raise in_words_of(verb, error, "list") from error
     return [job["id"] for job in jobs if job["state"] in STATES_OF[verb]]
 
 

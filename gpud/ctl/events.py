@@ -37,7 +37,7 @@ def line(event: dict[str, Any], on: Screen) -> str:
     else:
         which = f"{job}.{attempt}" if attempt else str(job)
     told = f"{event['seq']:>6}  {clock(event['at_ms'])}  {which:>7}  {event['kind']:<10}"
-    return on.fit(f"{told}  {words.details(event['detail'])}".rstrip())
+    return on.fit(f"{told}  {words.details(event)}".rstrip())
 
 
 def _following(args: Args) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ import sys
 from gpud.client import patience
 from gpud.client.connection import ask
 from gpud.ctl.args import Option, Verb, count
+from gpud.ctl.trouble import in_words_of
 from gpud.errors import GpudError, why_os
 
 TYPE_CHECKING = False
@@ -32,14 +33,15 @@ class Log:
     def __init__(self, job: int, prefix: bytes) -> None:
         self.job, self._prefix = job, prefix
         self.files: list[str] = []
-        self.done = False
+        self.view: dict[str, Any] = {}
+        self.found = self.wrote = False  # there was a file; there was something in it
         self._at = 0
         self._offset = 0
         self._begun = b""  # a line without its end, held back while lines have prefixes
 
     def learn(self, detail: dict[str, Any]) -> None:
         self.files = [attempt["log"] for attempt in detail["attempts"]]
-        self.done = detail["job"]["state"] == "done"
+        self.view = detail["job"]
 
     def start_at_last(self, lines: int | None) -> None:
         """Begin with the last attempt there is, at its last `lines` lines (None: its start)."""
@@ -65,11 +67,13 @@ class Log:
     def _copy_file(self, path: str) -> None:
         for data in self._new_data(path):
             self._offset += len(data)
+            self.wrote = True
             self._put(data)
 
     def _new_data(self, path: str) -> Iterator[bytes]:
         try:
             with open(path, "rb", buffering=0) as file:
+                self.found = True
                 if os.fstat(file.fileno()).st_size < self._offset:
                     self._offset = 0  # somebody emptied it
                 file.seek(self._offset)
@@ -118,7 +122,10 @@ def _offset_of_last(path: str, lines: int) -> int:
 
 
 def run(args: Args) -> int:
-    details = ask(args["socket"], {"type": "show", "jobs": args.words or ["@"]})["jobs"]
+    try:
+        details = ask(args["socket"], {"type": "show", "jobs": args.words or ["@"]})["jobs"]
+    except GpudError as error:
+        raise in_words_of("show the log of", error, "show") from error
     logs: dict[int, Log] = {}
     for detail in details:
         job = detail["job"]["id"]
@@ -131,18 +138,28 @@ def run(args: Args) -> int:
         for log in logs.values():
             log.copy()
             log.end_line()
-        _complain_of_none(details)
+    if len(logs) == 1:
+        _complain_of_none(*logs.values())
     return 0
 
 
-def _complain_of_none(details: list[dict[str, Any]]) -> None:
-    """A single job without output that nobody will write into: say why nothing appears."""
-    if len(details) == 1 and not details[0]["attempts"]:
-        job = details[0]["job"]
-        raise GpudError(
-            f"cannot show the output of job {job['id']}: it has not started",
-            hint=f"why: gpuctl why {job['id']}   wait for it: gpuctl logs -f {job['id']}",
-        )
+def _complain_of_none(log: Log) -> None:
+    """A job by itself without a log: say why nothing appears."""
+    view = log.view
+    cannot = f"cannot show the log of job {log.job}"
+    if view["state"] != "done":
+        if not log.files:
+            raise GpudError(
+                f"{cannot}: it has not started",
+                hint=f"why: gpuctl why {log.job}   wait for it: gpuctl logs -f {log.job}",
+            )
+    elif view["outcome"] == "not-started" and not log.wrote:
+        why = f": {view['why']}" if view["why"] else ""
+        raise GpudError(f"{cannot}: it could not be started{why}")
+    elif not log.files:
+        raise GpudError(f"{cannot}: it was {view['outcome']} before it started")
+    elif not log.found:
+        raise GpudError(f"{cannot}: there is no file {log.files[-1]}")
 
 
 def _follow(args: Args, logs: dict[int, Log]) -> None:

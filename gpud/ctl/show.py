@@ -131,7 +131,7 @@ def story(events: list[dict[str, Any]], on: Screen) -> list[str]:
             lines.append(f"  {on.paint(date, 'dim')}")
             day = date
         attempt = f"try {event['attempt']}: " if event["attempt"] > 1 else ""
-        told = f"  {time}  {attempt}{event['kind']}  {words.details(event['detail'])}"
+        told = f"  {time}  {attempt}{event['kind']}  {words.details(event)}"
         lines.append(on.fit(told.rstrip()))
     return lines
 

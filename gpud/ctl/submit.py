@@ -13,7 +13,7 @@ import sys
 from gpud.client import patience, wire
 from gpud.ctl.args import JSON, Option, Verb, count, duration_s, whole_number
 from gpud.environment import capture
-from gpud.errors import GpudError, why_os
+from gpud.errors import GpudError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,19 +22,28 @@ if TYPE_CHECKING:
     from gpud.ctl.args import Args
 
 COMMAND_HINT = 'a command line: gpuctl submit "python train.py > log"   many: gpuctl submit -'
+WORDS_HINT = (
+    "several words are one program and its arguments; for a shell command write one word; "
+    "for many, one a line: gpuctl submit -"
+)
+SHOWN = 60  # characters of a word in a message
 
 
 def run(args: Args) -> int:
     fields = _fields(args)
     request: dict[str, Any] = {"type": "submit", "key": args["key"] or os.urandom(12).hex()}
     lines: list[bytes] = []
-    path = args["file"] or ("-" if args.words == ["-"] and not args.exact else None)
+    path = args["file"] or (None if args.exact or args.words[:1] != ["-"] else "-")
     if path is None:
         request["job"] = fields | _command(args)
     else:
         if args["file"] and args.words:
             raise _cannot("a command and --file exclude each other")
-        lines = _job_lines(path)
+        if args.words[1:]:
+            raise _cannot("options go before -", "for example: gpuctl submit --name sweep -")
+        from gpud.ctl.many import job_lines
+
+        lines = job_lines(path, _directory(args["cwd"]))
         request |= {"count": len(lines), "common": fields}
     reply = patience.submit(args["socket"], request, lines)
     _report(reply, args)
@@ -47,10 +56,22 @@ def _command(args: Args) -> dict[str, Any]:
         raise _cannot("no command", COMMAND_HINT)
     words = [wire.to_text(os.fsencode(word)) for word in args.words]
     if args.exact or len(words) > 1:
+        # Two quoted command lines, as it seems: "sleep 1" "sleep 2".
+        program = args.words[0]
+        if len(words) > 1 and len(program.split()) > 1 and not _exists(program, args):
+            shown = program if len(program) <= SHOWN else program[:SHOWN] + "…"
+            raise _cannot(f'there is no program "{shown}"', WORDS_HINT)
         return {"argv": words}
     if not args.words[0].strip():
         raise _cannot("the command is empty", COMMAND_HINT)
     return {"command": words[0]}
+
+
+def _exists(program: str, args: Args) -> bool:
+    """As the job would look for it."""
+    name, directory = os.fsencode(program), _directory(args["cwd"])
+    places = [b""] if b"/" in name else os.environb.get(b"PATH", b"").split(b":")
+    return any(os.path.exists(os.path.join(directory, place, name)) for place in places)
 
 
 def _fields(args: Args) -> dict[str, Any]:
@@ -97,28 +118,6 @@ def _umask() -> int:
     return mask
 
 
-def _job_lines(path: str) -> list[bytes]:
-    """A line of the wire for each command of the file."""
-    name = "standard input" if path == "-" else path
-    try:
-        if path == "-":
-            content = sys.stdin.buffer.read()
-        else:
-            with open(path, "rb") as file:
-                content = file.read()
-    except OSError as error:
-        raise GpudError(f"cannot read {name}: {why_os(error)}") from error
-    commands = (line.rstrip(b"\r") for line in content.split(b"\n"))
-    lines = [
-        wire.encode({"command": wire.to_text(command)})
-        for command in commands
-        if command.strip() and not command.lstrip().startswith(b"#")
-    ]
-    if not lines:
-        raise GpudError(f"cannot submit: there is no command in {name}")
-    return lines
-
-
 def _report(reply: dict[str, Any], args: Args) -> None:
     first, number = int(reply["first"]), int(reply["count"])
     last = first + number - 1
@@ -129,11 +128,13 @@ def _report(reply: dict[str, Any], args: Args) -> None:
     elif not sys.stdout.isatty():
         sys.stdout.write("".join([f"{job}\n" for job in range(first, last + 1)]))
     else:
-        which = f"job {first}" if number == 1 else f"{number} jobs {first}-{last}"
+        which, all_of = (
+            (f"job {first}", "") if number == 1 else (f"jobs {first}-{last}", f" ({number})")
+        )
         if reply.get("again") and args["key"]:
-            print(f'{which}: there already, by the key "{args["key"]}"')
+            print(f'{which}: there already, by the key "{args["key"]}"{all_of}')
         else:
-            print(f"{which} {'held' if args['hold'] else 'queued'}")
+            print(f"{which} {'held' if args['hold'] else 'queued'}{all_of}")
 
 
 def _pair(text: str) -> str:
@@ -176,14 +177,18 @@ VERBS = [
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
             Option("hold", "do not start before: gpuctl release"),
-            Option("file", "one command a line; # starts a comment", "FILE"),
+            Option("file", "the commands of a file, as with -", "FILE"),
             JSON,
         ),
         about="""\
 One word is a line for the shell; several words, or all after --, are run as
 they are. `-` reads commands from standard input, one a line; so does --file
-from a file, and all of them are queued at once, or none. The job gets your
-directory, environment and umask. In a pipe only the ids are printed.
+from a file, and all of them are queued at once, or none. The lines are those
+of a queue file: a backslash at the end and a here-document go on, and a line
+`#gpud: name=big gpus=2` is about the next job, over the options given here.
+The job gets your directory, umask and environment, without
+CUDA_VISIBLE_DEVICES, GPUD_*, SLURM_*, TMUX* and SSH_* (SSH_AUTH_SOCK stays).
+In a pipe only the ids are printed.
 With --key a submit can be repeated: the same jobs under the same key are
 queued once, from whatever directory and with whatever environment (--env is
 a part of the jobs). Other jobs under that key are refused.""",

@@ -11,6 +11,18 @@ import sys
 from gpud.errors import GpudError
 
 
+def in_words_of(verb: str, error: GpudError, asked: str) -> GpudError:
+    """An error about the request `asked`, which was made for another `verb`, in that one's words.
+
+    "cannot list job 9: no such job" becomes "cannot cancel job 9: no such job".
+    """
+    start = f"cannot {asked}"
+    rest = error.message.removeprefix(start)
+    same = rest == error.message or rest[:1] not in (" ", ":")
+    message = error.message if same else f"cannot {verb}{rest}"
+    return GpudError(message, kind=error.kind, hint=error.hint)
+
+
 def complain(error: GpudError) -> None:
     """On stderr; where that is closed too, the exit status must do."""
     try:

@@ -7,12 +7,12 @@ pure but for the clock of the `Screen`.
 from __future__ import annotations
 
 from gpud.client.wire import from_text
-from gpud.ctl.render import Screen, duration
+from gpud.ctl.render import Screen, clock, duration
 from gpud.signals import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 COLOUR_OF = {
@@ -34,7 +34,7 @@ def state_cell(job: dict[str, Any]) -> tuple[str, str]:
 
 
 def exit_cell(job: dict[str, Any]) -> tuple[str, str]:
-    """The exit code where it is not 0, or the signal: `1`, `SIGKILL`."""
+    """The exit status where it is not 0, or the signal: `1`, `SIGKILL`."""
     if job["signal"] is not None:
         return signal_name(job["signal"]), "red"
     code = job["exit_code"]
@@ -42,13 +42,13 @@ def exit_cell(job: dict[str, Any]) -> tuple[str, str]:
 
 
 def ending(job: dict[str, Any]) -> str:
-    """How it ended, as a clause: `failed with exit code 1`, `killed by SIGKILL`."""
+    """How it ended, as a clause: `failed with exit status 1`, `killed by SIGKILL`."""
     word = str(job["outcome"])
     if job["signal"] is not None:
         by = f"by {signal_name(job['signal'])}"
         word = f"{word} {by}" if word == "killed" else f"{word} ({by})"
     elif job["exit_code"]:
-        code = f"exit code {job['exit_code']}"
+        code = f"exit status {job['exit_code']}"
         word = f"{word} with {code}" if word == "failed" else f"{word} ({code})"
     return word
 
@@ -118,9 +118,47 @@ def spans(jobs: Iterable[int]) -> list[str]:
     ]
 
 
-def details(detail: dict[str, Any]) -> str:
-    """The detail of an event on one line: `exit_code=1 why="no such file"`."""
-    return " ".join([f"{key}={_value(value)}" for key, value in detail.items() if value != ""])
+def details(event: dict[str, Any]) -> str:
+    """What an event says beyond its kind, on one line: `failed with exit status 1, again at
+    09:08:36`. What only a newer gpud knows is `key=value`."""
+    left = dict(event["detail"])
+    told = []
+    if left.get("outcome"):
+        end = {key: left.pop(key, None) for key in ("outcome", "exit_code", "signal")}
+        told.append(ending(end))
+    for key, value in left.items():
+        if value == "":
+            continue
+        say = TOLD.get(key)
+        try:  # a newer gpud may mean something else by it
+            told.append(say(value, event) if say else f"{key}={_value(value)}")
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, OSError):
+            told.append(f"{key}={_value(value)}")
+    return ", ".join(told)
+
+
+def _leased(lease: dict[str, int], _: dict[str, Any]) -> str:
+    parts = devices_in_words([f"{key}:{milli}" for key, milli in lease.items()])
+    return f"on {parts}"
+
+
+def _again(at_ms: int, event: dict[str, Any]) -> str:
+    """Without the date, where it is that of the event."""
+    date, time = clock(at_ms).split()
+    return f"again at {time if clock(event['at_ms']).startswith(date) else f'{date} {time}'}"
+
+
+TOLD: dict[str, Callable[[Any, dict[str, Any]], str]] = {
+    "exit_code": lambda value, _: f"exit status {value}",
+    "signal": lambda value, _: signal_name(value),
+    "why": lambda value, _: from_text(value),
+    "lease": _leased,
+    "retry_at_ms": _again,
+    "pid": lambda value, _: f"pid {value}",
+    "processes": lambda value, _: ", ".join(value),
+    "grace_s": lambda value, _: f"grace {duration(value)}",
+    "source": lambda value, _: str(value),
+}
 
 
 def _value(value: object) -> str:

@@ -60,7 +60,12 @@ class App:
         self.engine = Engine(store, settings.devices, strikes=strikes, warn=warn)
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
         self.executor = RunnerExecutor(
-            directory.path, directory.token, self.engine.post, cgroup=settings.cgroup, warn=warn
+            directory.path,
+            directory.token,
+            self.engine.post,
+            deliver=self.engine.deliver,
+            cgroup=settings.cgroup,
+            warn=warn,
         )
         self.engine.executor = self.executor
         self.engine.meet_runner = self.executor.meet_again

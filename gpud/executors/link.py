@@ -18,39 +18,36 @@ from gpud.paths import short_address
 
 
 class RunnerLink(asyncio.Protocol):
-    """Calls `on_message` for each message and `on_lost` once, when the connection is over."""
+    """Calls `on_messages` with what a read brought, and `on_lost` once, when it is over."""
 
     def __init__(
         self,
         version: int,
-        on_message: Callable[[RunnerLink, AnyMessage], None],
+        on_messages: Callable[[RunnerLink, list[AnyMessage]], None],
         on_lost: Callable[[RunnerLink], None],
     ) -> None:
         self.version = version
-        self._on_message = on_message
+        self._on_messages = on_messages
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._unsent: list[bytes] = []
 
     def send(self, message: object) -> None:
-        """Goes out with all else of this turn of the loop, in one write: one wake-up of the runner.
+        """Goes out with the next `flush`: one write, one wake-up of the runner.
 
         Nothing is sent once the connection is lost: the next hello tells what is missing.
         """
-        if self._transport is None:
-            return
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(encode(message))
+        if self._transport is not None:
+            self._unsent.append(encode(message))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         unsent, self._unsent = self._unsent, []
         if unsent and self._transport is not None:
             self._transport.write(b"\n".join((*unsent, b"")))
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -59,13 +56,13 @@ class RunnerLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            try:
-                message = decode(line)
-            except msgspec.DecodeError:
-                self.close()  # not a runner: connect again, and ask afresh
-                return
-            self._on_message(self, message)
+        try:
+            messages = [decode(line) for line in lines]
+        except msgspec.DecodeError:
+            self.close()  # not a runner: connect again, and ask afresh
+            return
+        if messages:
+            self._on_messages(self, messages)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -76,7 +73,7 @@ async def connect(
     state_dir: Path,
     version: int,
     token: str,
-    on_message: Callable[[RunnerLink, AnyMessage], None],
+    on_messages: Callable[[RunnerLink, list[AnyMessage]], None],
     on_lost: Callable[[RunnerLink], None],
 ) -> RunnerLink:
     """Connect and say hello. Raises OSError when nobody listens."""
@@ -87,10 +84,11 @@ async def connect(
         with short_address(state_dir / f"runner-{version}.sock") as address:
             client.connect(address)  # a Unix socket connects at once or not at all
         _, link = await loop.create_connection(
-            lambda: RunnerLink(version, on_message, on_lost), sock=client
+            lambda: RunnerLink(version, on_messages, on_lost), sock=client
         )
     except BaseException:
         client.close()
         raise
     link.send({"op": "hello", "runner": version, "token": token})
+    link.flush()
     return link

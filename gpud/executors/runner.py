@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gpud.core.actions import StopAttempt
-from gpud.core.events import AttemptNotStarted, KnownAttempt, RunnerGone, RunnerReady
+from gpud.core.events import AttemptNotStarted, Event, KnownAttempt, RunnerGone, RunnerReady
 from gpud.core.model import JobId
 from gpud.errors import GpudError, why_os
 from gpud.executors.command import (
@@ -55,6 +55,7 @@ class RunnerExecutor:
         token: str,
         post: Post,
         *,
+        deliver: Callable[[Sequence[Event]], None] | None = None,
         cgroup: Path | None = None,
         warn: Callable[..., None] = lambda event, **values: None,
     ) -> None:
@@ -62,6 +63,7 @@ class RunnerExecutor:
         self._state_path = str(state_dir)
         self._token = token
         self._post = post
+        self._deliver = deliver or self._post_each  # facts, as many as a read brought
         self._cgroup = cgroup
         self._warn = warn
         self._links: dict[int, RunnerLink] = {}  # by version
@@ -137,7 +139,7 @@ class RunnerExecutor:
             for version in versions:
                 self._hellos[version] = loop.create_future()
                 self._links[version] = await connect(
-                    self._state_dir, version, self._token, self._on_message, self._on_lost
+                    self._state_dir, version, self._token, self._on_messages, self._on_lost
                 )
             hellos = await asyncio.wait_for(
                 asyncio.gather(*self._hellos.values()), timeout=HELLO_TIMEOUT_S
@@ -157,30 +159,38 @@ class RunnerExecutor:
                 link = self._links[hello.runner]
                 self._older.update({(k.job, k.attempt): link for k in hello.attempts})
                 link.send({"op": "retire"})
+                link.flush()
+        if VERSION not in self._links:
+            raise GpudError("cannot reach the runner: it hung up")
         ours = next(h for h in hellos if h.runner == VERSION)
         self.runner_pid = ours.pid
         self._post(RunnerReady(ours.boot_id, tuple(known)))
         early, self._early = self._early, []
-        for fact in early:
-            self._post(fact)
+        self._post_each(early)
 
     # -- what comes from a runner ------------------------------------------------------------
 
-    def _on_message(self, link: RunnerLink, message: AnyMessage) -> None:
+    def _on_messages(self, link: RunnerLink, messages: Sequence[AnyMessage]) -> None:
         if self._links.get(link.version) is not link and link.version not in self._hellos:
             return  # a connection that we have given up
-        fact = fact_of(message)
-        if fact is not None:
-            if self._hellos:
-                self._early.append(fact)
-            else:
-                self._post(fact)
-        elif isinstance(message, HelloMessage):
-            waiting = self._hellos.get(link.version)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(message)
-        elif isinstance(message, RefusedMessage | UnknownMessage):
-            self._warn("runner_refused", message=str(message))
+        facts: list[Fact] = []
+        for message in messages:
+            if (fact := fact_of(message)) is not None:
+                facts.append(fact)
+            elif isinstance(message, HelloMessage):
+                waiting = self._hellos.get(link.version)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
+            elif isinstance(message, RefusedMessage | UnknownMessage):
+                self._warn("runner_refused", message=str(message))
+        if self._hellos:
+            self._early += facts
+        elif facts:
+            self._deliver(facts)
+
+    def _post_each(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._post(event)
 
     def _on_lost(self, link: RunnerLink) -> None:
         waiting = self._hellos.get(link.version)
@@ -253,6 +263,10 @@ class RunnerExecutor:
                 ours.append(key)
         if ours:
             self._send(VERSION, {"op": "forget", "attempts": ours})
+
+    def flush(self) -> None:
+        for link in self._links.values():
+            link.flush()
 
     def _send(self, version: int, message: object) -> None:
         """To nobody while there is no connection: `RunnerReady` will tell what did not arrive."""

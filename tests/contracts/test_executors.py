@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,25 @@ class Box:
                     await self._more.wait()
 
 
+class AtOnce:
+    """An executor whose daemon takes a turn after each thing it asks for."""
+
+    def __init__(self, executor: RunnerExecutor | FakeExecutor) -> None:
+        self.executor = executor
+
+    def start(self, launch: Launch) -> None:
+        self.executor.start(launch)
+        self.executor.flush()
+
+    def stop(self, action: StopAttempt) -> None:
+        self.executor.stop(action)
+        self.executor.flush()
+
+    def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None:
+        self.executor.forget(attempts)
+        self.executor.flush()
+
+
 class RealRig:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -65,17 +84,19 @@ class RealRig:
         self._lock.write("token\n")
         self._lock.flush()
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._open: list[RunnerExecutor] = []
+        self._open: list[AtOnce] = []
 
-    async def meet(self, box: Box) -> RunnerExecutor:
-        executor = RunnerExecutor(self._directory, "token", box)
-        await executor.open()
+    async def meet(self, box: Box) -> AtOnce:
+        real = RunnerExecutor(self._directory, "token", box)
+        await real.open()
+        executor = AtOnce(real)
         self._open.append(executor)
         return executor
 
-    async def leave(self, executor: RunnerExecutor) -> None:
+    async def leave(self, executor: AtOnce) -> None:
         self._open.remove(executor)
-        await executor.close()
+        assert isinstance(executor.executor, RunnerExecutor)
+        await executor.executor.close()
 
     async def close(self) -> None:
         box = Box()
@@ -87,7 +108,8 @@ class RealRig:
             executor.stop(StopAttempt(known.job, known.attempt, 0.1))
             await box.wait(_end_of(known.job, known.attempt))
             executor.forget([(known.job, known.attempt)])
-        await executor.close(retire=True)
+        assert isinstance(executor.executor, RunnerExecutor)
+        await executor.executor.close(retire=True)
         self._lock.close()
 
     def spec(self, command: bytes) -> JobSpec:
@@ -100,13 +122,14 @@ class FakeRig:
     def __init__(self, directory: Path) -> None:
         self._runner = FakeRunner()
 
-    async def meet(self, box: Box) -> FakeExecutor:
+    async def meet(self, box: Box) -> AtOnce:
         executor = FakeExecutor(self._runner, box)
         executor.open()
-        return executor
+        return AtOnce(executor)
 
-    async def leave(self, executor: FakeExecutor) -> None:
-        executor.close()
+    async def leave(self, executor: AtOnce) -> None:
+        assert isinstance(executor.executor, FakeExecutor)
+        executor.executor.close()
 
     async def close(self) -> None:
         pass

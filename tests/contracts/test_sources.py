@@ -19,7 +19,7 @@ from gpud.config.schema import JobDefaults, QueueFileSource
 from gpud.ports import Source
 from gpud.sources.queue_file import QueueFile
 from gpud.sources.stdin import Stdin
-from tests.sources.fakes import FakeHost, running
+from tests.sources.fakes import FakeHost, running, turns_of_the_loop
 
 
 class Feed(Protocol):
@@ -162,9 +162,9 @@ def test_a_take_that_waits_holds_it_up(feed: Feed) -> None:
         feed.write(b"a\n")
         host.gate = asyncio.Event()
         async with running(feed.source(), host):
-            await asyncio.sleep(0.05)
+            await host.asked(1)
             feed.write(b"b\n")
-            await asyncio.sleep(0.05)
+            await turns_of_the_loop()
             assert host.jobs == []
             host.gate.set()
             await host.until(lambda: len(host.jobs) == 2)

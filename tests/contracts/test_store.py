@@ -30,8 +30,9 @@ from gpud.core.placement import Pool
 from gpud.core.state import Changes, NewSubmission, State
 from gpud.errors import GpudError
 from gpud.ports import Store
+from gpud.protocol.replies import MOST_OF_COMMAND
 from gpud.protocol.selectors import Selection, parse
-from gpud.protocol.text import Raw
+from gpud.protocol.text import Raw, to_bytes
 from gpud.store.sqlite import SqliteStore
 
 BOOT = "2f9e1e2a-6f0b-4b57-8d57-0d5f0a3c4b11"
@@ -316,6 +317,19 @@ def test_a_command_that_is_not_utf8_is_shown_as_raw(desk: Desk) -> None:
     assert isinstance(view.command, Raw)
 
 
+def test_a_long_command_is_cut_in_views_and_whole_in_details(desk: Desk) -> None:
+    for command_ in (b"x" * 5000, "aé".encode() * 5000, b"\xff" * 5000, b"x" * 4000 + b"\xff"):
+        job = desk.add(JobSpec(command_))
+        desk.commit()
+        (view,) = desk.store.views([job.id])
+        shown = to_bytes(view.command)
+        assert shown.endswith("…".encode())
+        assert len(shown.decode(errors="surrogateescape")) <= MOST_OF_COMMAND
+        assert command_.startswith(shown.removesuffix("…".encode()))
+        (detail,) = desk.store.details([job.id])
+        assert to_bytes(detail.job.command) == command_
+
+
 def test_views_keep_the_order_they_were_asked_in(desk: Desk) -> None:
     ids = [desk.add(command(str(n))).id for n in range(1100)]
     desk.commit()
@@ -466,6 +480,9 @@ def lab(desk: Desk) -> Desk:
         (["state:done"], [4, 5, 6]),
         (["state:failed", "state:not-started"], [4, 6]),
         (["state:lost"], []),
+        (["state:bad"], [4, 6]),
+        (["state:starting"], [3]),
+        (["state:running"], []),
         (["all"], [1, 2, 3, 4, 5, 6]),
         (["all", "3"], [1, 2, 3, 4, 5, 6]),
     ],
