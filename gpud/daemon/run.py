@@ -22,11 +22,13 @@ from gpud.config.gpu_words import from_command_line
 from gpud.config.schema import JobDefaults
 from gpud.config.units import parse_duration_s
 from gpud.daemon.app import App, Settings
+from gpud.daemon.neighbours import FILE_NAME as GPUS_FILE
 from gpud.daemon.neighbours import announce, shared_gpus
 from gpud.daemon.running import Interrupts, Run
 from gpud.errors import GpudError
 from gpud.sources.build import clean_environment
 from gpud.sources.stdin import Stdin
+from gpud.store.sqlite import RESERVE
 from gpud.store.statedir import StateDir
 
 EXAMPLES = """\
@@ -136,6 +138,8 @@ async def _run(options: argparse.Namespace) -> int:
         return run.exit_status()
     finally:
         await app.close(retire_runner=finished)
+        if finished:
+            _tidy(directory.path)
 
 
 def _check_no_file(words: list[str]) -> None:
@@ -194,6 +198,12 @@ def _open_directory(given: Path | None, resume: str | None) -> StateDir:
             hint="the last ones: " + (", ".join(known[-3:]) or "none"),
         )
     return StateDir.open(found[0], configured=True)
+
+
+def _tidy(directory: Path) -> None:
+    """What only a live instance needs; the queue's history and the logs stay."""
+    for name in (RESERVE, GPUS_FILE):
+        (directory / name).unlink(missing_ok=True)
 
 
 def _warn(event: str, **values: object) -> None:
