@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -33,6 +34,7 @@ examples:
 
 
 def main() -> int:
+    _open_missing()
     argv = sys.argv[1:]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -47,6 +49,15 @@ def main() -> int:
         return int(verb.main(argv[1:]))
     except KeyboardInterrupt:
         return 130  # before the verb has its own answer to it
+
+
+def _open_missing() -> None:
+    """With one of the first three descriptors closed, the next file would get its number."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free one
 
 
 def _unknown(word: str) -> int:

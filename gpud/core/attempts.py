@@ -14,6 +14,8 @@ from gpud.core.model import Attempt, JobId, Outcome, Phase
 from gpud.core.retry import pause_ms, wants_retry
 from gpud.core.state import State
 
+RESOURCES = "resources"  # the kind of a start that failed for want of memory, descriptors, space
+
 
 def live_attempt(state: State, job: JobId, attempt: int) -> Attempt | None:
     """The attempt a fact is about, or None when the fact is stale (rule 3)."""
@@ -28,6 +30,7 @@ def on_attempt_started(state: State, event: AttemptStarted) -> Sequence[Action]:
     attempt = live_attempt(state, event.job, event.attempt)
     if attempt is None or attempt.started_at_ms:
         return ()
+    state.have_resources()
     attempt.started_at_ms, attempt.pid = event.at_ms, event.pid
     if attempt.phase is Phase.STARTING:
         state.set_phase(state.jobs[event.job], Phase.RUNNING)
@@ -48,7 +51,10 @@ def on_attempt_not_started(state: State, event: AttemptNotStarted, now_ms: int) 
     attempt = live_attempt(state, event.job, event.attempt)
     if attempt is not None:
         attempt.ended_at_ms = event.at_ms
-        end(state, attempt, Outcome.NOT_STARTED, event.why, now_ms)
+        if event.kind == RESOURCES and attempt.phase is not Phase.STOPPING:
+            start_later(state, attempt, event.why, now_ms)
+        else:
+            end(state, attempt, Outcome.NOT_STARTED, event.why, now_ms)
     return (ForgetAttempt(event.job, event.attempt),)
 
 
@@ -66,6 +72,17 @@ def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence
             state.tell(event.job, event.attempt, "unassigned", event.at_ms, processes=names)
         end(state, attempt, outcome_of(event), event.lost or "", now_ms)
     return (ForgetAttempt(event.job, event.attempt),)
+
+
+def start_later(state: State, attempt: Attempt, why: str, now_ms: int) -> None:
+    """The machine was short of something: no fault of the job, and none of its retries."""
+    attempt.outcome, attempt.why = Outcome.NOT_STARTED, why
+    state.wait_for_resources(why, now_ms)
+    state.requeue(state.jobs[attempt.job])
+    outcome, again = Outcome.NOT_STARTED.value, state.shortage_until_ms
+    state.tell(
+        attempt.job, attempt.no, "ended", now_ms, outcome=outcome, why=why, retry_at_ms=again
+    )
 
 
 def outcome_of(event: AttemptEnded) -> Outcome:

@@ -24,6 +24,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
             f"waits {_seconds(record.not_before_ms - now_ms)} more before retry "
             f"{record.retry_no} of {record.retry.retries}"
         )
+    if state.shortage_until_ms:
+        return f"waits {_seconds(state.shortage_until_ms - now_ms)} more: {state.shortage}"
     if state.draining:
         return "the pool is drained: gpuctl undrain"
     return _capacity(state, state.pool.wanted(record.request))

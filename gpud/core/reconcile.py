@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from gpud.core.actions import Action, StartAttempt, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.events import RunnerReady
-from gpud.core.model import Attempt, Outcome, Phase
+from gpud.core.model import Attempt, JobId, Outcome, Phase
 from gpud.core.state import State
 
 REBOOTED = "the machine was restarted while it ran"
@@ -34,6 +34,9 @@ NEVER_SENT = "cancelled before it was started"
 def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[Action]:
     state.boot_id, state.runner_problem = event.boot_id, ""
     known = {(k.job, k.attempt): k for k in event.known}
+    latest = max((k.job for k in event.known), default=0)
+    if latest >= state.next_id:  # of a database that was put back: its ids are not given out again
+        state.next_id = state.changes.next_id = JobId(latest + 1)
     actions: list[Action] = []
     for attempt in list(state.attempts.values()):
         found = known.get((attempt.job, attempt.no))

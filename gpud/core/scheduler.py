@@ -119,14 +119,16 @@ def handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
 
 def next_deadline(state: State) -> int | None:
     """When the state wants a Tick, in `now_ms` time, if nothing else happens."""
-    return state.next_delay_ms()
+    return state.next_deadline_ms()
 
 
 def dispatch(state: State, now_ms: int) -> list[Action]:
     """Pair queued jobs with free slots, in rank order, until nothing that waits fits."""
     state.make_due(now_ms)
     actions: list[Action] = []
-    if state.draining or state.runner_problem:
+    if state.shortage_until_ms <= now_ms:
+        state.shortage_until_ms = 0
+    if state.draining or state.runner_problem or state.shortage_until_ms:
         return actions
     shapes = set(state.ready)
     while shapes:

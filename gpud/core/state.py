@@ -34,6 +34,8 @@ from gpud.core.model import (
 )
 from gpud.core.placement import Pool
 
+SHORTAGE_FIRST_MS, SHORTAGE_MAX_MS = 1_000, 60_000  # pauses when the machine is short of something
+
 Rank = tuple[int, JobId]  # (-priority, id): the total order of dispatch
 
 
@@ -68,6 +70,7 @@ class Changes(Struct):
             or self.stopped
             or self.submissions
             or self.draining is not None
+            or self.next_id is not None
         )
 
 
@@ -84,6 +87,9 @@ class State:
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
         self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
+        self.shortage = ""  # what the machine was short of at the last start that failed for it
+        self.shortage_until_ms = 0  # no start before; 0 again once it is over
+        self.shortage_pause_ms = 0  # the last pause; the next one is twice as long
         self.stopped_sources: set[str] = set()
         self.stale = 0  # facts about attempts that are no longer live: ignored and counted
         self.changes = Changes()
@@ -110,6 +116,13 @@ class State:
                 return due
             heappop(self.delayed)
         return None
+
+    def next_deadline_ms(self) -> int | None:
+        """When a delayed job becomes due, or the pause of a shortage ends."""
+        delay = self.next_delay_ms()
+        if self.shortage_until_ms and any(self.ready.values()):
+            return min(delay or self.shortage_until_ms, self.shortage_until_ms)
+        return delay
 
     def take_changes(self) -> Changes:
         taken, self.changes = self.changes, Changes()
@@ -232,6 +245,17 @@ class State:
             job.not_before_ms = 0
             self._push(job)
             self.touch(job)
+
+    def wait_for_resources(self, why: str, now_ms: int) -> None:
+        """No start for a while, longer each time, until one succeeds."""
+        if not self.shortage_until_ms:  # several starts fail at once: one shortage
+            longer = 2 * self.shortage_pause_ms
+            self.shortage_pause_ms = min(max(longer, SHORTAGE_FIRST_MS), SHORTAGE_MAX_MS)
+            self.shortage_until_ms = now_ms + self.shortage_pause_ms
+        self.shortage = why
+
+    def have_resources(self) -> None:
+        self.shortage, self.shortage_until_ms, self.shortage_pause_ms = "", 0, 0
 
     def touch(self, job: Job) -> None:
         self.changes.jobs[job.id] = job

@@ -23,6 +23,8 @@ from typing import NamedTuple
 from gpud.errors import why_os
 
 POLL_S = 0.1
+# A job may have put anything in its log's place: no link is followed, no FIFO is waited at.
+LOG_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 COALESCE_S = 0.03
 CHUNK_BYTES = 1 << 16
 PIECES = 16  # of one log, before another has its turn; of output, before it is written
@@ -63,7 +65,7 @@ class Tail:
         if not self._is_open():
             return
         for _ in range(PIECES):
-            chunk = os.read(self._fd, CHUNK_BYTES)
+            chunk = self._read()
             if not chunk:
                 return
             if text := self._whole_lines(chunk):
@@ -73,7 +75,7 @@ class Tail:
         """All that is left, and a newline if the last line has none. The tail is over."""
         if not self._is_open():
             return
-        while chunk := os.read(self._fd, CHUNK_BYTES):
+        while chunk := self._read():
             if text := self._whole_lines(chunk):
                 yield self._prefixed(text)
         os.close(self._fd)
@@ -86,11 +88,17 @@ class Tail:
     def _is_open(self) -> bool:
         if self._fd < 0:
             try:
-                if os.stat(self._log).st_size:
-                    self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+                if os.stat(self._log, follow_symlinks=False).st_size:
+                    self._fd = os.open(self._log, LOG_FLAGS)
             except OSError:
                 pass  # not there yet, or never: the job could not start
         return self._fd >= 0
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._fd, CHUNK_BYTES)
+        except OSError:
+            return b""
 
     def _whole_lines(self, chunk: bytes) -> bytes:
         """A carriage return ends a line too (progress bars); a very long one is not waited for."""

@@ -51,6 +51,11 @@ class RunnerLink(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def abandon(self) -> None:
+        """Close, and say nothing of it: another connection takes over."""
+        self._on_lost = lambda link: None
+        self.close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 

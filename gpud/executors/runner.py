@@ -127,7 +127,7 @@ class RunnerExecutor:
 
     async def _meet(self) -> None:
         for link in self._links.values():
-            link.close()
+            link.abandon()
         self._links, self._older, self._hellos, self._early = {}, {}, {}, []
         self._base_env = None
         loop = asyncio.get_running_loop()

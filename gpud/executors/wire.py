@@ -101,6 +101,7 @@ class UnknownMessage(RunnerMessage, frozen=True, tag="unknown"):
     job: int
     attempt: int
     op: str
+    forgotten: bool = False  # it was there, and a daemon has said that it knows its end
 
 
 class RefusedMessage(RunnerMessage, frozen=True, tag="refused"):
@@ -151,5 +152,10 @@ def fact_of(message: AnyMessage) -> Fact | None:
             return AttemptLingering(JobId(job), attempt, at_ms, processes)
         case NotStartedMessage(job=job, attempt=attempt, at_ms=at_ms, kind=kind, why=why):
             return AttemptNotStarted(JobId(job), attempt, at_ms, kind, why)
+        case UnknownMessage(job=job, attempt=attempt, forgotten=True):
+            why = "the runner has had this attempt before, and a daemon knew how it ended"
+            return AttemptEnded(JobId(job), attempt, 0, lost=why)
+        case UnknownMessage(job=job, attempt=attempt, op="stop"):
+            return AttemptEnded(JobId(job), attempt, 0, lost="the runner does not have it")
         case _:
             return None

@@ -19,6 +19,7 @@ from gpud.runner.wire import Message, decode, line_of
 LINE_LIMIT = 8 << 20
 BACKLOG_LIMIT = 1 << 20
 READ_BYTES = 1 << 18
+STRANGERS = 16  # connections that have not said hello; one more, and the oldest goes
 
 
 class Refused(Exception):
@@ -42,6 +43,8 @@ class Daemon:
         self.dir = state_dir
         self.path = f"{state_dir}/runner-{VERSION}.sock"
         self.link: Link | None = None
+        self.strangers: list[Link] = []  # connections without a hello, the oldest first
+        self.deaf = False  # descriptors have run out
 
     def listen(self, greet: Callable[[], Iterable[bytes]], obey: Callable[[Message], None]) -> None:
         """`greet`: what a daemon is told after its hello; `obey`: what it may say from then on."""
@@ -97,9 +100,14 @@ class Daemon:
             sock, _ = self.listener.accept()
         except OSError as e:
             log(f"cannot accept a connection: {e.strerror}")
+            self.loop.change(self.listener.fileno(), 0)  # not asked again until one is closed
+            self.deaf = True
             return
         sock.setblocking(False)
         link = Link(sock)
+        self.strangers.append(link)
+        if len(self.strangers) > STRANGERS:
+            self.close(self.strangers[0])
         self.loop.add(link.fd, lambda: self.on_ready(link))
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.geteuid():
@@ -145,6 +153,8 @@ class Daemon:
             if self.link and self.link is not link:
                 self.close(self.link)
             self.link = link
+            if link in self.strangers:
+                self.strangers.remove(link)
             for told in self.greet():
                 self.say_line(told)
         else:
@@ -162,8 +172,13 @@ class Daemon:
         self.close(link)
 
     def close(self, link: Link) -> None:
+        if link in self.strangers:
+            self.strangers.remove(link)
         if link.sock.fileno() >= 0:
             link.sock.detach()
             self.loop.drop(link.fd)
         if self.link is link:
             self.link = None
+        if self.deaf:
+            self.deaf = False
+            self.loop.change(self.listener.fileno(), select.EPOLLIN)

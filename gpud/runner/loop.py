@@ -13,6 +13,7 @@ from math import inf
 
 Act = Callable[[], None]
 # Python itself ignores the last two, and SIG_IGN is what a payload would inherit; a handler is not.
+LONGEST_S = 86_400.0  # epoll counts milliseconds in an int: 24 days and no more
 CAUGHT = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE,
           signal.SIGXFSZ)  # fmt: skip
 
@@ -45,7 +46,7 @@ class Loop:
 
     def turn(self, due: float) -> None:
         """Wait until something is ready or `due` (monotonic), and let what is ready act."""
-        patience = None if due == inf else max(0.0, due - time.monotonic())
+        patience = None if due == inf else min(LONGEST_S, max(0.0, due - time.monotonic()))
         for fd, _ in self.epoll.poll(patience):
             if act := self.watch.get(fd):  # another may have dropped it in this turn
                 guard(act)

@@ -62,7 +62,9 @@ class Orders:
     def start(self, a: Attempt, c: Command) -> None:
         if known := self.ledger.attempts.get(a.key):
             self.daemon.say_line(known.end or known.started)
-        elif a.key in self.ledger.forgotten or self.retiring:
+        elif a.key in self.ledger.forgotten:
+            self.daemon.say_line(a.line("unknown", op="start", forgotten=True))
+        elif self.retiring:
             self.daemon.say_line(a.line("unknown", op="start"))
         else:
             self.starter.start(a, c)

@@ -14,7 +14,7 @@ from gpud.runner.ending import Endings, remove_empty
 from gpud.runner.itself import Score
 from gpud.runner.machine import boot_ticks, crash_at, wall_ms
 from gpud.runner.processes import process
-from gpud.runner.spawn import NULL_BYTE, reason, spawn, spawn_as
+from gpud.runner.spawn import NULL_BYTE, SHORT_OF, reason, spawn, spawn_as
 from gpud.runner.wire import shown
 
 LOG_FLAGS = os.O_APPEND | os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
@@ -130,4 +130,5 @@ def open_log(c: Command) -> int:
             os.fchown(fd, c.user.uid, c.user.gid)
         return fd
     except OSError as e:
-        raise CannotStart("log", f"the log {shown(c.log)} cannot be opened: {reason(e)}") from e
+        kind = "resources" if e.errno in SHORT_OF else "log"
+        raise CannotStart(kind, f"the log {shown(c.log)} cannot be opened: {reason(e)}") from e

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.model import CPU_LANE, Device, LeasePart, Request
@@ -147,7 +147,6 @@ pools = st.builds(
 requests = st.builds(Request, st.sampled_from([None, 0, 1, 2, 3, 4, 9]))
 
 
-@settings(deadline=None)
 @given(devices=pools, asked=st.lists(requests, max_size=40), ends=st.lists(st.integers(0, 40)))
 def test_no_placement_takes_what_is_not_free(
     devices: list[Device], asked: list[Request], ends: list[int]
@@ -168,7 +167,6 @@ def test_no_placement_takes_what_is_not_free(
     assert pool.leased == {}
 
 
-@settings(deadline=None)
 @given(devices=pools, request=requests)
 def test_unsatisfiable_is_what_an_empty_pool_cannot_place(
     devices: list[Device], request: Request
@@ -177,7 +175,6 @@ def test_unsatisfiable_is_what_an_empty_pool_cannot_place(
     assert bool(pool.unsatisfiable(request)) == (pool.place(request) is None)
 
 
-@settings(deadline=None)
 @given(devices=pools, taken=st.lists(requests, max_size=10), request=requests)
 def test_a_placement_depends_on_the_pool_alone(
     devices: list[Device], taken: list[Request], request: Request
@@ -192,7 +189,6 @@ def test_a_placement_depends_on_the_pool_alone(
     assert again.place(request) == first, "the order of the leases does not matter"
 
 
-@settings(deadline=None)
 @given(devices=pools, taken=st.lists(requests, max_size=20))
 def test_one_slot_is_on_a_device_with_the_most_room(
     devices: list[Device], taken: list[Request]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.events import AttemptNotStarted, CancelRequested, RetryRequested, Tick
@@ -29,7 +29,6 @@ def test_a_first_pause_over_the_cap_is_the_cap() -> None:
     assert pause_ms(RetryPolicy(1, backoff_s=100, backoff_max_s=5), 1) == 5000
 
 
-@settings(deadline=None)
 @given(
     backoff_s=st.floats(0, TEN_YEARS_S),
     most_s=st.floats(0, TEN_YEARS_S),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from gpud.daemon import report
 from gpud.protocol.replies import JobView
 
@@ -50,3 +52,11 @@ def test_a_command_is_shown_on_one_line() -> None:
 def test_progress() -> None:
     assert report.progress(1, 2, 0, 3, None) == "1 done (0 failed), 2 running, 3 left"
     assert report.progress(1, 2, 0, 3, 61.0).endswith("about 1m1s to go")
+
+
+@pytest.mark.parametrize(
+    ("lease", "text"),
+    [((), "-"), (("0",), "0"), (("0:500",), "0"), (("0,1",), "0,1"), (("cpu:62",), "cpu")],
+)
+def test_a_share_is_not_shown_in_the_table(lease: tuple[str, ...], text: str) -> None:
+    assert report.where(lease) == text

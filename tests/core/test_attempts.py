@@ -1,0 +1,55 @@
+"""Ends that are no fault of the job."""
+
+from __future__ import annotations
+
+from gpud.core.actions import ForgetAttempt, StartAttempt
+from gpud.core.events import AttemptNotStarted, AttemptStarted, CancelRequested, Tick
+from gpud.core.explain import explain
+from gpud.core.model import Outcome
+from gpud.core.scheduler import dispatch, handle, next_deadline
+
+from .build import NOW_MS, A, B, ready, submit
+
+WHY = "the machine is short of something: too many open files"
+
+
+def test_a_shortage_costs_no_retry_and_pauses_every_start() -> None:
+    state = ready(A, B)
+    first, second, third = submit(state), submit(state), submit(state)
+    for job in (first, second):
+        shortage = AttemptNotStarted(job, 1, NOW_MS, "resources", WHY)
+        assert handle(state, shortage, NOW_MS) == (ForgetAttempt(job, 1),)
+    assert dispatch(state, NOW_MS) == []
+    assert {state.jobs[job].attempt for job in (first, second)} == {1}
+    for job in (first, second, third):
+        assert "too many open files" in explain(state, job, NOW_MS)
+    due = next_deadline(state)
+    assert due == NOW_MS + 1000
+    handle(state, Tick(), due)
+    starts = [(a.job, a.attempt) for a in dispatch(state, due) if isinstance(a, StartAttempt)]
+    assert starts == [(first, 2), (second, 2)]
+
+
+def test_the_pause_grows_until_a_start_succeeds() -> None:
+    state = ready(A)
+    job = submit(state)
+    now, pauses = NOW_MS, []
+    for attempt in range(1, 9):
+        handle(state, AttemptNotStarted(job, attempt, now, "resources", WHY), now)
+        due = next_deadline(state)
+        assert due is not None
+        pauses.append((due - now) // 1000)
+        now = due
+        dispatch(state, now)
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    handle(state, AttemptStarted(job, 9, 77, now), now)
+    assert not state.shortage
+    assert next_deadline(state) is None
+
+
+def test_a_cancel_during_a_shortage_is_a_cancel() -> None:
+    state = ready(A)
+    job = submit(state)
+    handle(state, CancelRequested(2, (job,)), NOW_MS)
+    handle(state, AttemptNotStarted(job, 1, NOW_MS, "resources", WHY), NOW_MS)
+    assert state.changes.jobs[job].outcome is Outcome.CANCELLED
