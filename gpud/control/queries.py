@@ -32,7 +32,7 @@ from gpud.protocol.requests import Ls, Show, Status, Why
 
 PAGE = 500  # jobs that are read from the store in one go
 MAX_SHOWN = 1000  # jobs with their whole story in one reply
-MAX_LISTED = 10_000  # jobs in one answer to `ls`: 50 ms on the loop to encode
+MAX_LISTED = 10_000  # jobs in one answer to `ls`: encoded in one go, 10 ms on the loop
 RECENT = 5  # ended jobs that `status` names
 
 

@@ -35,7 +35,7 @@ def run(args: Args) -> int:
 
 
 def status_of(end: dict[str, Any]) -> int:
-    """As a shell would have it: the code, or 128 + signal."""
+    """As a shell would have it: the exit status, or 128 + signal."""
     outcome = end["outcome"]
     if outcome == "succeeded":
         return 0
@@ -69,7 +69,7 @@ VERBS = [
         most=None,
         options=(JSON,),
         about="""\
-Exit status: the job's code, 128 + signal, 124 timed out, 125 lost or
+Exit status: the job's own, 128 + signal, 124 timed out, 125 lost or
 cancelled, 127 not started; of several jobs the first in id order that is not
 0. Trouble of gpuctl itself: 250 cannot reach gpud, 251 refused, 252 usage,
 253 not found, 254 other.""",

@@ -20,6 +20,7 @@ COLOUR_OF = {
     "succeeded": "", "failed": "red", "killed": "red", "timed-out": "red", "lost": "red",
     "not-started": "red", "cancelled": "dim",
 }  # fmt: skip
+CPU_ONLY = "CPU only"
 BAD = ("failed", "killed", "timed-out", "not-started", "lost")
 
 
@@ -64,7 +65,7 @@ def devices_in_words(lease: Iterable[str]) -> str:
     for part in lease:
         key, milli = _share(part)
         if key == "cpu":
-            named.append("CPU only")
+            named.append(CPU_ONLY)
         elif milli == 1000:
             named.append(f"GPU {key}")
         else:
@@ -139,7 +140,7 @@ def details(event: dict[str, Any]) -> str:
 
 def _leased(lease: dict[str, int], _: dict[str, Any]) -> str:
     parts = devices_in_words([f"{key}:{milli}" for key, milli in lease.items()])
-    return f"on {parts}"
+    return parts if parts == CPU_ONLY else f"on {parts}"
 
 
 def _again(at_ms: int, event: dict[str, Any]) -> str:

@@ -74,7 +74,8 @@ class Status(RequestBase, frozen=True, tag="status"):
 
 class Ls(RequestBase, frozen=True, tag="ls"):
     """`jobs` empty: what is not done, after the `recent` last ended ones, `limit` in all: 0 is the
-    most there can be in one answer. `after` goes with `jobs`: only those with a higher id, the next page."""
+    most there can be in one answer. `after` goes with `jobs`: only those with a higher id, the next
+    page."""
 
     jobs: tuple[Selector, ...] = ()
     recent: int = 10

@@ -7,6 +7,7 @@ a violated constraint is a bug and escapes.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ class SqliteStore:
         self._interned = Interned(db)
         self._tally = Tally(db)
         self._writer = Writer(db, self._interned, self._tally)
+        self._identity = _identity_of(path) if reserve is not None else None
 
     @classmethod
     def open(cls, state_dir: Path, *, durable: bool = True) -> SqliteStore:
@@ -117,6 +119,23 @@ class SqliteStore:
         if self._reserve is not None and not self._reserve.held:
             self._reserve.restore()
         return views
+
+    def _make_room(self) -> bool:
+        """On a full disk: give up the reserve, and the journal that is already in the database."""
+        released = self._reserve is not None and self._reserve.release()
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            return released
+        return True
+
+    def _check_same_file(self) -> None:
+        """A database that was removed or replaced under us takes commits that nobody will find."""
+        if self._identity is not None and _identity_of(self._path) != self._identity:
+            raise StorageError(
+                f"cannot write {self._path}: it was removed or replaced while gpud runs; "
+                "put it back or restart gpud"
+            )
 
     def _write(self, changes: Changes) -> list[EventView]:
         try:
@@ -192,3 +211,11 @@ class SqliteStore:
 
     def source_counts(self) -> dict[str, tuple[int, int]]:
         return self._tally.sources()
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -39,6 +39,20 @@ def good(text: str) -> Config:
     return parse(text, name="gpud.toml", directory=Path("/etc/gpud"))
 
 
+@pytest.mark.parametrize(
+    "env",
+    [
+        "{ PIN = 4242 }", "{ PIN = 4242.5 }", "{ PIN = [4242] }", "{ PIN = true }", "4242",
+        '"PIN=4242"', '["PIN=4242"]', '{ "PIN=4242" = "x" }', '{ "PIN=4242" = 1 }',
+        '{ PIN = "4242\\u0000" }', '{ PIN = 4242, PIN = 4242 }', "{ PIN = 4242-42-42 }",
+    ],
+)  # fmt: skip
+def test_the_value_of_a_variable_is_never_shown(env: str) -> None:
+    found = said(f'[source.a]\ntype = "queue-file"\npath = "q"\nenv = {env}\n')
+    assert found
+    assert not [text for text in found if "4242" in text or "true" in text]
+
+
 def test_an_empty_file_is_the_defaults(file: Path) -> None:
     file.write_text("")
     assert load(file) == Config()
@@ -62,7 +76,7 @@ env = { OMP_NUM_THREADS = 4 }
         "gpud.toml:3: pool.cpu_slots must be a whole number, not text",
         'gpud.toml:5: log.level cannot be "warn": did you mean "warning"?',
         "gpud.toml:9: unknown key source.nightly.pritority: did you mean priority?",
-        'gpud.toml:10: source.nightly.env.OMP_NUM_THREADS must be text, not a number: write "4"',
+        "gpud.toml:10: source.nightly.env.OMP_NUM_THREADS must be text: put it in quotes",
     ]
 
 
@@ -105,6 +119,11 @@ env = { OMP_NUM_THREADS = 4 }
         ("[defaults]\ngrace_s = true", "defaults.grace_s must be a duration"),
         ('[defaults]\ngrace_s = "soon"', "defaults.grace_s: cannot read"),
         ('[defaults]\nlinger_s = "wiat"', ', or "wait"'),
+        ("[defaults]\ntime_limit_s = 0", "defaults.time_limit_s must be more than 0, not 0"),
+        (
+            '[source.a]\ntype = "queue-file"\npath = "q"\ngpus = 1025',
+            "source.a.gpus must be at most 1024, not 1025",
+        ),
         ("[defaults]\nretries = 1.5", "defaults.retries must be a whole number, not a number"),
         ("[defaults]\nretries = 99999999999999999999", "defaults.retries must be at most 1000000"),
         ('state_dir = "$GPUD_TEST_UNSET/x"', "the variable GPUD_TEST_UNSET is not set"),

@@ -23,6 +23,7 @@ from gpud.core.events import (
     AttemptNotStarted,
     AttemptStarted,
     Event,
+    RunnerGone,
     RunnerReady,
 )
 from gpud.core.model import JobId, JobSpec, LeasePart
@@ -49,6 +50,7 @@ class Box:
         async with asyncio.timeout(TIMEOUT_S):
             seen = 0
             while True:
+                seen = min(seen, len(self.events))
                 for event in self.events[seen:]:
                     seen += 1
                     if fits(event):
@@ -268,5 +270,46 @@ def test_running_attempts_do_not_notice_a_new_daemon(rig_type: type[Rig], tmp_pa
             executor.stop(StopAttempt(JobId(1), 1, 5.0))
             assert (await second.wait(_end_of(1))).signal == 15
             executor.forget([(JobId(1), 1)])
+
+    asyncio.run(scenario())
+
+
+def test_meeting_a_living_runner_again_repeats_what_it_has(tmp_path: Path) -> None:
+    """As the daemon does once a full disk can be written again."""
+
+    async def scenario() -> None:
+        async with rig_in(RealRig, tmp_path) as rig:
+            box = Box()
+            executor = await rig.meet(box)
+            assert isinstance(executor.executor, RunnerExecutor)
+            executor.start(launch(rig, 1, b"exit 7"))
+            await box.wait(_end_of(1))
+            for _ in range(3):
+                box.events.clear()
+                executor.executor.meet_again()
+                await box.wait(is_ready)
+                assert (await box.wait(_end_of(1))).exit_code == 7
+                assert not [e for e in box.events if isinstance(e, RunnerGone)]
+            executor.start(launch(rig, 2, b"exit 0"))
+            await box.wait(_end_of(2))
+            executor.forget([(JobId(1), 1), (JobId(2), 1)])
+
+    asyncio.run(scenario())
+
+
+def test_an_attempt_that_was_forgotten_is_lost_and_not_awaited(tmp_path: Path) -> None:
+    """A database that was put back asks for what the runner has had."""
+
+    async def scenario() -> None:
+        async with rig_in(RealRig, tmp_path) as rig:
+            box = Box()
+            executor = await rig.meet(box)
+            executor.start(launch(rig, 1, b"exit 0"))
+            await box.wait(_end_of(1))
+            executor.forget([(JobId(1), 1)])
+            box.events.clear()
+            executor.start(launch(rig, 1, b"exit 0"))
+            end = await box.wait(_end_of(1))
+            assert "has had this attempt before" in end.lost
 
     asyncio.run(scenario())

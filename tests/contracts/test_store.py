@@ -557,3 +557,18 @@ def test_an_entry_taken_twice_is_a_bug(desk: Desk) -> None:
     job = fresh.add(spec)
     fresh.commit()
     assert fresh.store.spec(job.id) == spec
+
+
+def test_a_database_that_is_taken_away_takes_no_more_commits(tmp_path: Path) -> None:
+    state = State(Pool([]))
+    with closing(SqliteStore.open(tmp_path, durable=False)) as store:
+        state.add(NewJob(JobSpec(b"x")), 1)
+        store.commit(state.take_changes())
+        (tmp_path / "gpud.db").rename(tmp_path / "elsewhere")
+        state.add(NewJob(JobSpec(b"y")), 1)
+        changes = state.take_changes()
+        with pytest.raises(StorageError, match="removed or replaced"):
+            store.commit(changes)
+        (tmp_path / "elsewhere").rename(tmp_path / "gpud.db")
+        store.commit(changes)
+        assert store.select(Selection(everything=True)) == [1, 2]

@@ -20,6 +20,7 @@ from gpud.core.events import (
     JobsSubmitted,
     RetryRequested,
     RunnerReady,
+    SourceSwitched,
 )
 from gpud.core.model import CPU_LANE, Device, JobId
 from gpud.core.placement import Pool
@@ -55,6 +56,7 @@ class FakeDaemon:
         self.gate: asyncio.Event | None = None
         self.broken = ""
         self.asked: list[Event] = []
+        self.switched: list[tuple[str, bool]] = []
         self.listeners: list[Callable[[Sequence[EventView]], None]] = []
         self._now_ms = itertools.count(1_000_000)
         self._numbers = itertools.count(1)
@@ -90,6 +92,16 @@ class FakeDaemon:
 
     def sources(self) -> list[SourceView]:
         return [SOURCE]
+
+    async def switch_source(self, name: str, *, stopped: bool) -> None:
+        if name != SOURCE.name:
+            raise GpudError(
+                f'cannot {"stop" if stopped else "start"} source "{name}": no such source',
+                kind="not-found",
+                hint=f"sources: {SOURCE.name}",
+            )
+        self.switched.append((name, stopped))
+        await self.ask(lambda number: SourceSwitched(number, name, stopped))
 
     def problems(self) -> list[str]:
         return [self.broken] if self.broken else []

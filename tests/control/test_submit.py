@@ -177,8 +177,13 @@ def test_the_same_submit_again_is_answered_again(path: Path) -> None:
             assert (again["first"], again["count"], again["again"]) == (first["first"], 3, True)
             other = await send_bulk(client, lines[:2], key="k1", common={"cwd": "/"})
             assert other["message"].startswith('cannot submit with key "k1": it was used for a dif')
-            moved = await send_bulk(client, lines, key="k1", common={"cwd": "/tmp"})
-            assert moved["kind"] == "refused"
+            # From another directory, by somebody with another environment.
+            moved = await send_bulk(
+                client, lines, key="k1", common={"cwd": "/tmp", "env": ["A=1"], "umask": 0}
+            )
+            assert (moved["first"], moved["again"]) == (first["first"], True)
+            asked = await send_bulk(client, lines, key="k1", common={"env_add": ["A=1"]})
+            assert asked["kind"] == "refused"
             assert (await client.ask("submit", job={"command": "x"}, key="k2"))["first"] == 4
 
     run(path, test)

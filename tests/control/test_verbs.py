@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpud import __version__
-from gpud.control.views import done_sentence, signal_name
+from gpud.control import queries
+from gpud.control.views import done_sentence
 from gpud.core.events import CancelRequested, DevicesChanged, RetryRequested
 from gpud.core.model import Device
-from gpud.protocol.replies import JobView
+from gpud.protocol.replies import MOST_OF_COMMAND, JobView
+from gpud.signals import signal_name
 
 from .talking import Served, run
 
@@ -108,6 +112,139 @@ def test_ls_shows_what_waits_and_why(path: Path) -> None:
     run(path, test)
 
 
+def test_a_limit_is_for_all_that_is_shown(path: Path) -> None:
+    """What runs comes first, then what waits, then what has ended: a fifth is for that."""
+
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            for job in range(1, 21):
+                await client.submit()
+                served.daemon.start(job)
+                served.daemon.end(job)
+            for _ in range(12):
+                await client.submit()
+
+            async def shown(limit: int, recent: int = 10) -> tuple[int, int, int, int]:
+                page = await client.ask("ls", limit=limit, recent=recent)
+                states = [job["state"] for job in page["jobs"]]
+                assert states == sorted(states, key=["done", "active", "queued"].index)
+                counted = (states.count(s) for s in ("done", "active", "queued"))
+                return (*counted, page["more"])
+
+            assert await shown(1) == (0, 1, 0, 21)
+            assert await shown(2) == (0, 2, 0, 20)
+            assert await shown(4) == (0, 2, 2, 18)
+            assert await shown(10) == (2, 2, 6, 12)
+            assert await shown(16, recent=1) == (1, 2, 10, 0)
+            assert await shown(20) == (8, 2, 10, 2)
+            assert await shown(22) == (10, 2, 10, 0)
+            assert await shown(0) == (10, 2, 10, 0)
+
+    run(path, test)
+
+
+@given(*[st.integers(0, 30)] * 3, st.integers(1, 60))
+def test_shares_of_a_page(active: int, waiting: int, ended: int, limit: int) -> None:
+    undone, recent = queries.shares(limit, active, waiting, ended)
+    assert 0 <= undone <= active + waiting
+    assert 0 <= recent <= ended
+    assert undone + recent == min(limit, active + waiting + ended)
+    assert undone >= min(limit, active)
+    assert recent >= min(ended, limit // 5, limit - min(limit, active))
+    assert undone or not active + waiting  # `page` takes 0 for all
+
+
+def test_a_list_is_bounded_and_its_next_page_can_be_had(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "MAX_LISTED", 3)
+
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            for _ in range(8):
+                await client.submit()
+            for limit in (0, 3, 100):
+                page = await client.ask("ls", jobs=["all"], limit=limit)
+                assert ([job["id"] for job in page["jobs"]], page["more"]) == ([1, 2, 3], 5)
+                queue = await client.ask("ls", limit=limit, recent=100)
+                assert (len(queue["jobs"]), queue["more"]) == (3, 5)
+            page = await client.ask("ls", jobs=["all"], limit=0, after=3)
+            assert ([job["id"] for job in page["jobs"]], page["more"]) == ([4, 5, 6], 2)
+            page = await client.ask("ls", jobs=["2-8", 1], limit=0, after=6)
+            assert ([job["id"] for job in page["jobs"]], page["more"]) == ([7, 8], 0)
+            assert (await client.ask("ls", jobs=["all"], after=8))["jobs"] == []
+            assert error(await client.ask("ls", after=3)) == (
+                "usage",
+                "cannot list: `after` needs `jobs`",
+            )
+
+    run(path, test)
+
+
+def test_a_long_command_is_whole_in_show_alone(path: Path) -> None:
+    command = "é" * 100_000
+
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            await client.submit(command)
+            (listed,) = (await client.ask("ls"))["jobs"]
+            (running,) = (await client.ask("status"))["running"]
+            assert listed["command"] == "é" * (MOST_OF_COMMAND - 1) + "…"
+            assert running["command"] == listed["command"]
+            (shown,) = (await client.ask("show", jobs=[1]))["jobs"]
+            assert shown["job"]["command"] == command
+
+    run(path, test)
+
+
+def test_phases_and_what_went_wrong_select_jobs(path: Path) -> None:
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            for _ in range(5):
+                await client.submit()
+            served.daemon.start(1)
+            served.daemon.end(1, 1)
+            served.daemon.end(2)
+            served.daemon.start(3)
+            await client.ask("cancel", jobs=[5])
+
+            async def ids(selector: str) -> list[int]:
+                found = await client.ask("ls", jobs=[selector])
+                return [job["id"] for job in found["jobs"]]
+
+            assert await ids("state:running") == [3]
+            assert await ids("state:starting") == [4]
+            assert await ids("state:stopping") == []
+            assert await ids("state:bad") == [1], "a cancelled job is what somebody wanted"
+            assert (await client.ask("retry", jobs=["state:bad"]))["jobs"] == [1]
+
+    run(path, test)
+
+
+def test_one_job_alone_is_told_its_place_in_the_queue(path: Path) -> None:
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            for priority in (0, 0, 0, 0, 5):
+                await client.submit(priority=priority)
+
+            async def why(*jobs: int) -> list[str]:
+                reply = await client.ask("why", jobs=jobs)
+                return [reason["reason"] for reason in reply["reasons"]]
+
+            waits = "waits for a free slot: all 2 are taken"
+            assert await why(5) == [f"{waits}; it is the next one"]
+            assert await why(3) == [f"{waits}; 1 job is before it"]
+            assert await why(4) == [f"{waits}; 2 jobs are before it"]
+            assert await why(3, 4) == [waits, waits]
+            assert await why(1) == ["starting on GPU 0"]
+            await client.ask("drain")
+            assert await why(4) == ["the pool is drained: gpuctl undrain"]
+            await client.ask("hold", jobs=[3])
+            assert await why(3) == ["held: gpuctl release 3"]
+
+    run(path, test)
+
+
 def test_why_and_show(path: Path) -> None:
     async def test(served: Served) -> None:
         async with served.client() as client:
@@ -117,7 +254,7 @@ def test_why_and_show(path: Path) -> None:
             served.daemon.end(1, 3)
             why = await client.ask("why", jobs=["all"])
             assert [reason["reason"] for reason in why["reasons"]] == [
-                "done: it failed with exit code 3",
+                "done: it failed with exit status 3",
                 "starting on GPU 1",
                 "starting on GPU 0",
             ]
@@ -234,6 +371,8 @@ def test_drain_sources_gpus_reload(path: Path) -> None:
             assert stopped == {"type": "source-stopped", "id": 5, "name": "queue"}
             assert served.daemon.state.stopped_sources == {"queue"}
             assert (await client.ask("source-start", name="queue"))["type"] == "source-started"
+            # The daemon switches it: an event alone would leave its task as it is.
+            assert served.daemon.switched == [("queue", True), ("queue", False)]
             assert error(await client.ask("source-stop", name="qeue")) == (
                 "not-found",
                 'cannot stop source "qeue": no such source',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.ctl import overview
@@ -94,7 +94,6 @@ def test_one_sentence_about_what_is_wrong(argv: list[str], message: str) -> None
     assert caught.value.hint == "see: gpuctl try --help"
 
 
-@settings(deadline=None)
 @given(st.lists(st.text()))
 def test_whatever_is_typed_is_parsed_or_a_usage_error(argv: list[str]) -> None:
     kinds = set()

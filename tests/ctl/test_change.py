@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gpud.errors import GpudError
 from gpud.protocol import replies, requests
 
 from .fake_server import FakeServer
@@ -118,7 +119,34 @@ def test_with_yes_exactly_those_that_were_found_are_sent(
 def test_all_does_not_ask_for_the_whole_history(server: FakeServer, gpuctl: Gpuctl) -> None:
     assert gpuctl("cancel", "all", "-y").out == "5 jobs (42-46): cancelling\n"
     (lookup,) = server.asked(requests.Ls)
-    assert (lookup.jobs, lookup.recent, lookup.limit) == ((), 0, 0)
+    assert lookup.jobs == ("state:queued", "state:held", "state:active")
+    assert lookup.limit == 0
+
+
+def test_what_is_more_than_one_answer_holds_is_asked_for_page_by_page(
+    server: FakeServer, gpuctl: Gpuctl
+) -> None:
+    def page(request: requests.Ls) -> replies.JobsReply:
+        rest = [job for job in sorted(JOBS, key=lambda job: job.id) if job.id > request.after]
+        return replies.JobsReply(id=0, jobs=tuple(rest[:3]), more=len(rest[3:]))
+
+    server.answers[requests.Ls] = page
+    assert gpuctl("cancel", "all", "-y").out == "5 jobs (42-46): cancelling\n"
+    assert len(gpuctl("ls", "all").out.splitlines()) == 1 + len(JOBS)
+
+
+@pytest.mark.parametrize("verb", REQUEST)
+def test_what_matches_nothing_is_said_of_the_verb(
+    server: FakeServer, gpuctl: Gpuctl, verb: str
+) -> None:
+    server.answers[requests.Ls] = GpudError(
+        'cannot list "name:x": no job has this name', kind="not-found", hint="gpuctl ls --all"
+    )
+    result = gpuctl(verb, "name:x")
+    assert result.status == 3
+    assert result.err == (
+        f'gpuctl: cannot {verb} "name:x": no job has this name\n  gpuctl ls --all\n'
+    )
 
 
 def test_nothing_to_do(server: FakeServer, gpuctl: Gpuctl) -> None:

@@ -17,6 +17,7 @@ from gpud.client import connection, where
 from gpud.client.connection import Connection, connect
 from gpud.errors import GpudError
 from gpud.protocol import replies, requests
+from gpud.protocol.framing import encode_line
 
 from .fake_server import DROP, FakeServer
 from .tools import Result
@@ -155,6 +156,14 @@ def test_somebody_else_answers(server: FakeServer, gpuctl: Gpuctl, greeting: byt
     )
 
 
+def test_it_turns_this_client_away(server: FakeServer, gpuctl: Gpuctl) -> None:
+    """The 501st client, or a user who is not let in: the reason is in the greeting's place."""
+    why = "cannot talk to gpud: 500 clients are connected"
+    server.greeting = encode_line(replies.Error(id=0, kind="refused", message=why))
+    result = gpuctl("ping")
+    assert (result.status, result.err) == (1, f"gpuctl: {why}\n")
+
+
 def test_it_says_nothing(
     server: FakeServer, gpuctl: Gpuctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +278,15 @@ def test_the_answer_to_what_could_not_be_sent_whole_is_heard() -> None:
     theirs.close()
     with Connection(ours, "/s") as there, pytest.raises(GpudError, match=r"^cannot submit: no$"):  # type: ignore[arg-type]
         there.ask({"type": "submit", "count": 1}, [b"x" * 1000 + b"\n"] * 1000)
+
+
+def test_a_reason_is_heard_behind_answers_to_what_was_asked_before() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b'{"gpud":"0.1.0","protocol":1}\n{"type":"event","id":1,"event":{}}\n')
+    theirs.sendall(b'{"type":"error","id":0,"kind":"protocol","message":"cannot read it"}\n')
+    theirs.close()
+    with Connection(ours, "/s") as there, pytest.raises(GpudError, match=r"^cannot read it$"):  # type: ignore[arg-type]
+        there.send({"type": "submit", "count": 1}, [b"x" * 1000 + b"\n"] * 1000)
 
 
 def test_ping_says_who_answers(server: FakeServer, gpuctl: Gpuctl) -> None:

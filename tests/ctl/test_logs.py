@@ -106,8 +106,40 @@ def test_a_job_that_has_not_started(box: Box, gpuctl: Gpuctl) -> None:
     result = gpuctl("logs", "42")
     assert result.status == 1
     assert result.err == (
-        "gpuctl: cannot show the output of job 42: it has not started\n"
+        "gpuctl: cannot show the log of job 42: it has not started\n"
         "  why: gpuctl why 42   wait for it: gpuctl logs -f 42\n"
+    )
+
+
+@pytest.mark.parametrize("argv", [["logs", "42"], ["logs", "-f", "42"]])
+@pytest.mark.parametrize(
+    ("view", "why"),
+    [
+        (done(42, "not-started", why="the option is not known"),
+         "it could not be started: the option is not known"),
+        (done(42, "not-started"), "it could not be started"),
+        (done(42, "cancelled"), "it was cancelled before it started"),
+    ],
+)  # fmt: skip
+def test_a_job_that_is_done_without_a_log(
+    box: Box, server: FakeServer, gpuctl: Gpuctl, argv: list[str], view: Any, why: str
+) -> None:
+    box.details[42] = detail(view, ())
+    server.answers[requests.Follow] = [Following(id=0, since=7), replies.End(id=0)]
+    result = gpuctl(*argv)
+    assert (result.status, result.out) == (1, "")
+    assert result.err == f"gpuctl: cannot show the log of job 42: {why}\n"
+
+
+def test_an_attempt_that_could_not_start_has_an_empty_log(box: Box, gpuctl: Gpuctl) -> None:
+    box.put(42, b"")
+    assert (gpuctl("logs", "42").status, gpuctl("logs", "42").err) == (0, "")
+    box.details[42] = detail(
+        done(42, "not-started", why="/x does not exist"), box.details[42].attempts
+    )
+    result = gpuctl("logs", "42")
+    assert result.err == (
+        "gpuctl: cannot show the log of job 42: it could not be started: /x does not exist\n"
     )
 
 
@@ -115,7 +147,8 @@ def test_a_file_that_is_gone_or_closed_to_us(box: Box, gpuctl: Gpuctl) -> None:
     box.put(42, b"x")
     box.path(42).unlink()
     gone = gpuctl("logs", "42")
-    assert (gone.status, gone.out) == (0, "")
+    assert (gone.status, gone.out) == (1, "")
+    assert gone.err == (f"gpuctl: cannot show the log of job 42: there is no file {box.path(42)}\n")
     box.path(42).mkdir()
     result = gpuctl("logs", "42")
     assert result.status == 1
@@ -124,7 +157,9 @@ def test_a_file_that_is_gone_or_closed_to_us(box: Box, gpuctl: Gpuctl) -> None:
 
 def test_not_found(server: FakeServer, gpuctl: Gpuctl) -> None:
     server.answers = {requests.Show: GpudError("cannot show job 9: no such job", kind="not-found")}
-    assert gpuctl("logs", "9").status == 3
+    result = gpuctl("logs", "9")
+    assert result.status == 3
+    assert result.err == "gpuctl: cannot show the log of job 9: no such job\n"
 
 
 def test_following_over_attempts_until_the_job_is_done(

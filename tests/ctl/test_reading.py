@@ -163,7 +163,7 @@ def test_events_of_the_past_and_no_more(server: FakeServer, gpuctl: Gpuctl) -> N
     follow(server, 5, list(samples.DETAIL.story))
     lines = gpuctl("events").out.splitlines()
     assert lines[0] == "     1  2026-11-21 07:53:21       37  submitted"
-    assert lines[4].endswith('outcome=failed exit_code=2 killed="sleep (4801)",tee')
+    assert lines[4].endswith('failed with exit status 2, killed="sleep (4801)",tee')
     since = gpuctl("events", "--since", "3", "--json").out.splitlines()
     assert [json.loads(line)["seq"] for line in since] == [4, 5]
     assert json.loads(since[0]) == json.loads(msgspec.json.encode(samples.DETAIL.story[3]))

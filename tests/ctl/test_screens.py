@@ -14,13 +14,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.ctl import events, ls, overview, pool, show, status, words
 from gpud.ctl.args import help_of
 from gpud.ctl.main import MODULE_OF, find
 from gpud.ctl.render import Column, Screen, columns, duration, table
+from gpud.protocol import selectors
 
 from . import samples
 
@@ -73,6 +74,15 @@ def test_help() -> None:
         compare(f"help-{verb}", help_of(find(verb)))
 
 
+def test_every_selector_of_an_example_is_one() -> None:
+    """`gpuctl wait state:runing` in a help text would end with status 252."""
+    examples = [line for verb in MODULE_OF for line in find(verb).examples]
+    words_ = [word for line in (*examples, *overview.TEXT.splitlines()) for word in line.split()]
+    states = [word for word in words_ if word.startswith("state:")]
+    assert "state:bad" in states
+    selectors.parse([word.strip(",;") for word in states])
+
+
 def test_there_is_no_golden_file_of_nothing() -> None:
     there = {path.stem for path in GOLDEN.iterdir()}
     screens = {f"{name}-{width}" for name in SCREENS for width in (*WIDTHS, "pipe")}
@@ -105,7 +115,6 @@ ANY_JOB = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(ANY_JOB, min_size=1, max_size=4), st.integers(60, 220), st.booleans())
 def test_whatever_a_job_is_called_it_fits_and_moves_no_cursor(
     jobs: list[Any], width: int, symbols: bool
@@ -139,6 +148,31 @@ def test_text_for_terminals_without_symbols() -> None:
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("detail", "text"),
+    [
+        ({}, ""),
+        ({"lease": {"0": 1000}}, "on GPU 0"),
+        ({"lease": {"0": 500}}, "on 1/2 of GPU 0"),
+        ({"lease": {"cpu": 62}}, "CPU only"),
+        ({"lease": {"0": 1000, "1": 1000}}, "on GPU 0 and GPU 1"),
+        ({"outcome": "failed", "exit_code": 3, "retry_at_ms": samples.NOW_MS + 4_116_000},
+         "failed with exit status 3, again at 09:08:36"),
+        ({"outcome": "lost", "retry_at_ms": samples.NOW_MS + 86_400_000},
+         "lost, again at 2026-11-22 08:00:00"),
+        ({"outcome": "not-started", "why": "no file x"}, "not-started, no file x"),
+        ({"pid": 7}, "pid 7"),
+        ({"processes": ["sleep (7)", "tee (8)"]}, "sleep (7), tee (8)"),
+        ({"grace_s": 10.0}, "grace 10s"),
+        ({"source": "night"}, "night"),
+        ({"lease": "odd", "retry_at_ms": "x", "new": [1, "a b"]},
+         'lease=odd, retry_at_ms=x, new=1,"a b"'),
+    ],
+)  # fmt: skip
+def test_details_of_events(detail: dict[str, Any], text: str) -> None:
+    assert words.details({"at_ms": samples.NOW_MS, "detail": detail}) == text
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ ANSWERS: dict[type, Any] = {
     [
         ["submit", "python train.py > log"],
         ["submit", "--gpus", "2", "--name=x", "--env", "A=1", "--time-limit", "2h", "--", "a", "b"],
-        ["submit", "-"],
         ["ping"],
     ],
 )

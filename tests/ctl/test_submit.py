@@ -138,7 +138,7 @@ def test_many_from_standard_input(server: FakeServer, process: Callable[..., Any
     result = process("submit", "--gpus", "2", "-", stdin=lines)
     assert (result.status, result.out) == (0, "42\n43\n44\n")
     assert [to_bytes(one.command) for one in server.jobs] == [
-        b"  python a.py\\", b"python b.py \xff # not a comment", b"echo last",
+        b"  python a.py\\\n", b"python b.py \xff # not a comment", b"echo last",
     ]  # fmt: skip
     (request,) = server.asked(Submit)
     assert (request.count, request.common.gpus, request.job) == (3, 2, None)
@@ -162,6 +162,33 @@ def test_a_file_that_cannot_be_read_or_says_nothing(gpuctl: Gpuctl, tmp_path: Pa
     assert empty.err == f"gpuctl: cannot submit: there is no command in {tmp_path}/y\n"
 
 
+@pytest.mark.parametrize("words", [["sleep 1", "sleep 2"], ["--", "sleep 1", "sleep 2"]])
+def test_two_command_lines_are_not_a_program(
+    server: FakeServer, gpuctl: Gpuctl, words: list[str]
+) -> None:
+    result = gpuctl("submit", *words)
+    assert result.status == 2
+    assert result.err == (
+        'gpuctl: cannot submit: there is no program "sleep 1"\n'
+        "  several words are one program and its arguments; for a shell command write one word; "
+        "for many, one a line: gpuctl submit -\n"
+    )
+    assert server.requests == []
+
+
+def test_a_program_with_a_blank_in_its_name(
+    gpuctl: Gpuctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "my prog").touch()
+    monkeypatch.chdir(tmp_path)
+    for words in (["bin/my prog", "x"], ["--cwd", "bin", "./my prog", "x"]):
+        assert gpuctl("submit", *words).status == 0
+    assert gpuctl("submit", "my prog", "x").status == 2
+    monkeypatch.setenv("PATH", f"/nowhere:{tmp_path}/bin")
+    assert gpuctl("submit", "my prog", "x").status == 0
+
+
 def test_a_line_that_is_too_long(server: FakeServer, gpuctl: Gpuctl, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("true\n" + "x" * (1 << 20) + "\n")
     result = gpuctl("submit", "--file", f"{tmp_path}/x")
@@ -177,8 +204,8 @@ def test_a_line_that_is_too_long(server: FakeServer, gpuctl: Gpuctl, tmp_path: P
         (["--hold"], "cannot submit: no command"),
         ([" "], "cannot submit: the command is empty"),
         (["--file", "x", "ls"], "cannot submit: a command and --file exclude each other"),
-        (["--env", "A", "ls"], 'cannot submit: --env "A": write NAME=VALUE'),
-        (["--env", "=A", "ls"], 'cannot submit: --env "=A": write NAME=VALUE'),
+        (["--env", "A", "ls"], "cannot submit: --env: write NAME=VALUE"),
+        (["--env", "=A", "ls"], "cannot submit: --env: write NAME=VALUE"),
         (["--gpus", "two", "ls"], 'cannot submit: --gpus "two": that is not a whole number'),
         (["--time-limit", "soon", "ls"], 'cannot submit: --time-limit "soon": that is no duration'),
         (["--gpu", "2", "ls"], "cannot submit: no such option: --gpu (did you mean --gpus?)"),
@@ -244,6 +271,6 @@ def test_on_a_terminal_it_is_said_in_words(
     assert terminal("submit", "true").out == "job 42 queued\n"
     assert terminal("submit", "--hold", "true").out == "job 42 held\n"
     (tmp_path / "x").write_text("a\nb\nc\n")
-    assert terminal("submit", "--file", f"{tmp_path}/x").out == "3 jobs 42-44 queued\n"
+    assert terminal("submit", "--file", f"{tmp_path}/x").out == "jobs 42-44 queued (3)\n"
     server.answers[Submit] = Submitted(id=0, first=7, count=1, again=True)
     assert terminal("submit", "--key", "k", "true").out == 'job 7: there already, by the key "k"\n'

@@ -121,12 +121,12 @@ def test_on_a_terminal_it_says_how_they_ended(
     ends = (end(1, "succeeded", 0), end(2, "failed", 3), end(3, "killed", signal=9))
     server.answers = {Wait: Waited(id=0, jobs=ends)}
     assert terminal("wait", "1-3", NO_COLOR="1").out == (
-        "job 1: succeeded\njob 2: failed with exit code 3\njob 3: killed by SIGKILL\n"
+        "job 1: succeeded\njob 2: failed with exit status 3\njob 3: killed by SIGKILL\n"
     )
     many = (*(end(n, "succeeded", 0) for n in range(99)), end(99, "failed", 3))
     server.answers = {Wait: Waited(id=0, jobs=many)}
     assert terminal("wait", "all", NO_COLOR="1").out == (
-        "job 99: failed with exit code 3\n99 of 100 jobs succeeded\n"
+        "job 99: failed with exit status 3\n99 of 100 jobs succeeded\n"
     )
 
 

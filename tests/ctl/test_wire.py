@@ -26,7 +26,7 @@ values = st.recursive(
 objects = st.dictionaries(st.text(characters), values, max_size=3)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(objects)
 def test_what_is_encoded_is_one_line_of_json(value: dict[str, object]) -> None:
     line = wire.encode(value)
@@ -36,13 +36,12 @@ def test_what_is_encoded_is_one_line_of_json(value: dict[str, object]) -> None:
     assert wire.decode(line) == value
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(objects, st.booleans())
 def test_every_json_object_is_understood(value: dict[str, object], ascii_only: bool) -> None:
     assert wire.decode(json.dumps(value, ensure_ascii=ascii_only, indent=1).encode()) == value
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_garbage_is_a_value_error_and_nothing_else(line: bytes) -> None:
     try:
@@ -59,7 +58,6 @@ def test_what_is_not_one_object_is_refused(line: bytes) -> None:
         wire.decode(line)
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_texts_are_what_the_daemon_takes_them_for(value: bytes) -> None:
     mine = wire.to_text(value)

@@ -1,4 +1,4 @@
-"""Bad input gets one clear sentence and the right exit code, and nothing is lost."""
+"""Bad input gets one clear sentence and the right exit status, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ def sentence(stderr: str, *words: str) -> None:
         (["submit", "--cwd", "relative/x", "--time-limit", "soon", "true"], 2, ["soon"]),
         (["submit"], 2, []),
         (["submit", ""], 2, ["empty"]),
+        (["submit", "-", "--name", "x"], 2, ["options go before -"]),
+        (["submit", "sleep 1", "sleep 2"], 2, ["several words are one program"]),
+        (["logs", "99"], 3, ["cannot show the log of job 99: no such job"]),
+        (["cancel", "name:x"], 3, ['cannot cancel "name:x"']),
     ],
 )
 def test_gpuctl(box: Box, args: list[str], status: int, words: list[str]) -> None:

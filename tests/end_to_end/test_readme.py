@@ -62,6 +62,19 @@ def test_the_example_commands(box: Box) -> None:
         assert words in done.stdout
 
 
+def test_the_example_commands_submitted(box: Box) -> None:
+    """The same five jobs, whoever takes them."""
+    box.serve()
+    with (README.parent / "examples" / "commands.txt").open() as examples:
+        assert box.submit("-", stdin=examples) == [1, 2, 3, 4, 5]
+    box.ctl("wait", "all")
+    printed = box.ctl("logs", "all").stdout
+    for words in ("training on GPU", "PIPES WORK", "] 4\n", "a here-document, too: 8"):
+        assert words in printed
+    assert "[4] a command over two lines" in printed
+    assert (box.job(4)["name"], box.show(4)["retries"]) == ("report", 2)
+
+
 def test_the_configuration_block(box: Box) -> None:
     [block] = blocks("toml")
     (box.home / "gpud.toml").write_text(block)

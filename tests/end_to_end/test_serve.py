@@ -228,10 +228,8 @@ def test_a_job_keeps_its_submitters_directory_environment_and_umask(box: Box) ->
     place = box.home / "some where"
     place.mkdir()
     env = {**box.env, "FLAVOUR": "sour", "CUDA_VISIBLE_DEVICES": "7", "SLURM_JOB_ID": "9"}
-    [job] = box.submit(
-        "--env", "EXTRA=1 2", 'echo "$PWD|$FLAVOUR|$EXTRA|$CUDA_VISIBLE_DEVICES|$SLURM_JOB_ID"; umask',
-        env=env, cwd=place, umask=0o027,
-    )  # fmt: skip
+    command = 'echo "$PWD|$FLAVOUR|$EXTRA|$CUDA_VISIBLE_DEVICES|$SLURM_JOB_ID"; umask'
+    [job] = box.submit("--env", "EXTRA=1 2", command, env=env, cwd=place, umask=0o027)
     box.ctl("wait", str(job))
     assert box.ctl("logs", str(job)).stdout == f"{place}|sour|1 2|0|\n0027\n"
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.ctl import words
 from gpud.errors import GpudError
-from gpud.protocol.selectors import STATES, Selection, parse
+from gpud.protocol.selectors import BAD, STATES, Selection, parse
 
 ids = st.integers(0, 10**18 - 1)
 
@@ -28,11 +29,17 @@ ids = st.integers(0, 10**18 - 1)
         ("source:queue", Selection(sources=("queue",))),
         ("state:failed", Selection(states=("failed",))),
         ("state:queued", Selection(states=("queued",))),
+        ("state:running", Selection(states=("running",))),
+        ("state:bad", Selection(states=("failed", "killed", "timed-out", "not-started", "lost"))),
         ("all", Selection(everything=True)),
     ],
 )
 def test_a_selector(selector: int | str, selection: Selection) -> None:
     assert parse([selector]) == selection
+
+
+def test_gpuctl_paints_the_same_ones_red() -> None:
+    assert words.BAD == BAD
 
 
 @pytest.mark.parametrize(

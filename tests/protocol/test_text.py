@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.errors import GpudError
-from gpud.protocol.text import Raw, Text, to_bytes, to_text
+from gpud.protocol.text import Raw, Text, head_of, to_bytes, to_text
 
 
 @given(st.binary().filter(lambda value: b"\0" not in value))
@@ -16,6 +18,21 @@ def test_any_bytes_survive_the_wire(value: bytes) -> None:
     wire = msgspec.json.encode(to_text(value))
     text: Text = msgspec.json.decode(wire, type=Text)  # type: ignore[arg-type]
     assert to_bytes(text) == value
+
+
+@given(st.text(max_size=60).map(str.encode) | st.binary(max_size=120), st.integers(4, 20))
+def test_the_head_of_any_bytes(value: bytes, most: int) -> None:
+    for given_ in (value, value[: 4 * most]):  # the store reads no more than that
+        shown = to_bytes_with_nul(head_of(given_, most))
+        assert len(shown.decode(errors="surrogateescape")) <= most
+        if shown != value:
+            assert shown.endswith("…".encode())
+            assert value.startswith(shown.removesuffix("…".encode()))
+            assert len(value) > most
+
+
+def to_bytes_with_nul(value: Text) -> bytes:
+    return value.encode() if isinstance(value, str) else base64.b64decode(value.b64)
 
 
 @given(st.text() | st.builds(Raw, st.text()))

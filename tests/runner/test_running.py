@@ -203,6 +203,18 @@ def test_signal_reaches_the_whole_payload(either_box: Box) -> None:
     assert {"one", "two"} <= set(box.log().read_text().split())
 
 
+def test_lengths_of_time_beyond_what_epoll_counts(box: Box) -> None:
+    """epoll_wait takes milliseconds in an int: 24 days."""
+    c = box.up()
+    ten_years_s = 10 * 366 * 86_400.0
+    long = {"time_limit_s": ten_years_s, "grace_s": ten_years_s, "linger_s": ten_years_s}
+    c.send(**box.job("sleep 1000", job=1, **long))
+    c.send(**box.job("sleep 1000 & exit 0", job=2, **long))
+    c.until("lingering")
+    c.send(**box.job("exit 3", job=3))
+    assert c.until("ended")["exit"] == {"code": 3}
+
+
 def test_time_limit(either_box: Box) -> None:
     box = either_box
     c = box.up()

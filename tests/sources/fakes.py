@@ -25,6 +25,7 @@ class FakeHost:
         self.jobs: list[NewJob] = []
         self.cursor: str | None = None
         self.takes: list[int] = []
+        self.asks = 0  # takes that were begun
         self.health = SourceHealth()
         self.reports = 0
         self.notes: list[str] = []
@@ -49,6 +50,8 @@ class FakeHost:
 
     async def take(self, jobs: Sequence[NewJob], cursor: Cursor | None) -> int:
         fate = self.fates.pop(0) if self.fates else ""
+        self.asks += 1
+        self._ring()
         if self.gate is not None:
             await self.gate.wait()
         await asyncio.sleep(0)
@@ -97,6 +100,16 @@ class FakeHost:
         """Until the source has looked so many times more."""
         wanted = self.reports + count
         await self.until(lambda: self.reports >= wanted)
+
+    async def asked(self, count: int) -> None:
+        """Until so many takes have begun, whether they were let through or not."""
+        await self.until(lambda: self.asks >= count)
+
+
+async def turns_of_the_loop(count: int = 50) -> None:
+    """Time for whatever is ready: what waits for nothing but the loop has had its turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -71,7 +71,9 @@ def test_underscores_and_the_last_one_counts() -> None:
         (b"hold=perhaps", ["true or false"]),
         (b'name="a', ["no closing quotation"]),
         (b"name=\xff", ["UTF-8"]),
-        (b"name=", ["printable"]),
+        (b"name=", ["takes a name"]),
+        (b"name=" + b"x" * 201, ["longer than 200 characters"]),
+        (b"gpus=1025", ["from 0 to 1024"]),
         (b"env.1=a", ["letters"]),
         (b"env.A=a\0b", ["NUL"]),
         (b"env=a", ['"env"', "env.NAME"]),
@@ -85,6 +87,31 @@ def test_options_that_cannot_be(options: bytes, words: list[str]) -> None:
         assert word in text
     assert text.isprintable()
     text.encode()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        b"env.A-B=hunter2",
+        b"env.=hunter2",
+        b"env.A:hunter2",
+        b"env.A:aHVudGVyMg=hunter2",
+        b"env.A=a\0hunter2",
+        b"env.A=a hunter2",
+        b"env.A= hunter2",
+        b"env.A=a hunter2=b",
+        b"env.A=a b -hunter2",
+        b"env.A=hunter2 gpsu=2",
+        b"env.A=hunter2 gpus=x",
+        b"env.A='hunter2",
+        b"env_A=hunter2",
+    ],
+)
+def test_the_value_of_a_variable_is_never_shown(options: bytes) -> None:
+    text = problem(options)
+    assert text
+    assert "hunter2" not in text
+    assert "aHVudGVy" not in text
 
 
 @given(text=st.one_of(st.binary(max_size=60), st.sampled_from(sorted(KEYS)).map(str.encode)))
@@ -152,11 +179,13 @@ def test_what_is_captured_of_an_environment() -> None:
     kept = environment.capture(
         {
             b"PATH": b"/bin", b"CUDA_VISIBLE_DEVICES": b"0", b"CUDA_HOME": b"/c", b"GPUD_X": b"1",
-            b"SLURM_JOB_ID": b"1", b"TMUX": b"1", b"TMUX_PANE": b"1", b"SSH_AUTH_SOCK": b"1",
+            b"SLURM_JOB_ID": b"1", b"TMUX": b"1", b"TMUX_PANE": b"1", b"SSH_AUTH_SOCK": b"/s",
+            b"SSH_TTY": b"1", b"SSH_CONNECTION": b"1",
             b"NOTIFY_SOCKET": b"/n", b"A": b"\xff", b"GPUDX": b"", b"N": b"a\0b",
         }
     )  # fmt: skip
-    assert kept == [b"A=\xff", b"CUDA_HOME=/c", b"GPUDX=", b"PATH=/bin"]
+    assert kept == [b"A=\xff", b"CUDA_HOME=/c", b"GPUDX=", b"PATH=/bin", b"SSH_AUTH_SOCK=/s"]
     assert environment.unpack(environment.pack(kept)) == {
         b"A": b"\xff", b"CUDA_HOME": b"/c", b"GPUDX": b"", b"PATH": b"/bin",
+        b"SSH_AUTH_SOCK": b"/s",
     }  # fmt: skip

@@ -203,7 +203,7 @@ def cut(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
     return text, [text[a:b] for a, b in pairwise(ends)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cut=cut(), finish=st.booleans(), lines=st.integers(1, 6), size=st.integers(1, 40))
 @example(cut=(b"ab\n", [b"a", b"b\n"]), finish=False, lines=3, size=1)
 def test_chunks_change_nothing_and_every_byte_is_consumed_once(
@@ -235,7 +235,7 @@ def test_chunks_change_nothing_and_every_byte_is_consumed_once(
         assert entry.line == 1 + text[: entry.offset].count(b"\n")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=TEXTS, at=st.integers(0, 30))
 def test_reading_can_start_again_where_it_stopped(text: bytes, at: int) -> None:
     whole = lex(text)
@@ -248,7 +248,7 @@ def test_reading_can_start_again_where_it_stopped(text: bytes, at: int) -> None:
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     body=st.lists(
         st.sampled_from([b"x", b"E", b"\tE", b"x\\", b"\\", b"E\\", b"F", b""]), max_size=6

@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from gpud.sources.reader import BATCH
 from gpud.sources.settling import Timing
+from gpud.sources.tracker import parse_position
 
 from .conftest import Make
 from .fakes import FakeHost, running
@@ -103,6 +105,65 @@ def test_start_at_the_end_of_a_long_file(path: Path, make: Make) -> None:
             await host.until(lambda: "replaced" in host.health.note)
             append(path, b"y\n")
             await host.until(lambda: host.commands() == [b"y"])
+
+    asyncio.run(main())
+
+
+def test_another_path_is_another_file_whatever_is_in_it(path: Path, make: Make) -> None:
+    """What was taken from `q` says nothing of `q2`, though both begin alike."""
+
+    async def main() -> None:
+        host = FakeHost()
+        other = path.with_name("q2")
+        path.write_bytes(b"echo A\necho B\n")
+        other.write_bytes(b"echo A\necho C\necho B\n")
+        async with running(make(), host):
+            await host.until(lambda: len(host.jobs) == 2)
+        async with running(make(path=str(other)), host):
+            await host.until(lambda: len(host.jobs) == 5)
+            assert "took the 3 jobs of the file at its first sight" in host.health.note
+            replace(other, b"echo D\n" + other.read_bytes())  # an edit is still one
+            await host.until(lambda: len(host.jobs) == 6)
+            assert await new_after(host) == []
+        async with running(make(path=str(other)), host):
+            assert await new_after(host) == []
+        assert host.commands() == [
+            *(b"echo A", b"echo B"), *(b"echo A", b"echo C", b"echo B"), b"echo D",
+        ]  # fmt: skip
+
+    asyncio.run(main())
+
+
+def test_another_path_with_start_at_the_end(path: Path, make: Make) -> None:
+    async def main() -> None:
+        host = FakeHost()
+        other = path.with_name("q2")
+        path.write_bytes(b"a\n")
+        other.write_bytes(b"a\nb\n")
+        async with running(make(), host):
+            await host.until(lambda: len(host.jobs) == 1)
+        async with running(make(path=str(other), start="end"), host):
+            await host.until(lambda: "skipped the 2 jobs" in host.health.note)
+            append(other, b"a\n")
+            await host.until(lambda: host.commands() == [b"a", b"a"])
+
+    asyncio.run(main())
+
+
+def test_a_position_of_before_paths_were_kept_goes_on(path: Path, make: Make) -> None:
+    async def main() -> None:
+        host = FakeHost()
+        path.write_bytes(b"a\nb\n")
+        async with running(make(), host):
+            await host.until(lambda: len(host.jobs) == 2)
+        assert host.cursor is not None
+        host.cursor = structs.replace(parse_position(host.cursor), path="").cursor("q").position
+        async with running(make(), host):
+            assert await new_after(host) == []
+            assert parse_position(host.cursor).path == str(path)
+        async with running(make(path=str(path.with_name("q2"))), host):
+            path.with_name("q2").write_bytes(b"a\n")
+            await host.until(lambda: len(host.jobs) == 3)
 
     asyncio.run(main())
 
@@ -548,7 +609,7 @@ def test_a_watched_file(path: Path, make: Make) -> None:
 
 
 def test_an_idle_watch_wakes_up_once_a_second(tmp_path: Path) -> None:
-    """All threads of a process that only watches one file, over three seconds."""
+    """All threads of a process that only watches one file, over four seconds."""
     program = textwrap.dedent(
         """
         import asyncio, glob, pathlib, sys
@@ -574,9 +635,9 @@ def test_an_idle_watch_wakes_up_once_a_second(tmp_path: Path) -> None:
             source = QueueFile("q", QueueFileSource(path="q"), JobDefaults(), boot_id="b", uid=0,
                                base_dir=base)
             task = asyncio.create_task(source.run(Host()))
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(0.8)  # until the start is over
             before = switches()
-            await asyncio.sleep(4.0)
+            await asyncio.sleep(4.0)  # what is measured is a rate: there is no event to wait for
             print((switches() - before) / 4.0)
             task.cancel()
 

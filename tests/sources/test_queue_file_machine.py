@@ -196,4 +196,4 @@ class QueueFileMachine(RuleBasedStateMachine):
 
 
 TestQueueFileMachine = QueueFileMachine.TestCase
-TestQueueFileMachine.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestQueueFileMachine.settings = settings(max_examples=60, stateful_step_count=25)

@@ -14,7 +14,7 @@ from pathlib import Path
 from gpud.config.schema import JobDefaults
 from gpud.sources.stdin import Stdin
 
-from .fakes import FakeHost, running
+from .fakes import FakeHost, running, turns_of_the_loop
 
 
 def stdin(fd: int, **more: object) -> Stdin:
@@ -94,6 +94,21 @@ def test_what_is_open_at_the_end() -> None:
     asyncio.run(main())
 
 
+def test_variables_of_options_without_a_command_are_not_shown() -> None:
+    async def main() -> None:
+        host = FakeHost()
+        out, into = os.pipe()
+        os.write(into, b"#gpud: gpus=1 env.TOKEN='hunter2 x' env.B=hunter2\n")
+        os.close(into)
+        await stdin(out).run(host)
+        os.close(out)
+        (job,) = host.jobs
+        assert job.spec.command == "#gpud: gpus=1 env.…".encode()
+        assert "no command follows" in job.problem
+
+    asyncio.run(main())
+
+
 def test_a_here_document_that_is_never_closed() -> None:
     async def main() -> None:
         host, now = FakeHost(), [0.0]
@@ -118,9 +133,9 @@ def test_it_reads_on_only_when_what_it_read_is_taken() -> None:
         out, into = os.pipe()
         os.write(into, b"a\n")
         async with running(stdin(out), host):
-            await asyncio.sleep(0.05)
+            await host.asked(1)
             os.write(into, b"b\n")
-            await asyncio.sleep(0.05)
+            await turns_of_the_loop()
             assert os.read(out, 10) == b"b\n"  # still in the pipe
             host.gate.set()
             await host.until(lambda: host.commands() == [b"a"])
@@ -135,7 +150,8 @@ def test_the_descriptor_stays_as_it_is() -> None:
         host = FakeHost()
         out, into = os.pipe()
         async with running(stdin(out), host):
-            await asyncio.sleep(0.02)
+            await host.looks(1)
+            await turns_of_the_loop()
             assert os.get_blocking(out)
         os.close(into)
         os.close(out)

@@ -6,7 +6,15 @@ import pytest
 from msgspec import structs
 
 from gpud.errors import GpudError
-from gpud.sources.tracker import Matcher, Position, decide, line_key, pack_skipped, parse_position
+from gpud.sources.tracker import (
+    Matcher,
+    Position,
+    begin,
+    decide,
+    line_key,
+    pack_skipped,
+    parse_position,
+)
 
 READ = Position(generation=3, base=2, offset=100, line=9, digest="d", boot="b")
 
@@ -16,6 +24,19 @@ def test_a_position_survives_the_store() -> None:
         assert parse_position(position.cursor("q").position) == position
     with pytest.raises(GpudError, match="cannot read the stored position"):
         parse_position("{nonsense")
+
+
+def test_where_reading_begins() -> None:
+    first = Position(boot="b", path="/q")
+    assert begin(None, "/q", "b") == (None, first)
+    here = structs.replace(READ, path="/q")
+    assert begin(READ, "/q", "b") == (here, first)
+    assert begin(here, "/q", "b") == (here, first)
+    assert begin(here, "/q2", "b") == (None, Position(generation=4, base=4, boot="b", path="/q2"))
+    odd = begin(None, "/\udcff", "b")[1]
+    assert parse_position(odd.cursor("q").position) == odd
+    for size, boot in ((0, "b"), (50, "b"), (50, "another")):
+        assert decide(here, size, boot).position.path == "/q"
 
 
 def test_decisions() -> None:

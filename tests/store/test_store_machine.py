@@ -284,5 +284,5 @@ class DiskMachine(StoreMachine):
 
 TestMemory = StoreMachine.TestCase
 TestDisk = DiskMachine.TestCase
-TestMemory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestDisk.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestMemory.settings = settings(max_examples=60, stateful_step_count=40)
+TestDisk.settings = settings(max_examples=25, stateful_step_count=40)
