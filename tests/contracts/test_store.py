@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ from gpud.core.model import (
 from gpud.core.placement import Pool
 from gpud.core.state import Changes, NewSubmission, State
 from gpud.errors import GpudError
-from gpud.ports import Store
+from gpud.ports import StorageError, Store
 from gpud.protocol.replies import MOST_OF_COMMAND
 from gpud.protocol.selectors import Selection, parse
 from gpud.protocol.text import Raw, to_bytes
