@@ -105,12 +105,12 @@ class SqliteStore:
     def commit(self, changes: Changes) -> list[EventView]:
         if not changes:
             return []
+        self._check_same_file()
         try:
             views = self._write(changes)
         except sqlite3.Error as error:
             # A quota says IOERR where a disk says FULL.
-            full = code_of(error) in (FULL, IOERR)
-            if not full or self._reserve is None or not self._reserve.release():
+            if code_of(error) not in (FULL, IOERR) or not self._make_room():
                 raise self._trouble("write", error) from error
             try:
                 return self._write(changes)
