@@ -38,7 +38,7 @@ class Link:
         transport.set_write_buffer_limits(high=HIGH_WATER)
 
     def send(self, *replies: Struct) -> None:
-        if self.gone:
+        if self.gone or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
             self.drop("it does not read its answers")

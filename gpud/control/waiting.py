@@ -67,6 +67,9 @@ async def _look(
 ) -> tuple[list[EndView], bool]:
     """The ends of those that are done, and whether all are; the others are `missing` from here on,
     until they end while this looks at further pages."""
+    missing.update(job for job in jobs if job in daemon.state.jobs)
+    if missing:
+        return [], False  # rule 2: without asking the store
     ends: list[EndView] = []
     all_done = True
     async for page in pages(daemon, jobs):
