@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 
-IDLE_STEP_S = 1.0
+IDLE_STEP_S = 1.25
 BUSY_STEP_S = 0.03
 BUSY_S = 10.0
 RETRY_S = 60.0

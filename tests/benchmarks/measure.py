@@ -27,8 +27,8 @@ class Effort:
     settle_s: float  # until what follows a turn (the check of everything) is over
 
 
-FULL = Effort("full", 5, 4000, 400, 100, 40, 100, 10_000, 100_000, 2000, 20.0, 7.0)
-QUICK = Effort("quick", 3, 1500, 150, 50, 15, 100, 10_000, 100_000, 1000, 5.0, 7.0)
+FULL = Effort("full", 5, 4000, 400, 100, 40, 100, 10_000, 100_000, 2000, 20.0, 12.0)
+QUICK = Effort("quick", 3, 1500, 150, 50, 15, 100, 10_000, 100_000, 1000, 5.0, 12.0)
 SMOKE = Effort("smoke", 1, 20, 5, 3, 2, 10, 100, 200, 10, 0.3, 0.0)
 
 
