@@ -38,6 +38,14 @@ def socket_path(state: Path) -> Path:
     return state / SOCKET_NAME
 
 
+def listening_at(state: Path, given: Path | None) -> tuple[Path, ...]:
+    """Where the daemon listens: at the one place that somebody named, else also in the state
+    directory, since a runtime directory vanishes when its user logs out."""
+    if given is not None or os.environ.get("GPUD_SOCKET"):
+        return (given or socket_path(state),)
+    return tuple(dict.fromkeys((socket_path(state), state / SOCKET_NAME)))
+
+
 def socket_candidates() -> list[Path]:
     """Where a client looks for the daemon, in order; `$GPUD_SOCKET` alone when it is set."""
     given = os.environ.get("GPUD_SOCKET")

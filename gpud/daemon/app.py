@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -30,6 +31,9 @@ from gpud.protocol.replies import SourceView
 from gpud.store.sqlite import SqliteStore
 from gpud.store.statedir import StateDir
 
+if TYPE_CHECKING:
+    from gpud.control.server import ControlServer
+
 # What asyncio reports to the loop's handler when accept(2) runs out; it tries again by itself.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -39,7 +43,7 @@ class Settings(Struct, frozen=True):
 
     devices: tuple[Device, ...]
     durable: bool = True
-    socket: Path | None = None  # None: nobody can talk to it
+    sockets: tuple[Path, ...] = ()  # where it listens; none: nobody can talk to it
     cgroup: Path | None = None
     defaults: JobDefaults = JobDefaults()
 
@@ -52,7 +56,7 @@ class App:
     ) -> None:
         self.started_at_ms = wall_ms()
         self.state_dir = str(directory.path)
-        self.socket = str(settings.socket or "")
+        self.socket = str(settings.sockets[0]) if settings.sockets else ""
         self.defaults = settings.defaults
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reloader: Callable[[], Sequence[str]] | None = None
@@ -73,7 +77,7 @@ class App:
         self._store = store
         self._settings = settings
         self._warn = warn
-        self._server: object | None = None
+        self._servers: list[ControlServer] = []
 
     @classmethod
     async def open(
@@ -90,8 +94,8 @@ class App:
         loop.set_exception_handler(app._on_loop_exception)
         app.executor.meet_again()  # jobs start once it has answered; the socket need not wait
         try:
-            if settings.socket is not None:
-                await app._listen(settings.socket)
+            for path in settings.sockets:
+                await app._listen(path)
         except BaseException:
             await app.close()
             raise
@@ -102,13 +106,13 @@ class App:
 
         server = ControlServer(self, path, warn=self._warn)
         await server.start()
-        self._server = server
+        self._servers.append(server)
 
     async def close(self, *, retire_runner: bool = False) -> None:
         """Jobs go on. `retire_runner`: the runner ends once it has nothing left."""
         await self.sources_hosted.close()
-        if self._server is not None:
-            await self._server.close()  # type: ignore[attr-defined]
+        for server in self._servers:
+            await server.close()
         self.engine.close()
         await self.executor.close(retire=retire_runner)
         self._store.close()

@@ -98,10 +98,10 @@ async def _serve(options: argparse.Namespace) -> int:
     for sentence in shared_gpus(directory.path, devices, but=directory.path):
         log.warning("shared_gpus", note=sentence)
     announce(directory.path, devices)
-    socket = options.socket or (Path(config.socket) if config.socket else None)
+    given = options.socket or (Path(config.socket) if config.socket else None)
     settings = Settings(
         devices=devices,
-        socket=socket or paths.socket_path(directory.path),
+        sockets=paths.listening_at(directory.path, given),
         cgroup=Path(config.cgroup) if config.cgroup else delegated(),
         defaults=config.defaults,
     )

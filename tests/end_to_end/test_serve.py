@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -256,3 +257,18 @@ def test_a_job_that_did_not_succeed_is_in_the_log(box: Box) -> None:
     lines = [json.loads(line) for line in (box.home / "serve.log").read_text().splitlines()]
     [ended] = [line for line in lines if line["event"] == "ended"]
     assert (ended["job"], ended["attempt"], ended["exit_code"]) == (job, 1, 3)
+
+
+def test_a_runtime_directory_that_vanishes(box: Box) -> None:
+    """As it does when its user logs out."""
+    runtime = box.home / "run"
+    runtime.mkdir()
+    del box.env["GPUD_SOCKET"]
+    box.env["XDG_RUNTIME_DIR"] = str(runtime)
+    box.env["XDG_STATE_HOME"] = str(box.home)
+    box.state = box.home / "gpud"
+    box.serve()
+    assert (runtime / "gpud" / "gpud.sock").is_socket()
+    shutil.rmtree(runtime)
+    [job] = box.submit("true")
+    box.ctl("wait", str(job))
