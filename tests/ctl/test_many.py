@@ -30,7 +30,7 @@ from .tools import environment as process_environment
 
 Gpuctl = Callable[..., Result]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "commands.txt"
-BASE = JobSpec(command=b"", cwd=b"/work", env=b"A=1\0B=2", name="given", priority=3)
+BASE = JobSpec(command=b"", cwd=b"/data", env=b"A=1\0B=2", name="given", priority=3)
 OPTIONS = (
     "name=big", "gpus=0", "priority=-5", "retries=3", "backoff=30s", "backoff-max=1h",
     "retry-args='--resume x'", "time-limit=2h30m", "grace=20s", "linger=wait", "linger=1m",
@@ -63,7 +63,7 @@ def as_of_a_source(content: bytes) -> list[JobSpec] | None:
 
 def as_submitted(path: Path) -> list[JobSpec]:
     """What the daemon makes of what gpuctl sends."""
-    specs = [lay_over(BASE, decode_job(line), {}) for line in job_lines(str(path), b"/work")]
+    specs = [lay_over(BASE, decode_job(line), {}) for line in job_lines(str(path), b"/data")]
     return [plain(spec) for spec in specs]
 
 

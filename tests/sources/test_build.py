@@ -16,7 +16,7 @@ from gpud.sources.build import Template, read_env_file, template_of
 from gpud.sources.lexer import Entry
 from gpud.sources.options import KEYS
 
-BASE = JobSpec(command=b"", cwd=b"/work", env=b"A=1\0B=2", source="q", uid=5)
+BASE = JobSpec(command=b"", cwd=b"/data", env=b"A=1\0B=2", source="q", uid=5)
 
 
 def entry(*options: bytes, command: bytes = b"run", problem: str = "") -> Entry:
@@ -45,7 +45,7 @@ def test_every_option() -> None:
     assert spec.retry == RetryPolicy(retries=3, backoff_s=30.0, backoff_max_s=3600.0)
     assert spec.retry_args == b"--resume x"
     assert (spec.time_limit_s, spec.grace_s, spec.linger_s) == (9000.0, 20.0, None)
-    assert (spec.cwd, spec.env) == (b"/work/sub", b"A=1\0B=3\0NAME=a b")
+    assert (spec.cwd, spec.env) == (b"/data/sub", b"A=1\0B=3\0NAME=a b")
     assert (spec.entry_key, spec.where, spec.uid) == ("1:0", "gpu.queue:4", 5)
 
 
