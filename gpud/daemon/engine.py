@@ -12,7 +12,6 @@ Rule 3: a disk that cannot be read or written undoes the turn: who asked is told
     nothing is ever done on the strength of what the disk does not hold.
 Rule 4: a start's report does not hurry (it rides with the next end, or comes after STARTED_LAG_S):
     a commit of its own would cost a quarter of the throughput.
-
 Rule 5: after a bug there is no further turn: a broken state is not written down.
 
 Called by daemon/app.py. Commits and queries run on the loop, which is why they are short.
@@ -161,6 +160,8 @@ class Engine:
 
     def _turn(self) -> None:
         self._turn_handle = None
+        if self._closed or self.storage_problem:
+            return  # asked for before rule 3 or rule 5 came into force
         batch, self._mailbox = self._mailbox, []
         try:
             actions, committed = self._decide(batch)

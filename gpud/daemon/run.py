@@ -203,7 +203,10 @@ def _open_directory(given: Path | None, resume: str | None) -> StateDir:
 def _tidy(directory: Path) -> None:
     """What only a live instance needs; the queue's history and the logs stay."""
     for name in (RESERVE, GPUS_FILE):
-        (directory / name).unlink(missing_ok=True)
+        try:
+            (directory / name).unlink(missing_ok=True)
+        except OSError:
+            pass  # it only takes room
 
 
 def _warn(event: str, **values: object) -> None:

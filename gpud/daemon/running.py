@@ -24,7 +24,7 @@ from gpud.core.model import CPU_LANE, JobId, JobState, Outcome
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
-from gpud.errors import GpudError
+from gpud.errors import GpudError, why_os
 from gpud.ports import Source
 from gpud.protocol.replies import EventView, JobView
 from gpud.protocol.selectors import parse
@@ -161,6 +161,7 @@ class Run:
         for attempt in live:  # at once, whatever the disk says to the request below
             grace_s = self._app.state.jobs[attempt.job].grace_s
             self._app.executor.stop(StopAttempt(attempt.job, attempt.no, grace_s))
+        self._app.executor.flush()
         jobs = tuple(attempt.job for attempt in live)
         await self._insist(lambda request: CancelRequested(request, jobs))
 
@@ -259,8 +260,11 @@ class Run:
         """What is kept, and how to go on; as a file too, that `gpud run` reads."""
         specs = {job: self._app.store.spec(job) for job in waiting}
         path = Path(self._app.state_dir) / "not-run"
-        path.write_bytes(b"".join(report.entry(spec) for spec in specs.values()))
         lines = [f"not run, and kept in {path}:"]
+        try:
+            path.write_bytes(b"".join(report.entry(spec) for spec in specs.values()))
+        except OSError as error:  # the database has them all the same
+            lines = [f"not run, and kept (cannot write {path}: {why_os(error)}):"]
         for job in waiting[:MOST_NAMED]:
             line = f"{job:>6}  {report.shown(specs[job].command, width - 8)}"
             why = explain(self._app.state, job, self._app.now_ms())

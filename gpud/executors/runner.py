@@ -155,11 +155,11 @@ class RunnerExecutor:
         known: list[KnownAttempt] = []
         for hello in hellos:
             known += hello.attempts
-            if hello.runner != VERSION:
-                link = self._links[hello.runner]
-                self._older.update({(k.job, k.attempt): link for k in hello.attempts})
-                link.send({"op": "retire"})
-                link.flush()
+            older = self._links.get(hello.runner)
+            if hello.runner != VERSION and older is not None:  # None: it has just ended
+                self._older.update({(k.job, k.attempt): older for k in hello.attempts})
+                older.send({"op": "retire"})
+                older.flush()
         if VERSION not in self._links:
             raise GpudError("cannot reach the runner: it hung up")
         ours = next(h for h in hellos if h.runner == VERSION)
@@ -221,9 +221,8 @@ class RunnerExecutor:
                 why = f"cannot write the script of a command this long: {why_os(error)}"
                 self._post(AttemptNotStarted(job, attempt, _now_ms(), "command", why))
                 return
-        if (
-            VERSION in self._links and spec.env != self._base_env
-        ):  # jobs of one submission share theirs: sent once
+        if VERSION in self._links and spec.env != self._base_env:
+            # jobs of one submission share theirs: sent once
             self._base_env = spec.env
             self._send(VERSION, EnvOp(vars=environment(spec)))
         link.send(

@@ -202,3 +202,30 @@ def test_a_growing_pipe_is_a_queue(box: Box) -> None:
     os.close(write_end)
     process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+def test_interrupts_work_while_nothing_can_be_written(box: Box) -> None:
+    """The database is taken away, which fails every commit at once, as a full disk would."""
+    pid_file = box.home / "pid"
+    process = box.start_run("--gpus", "0")
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(f"echo $$ > {pid_file}; sleep 600\necho second\n".encode())
+    process.stdin.close()
+    process.stdin = None
+    box.until("the job runs", lambda: pid_file.exists() and bool(pid_file.read_text().strip()))
+    [database] = box.state.glob("runs/*/gpud.db")
+    database.rename(database.with_suffix(".away"))
+    process.send_signal(signal.SIGINT)
+    said = b""
+    while b"cannot write" not in said:
+        said += os.read(process.stderr.fileno(), 4096)
+    process.send_signal(signal.SIGINT)
+    pid = pid_file.read_text().strip()
+    box.until("the job is stopped", lambda: not Path(f"/proc/{pid}").exists())
+    database.with_suffix(".away").rename(database)
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 1
+    assert b"Traceback" not in said + err
+    assert b"1 not run" in err
+    assert b"--resume" in err
