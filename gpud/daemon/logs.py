@@ -62,14 +62,6 @@ def configure(
     return log
 
 
-def get_logger(**values: object) -> FilteringBoundLogger:
-    """A logger that says `values` with every event. After `configure`."""
-    import structlog
-
-    log: FilteringBoundLogger = structlog.get_logger(**values)
-    return log
-
-
 def drop_environment(
     logger: object, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:

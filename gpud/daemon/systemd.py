@@ -43,11 +43,6 @@ def notify_reloading(*, environ: Mapping[str, str] = os.environ) -> bool:
     return notify("RELOADING=1", f"MONOTONIC_USEC={now_us}", environ=environ)
 
 
-def notify_status(sentence: str, *, environ: Mapping[str, str] = os.environ) -> bool:
-    """What `systemctl status` shows."""
-    return notify(f"STATUS={sentence}", environ=environ)
-
-
 def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None:
     """How often to say that we live: half of what the unit asks for. None: it does not ask."""
     wanted_us = environ.get("WATCHDOG_USEC", "")

@@ -127,10 +127,9 @@ def test_a_stream_that_fails_costs_words_only() -> None:
     logs.configure(stream=closed).info("lost_too")
 
 
-def test_get_logger_binds_values() -> None:
+def test_bound_values_are_in_every_line() -> None:
     out = io.StringIO()
-    logs.configure(stream=out)
-    logs.get_logger(source="nightly").info("source_read")
+    logs.configure(stream=out).bind(source="nightly").info("source_read")
     assert lines(out)[0]["source"] == "nightly"
 
 

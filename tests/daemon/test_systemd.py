@@ -31,7 +31,7 @@ def test_messages_arrive(manager: tuple[socket.socket, str]) -> None:
     environ = {"NOTIFY_SOCKET": address}
     assert systemd.notify("READY=1", environ=environ)
     assert sock.recv(4096) == b"READY=1"
-    assert systemd.notify_status("2 jobs\nrun", environ=environ)
+    assert systemd.notify("STATUS=2 jobs\nrun", environ=environ)
     assert sock.recv(4096) == b"STATUS=2 jobs run"
     before_us = time.monotonic_ns() // 1000
     assert systemd.notify_reloading(environ=environ)
