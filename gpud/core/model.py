@@ -124,6 +124,7 @@ class Job(Struct, gc=False):
     outcome: Outcome | None = None
     ended_at_ms: int = 0
     why: str = ""  # a clause about the outcome: "the directory /x does not exist"
+    source: str = ""
 
 
 class LeasePart(Struct, frozen=True, gc=False):

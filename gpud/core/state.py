@@ -53,6 +53,7 @@ class Changes(Struct):
 
     new: list[tuple[JobId, NewJob]] = []
     jobs: dict[JobId, Job] = {}
+    before: dict[JobId, tuple[JobState, Outcome | None]] = {}  # of those whose state changed
     attempts: dict[tuple[JobId, int], Attempt] = {}
     story: list[Story] = []
     submissions: dict[str, NewSubmission] = {}
@@ -161,6 +162,7 @@ class State:
             state=JobState.HELD if spec.held else JobState.QUEUED,
             submitted_at_ms=now_ms,
             retries_left=spec.retry.retries,
+            source=spec.source,
         )
         self.next_id = JobId(job.id + 1)
         self.changes.new.append((job.id, new))
@@ -178,6 +180,7 @@ class State:
     def activate(self, job: Job, lease: tuple[LeasePart, ...], now_ms: int) -> Attempt:
         """Queued to active: the lease is taken and the attempt exists, in one step."""
         check_move(job, job.state, Phase.STARTING)
+        self._note_before(job)
         job.state = JobState.ACTIVE
         job.attempt += 1
         job.not_before_ms = 0
@@ -215,6 +218,7 @@ class State:
         """Back to queued: at once, or not before a time. A live attempt has just ended."""
         check_move(job, place_of(job, self.attempts.get(job.id)), JobState.QUEUED)
         self._end_attempt(job)
+        self._note_before(job)
         job.state = JobState.QUEUED
         job.not_before_ms = not_before_ms
         job.outcome, job.why, job.ended_at_ms = None, "", 0
@@ -224,6 +228,7 @@ class State:
 
     def hold(self, job: Job) -> None:
         check_move(job, job.state, JobState.HELD)
+        self._note_before(job)
         job.state = JobState.HELD
         job.not_before_ms = 0
         self.touch(job)
@@ -232,6 +237,7 @@ class State:
         """Done, with its outcome; the job leaves memory, and `changes` keep it until the commit."""
         check_move(job, place_of(job, self.attempts.get(job.id)), JobState.DONE)
         self._end_attempt(job)
+        self._note_before(job)
         job.state = JobState.DONE
         job.not_before_ms = 0
         job.outcome, job.why, job.ended_at_ms = outcome, why, now_ms
@@ -256,6 +262,10 @@ class State:
 
     def have_resources(self) -> None:
         self.shortage, self.shortage_until_ms, self.shortage_pause_ms = "", 0, 0
+
+    def _note_before(self, job: Job) -> None:
+        """Of its states within one turn, the store knows the first."""
+        self.changes.before.setdefault(job.id, (job.state, job.outcome))
 
     def touch(self, job: Job) -> None:
         self.changes.jobs[job.id] = job

@@ -205,7 +205,8 @@ class Run:
                 names = event.detail["processes"]
                 shown = ", ".join(names) if isinstance(names, list) else ""
                 self._console.put(Note(f"[{event.job}] {LEFTOVERS[event.kind]}: {shown}"))
-        self._changed.set()
+        if not self._app.state.attempts:
+            self._changed.set()  # it may be over
 
     def _on_end(self, event: EventView) -> None:
         outcome = str(event.detail["outcome"])

@@ -31,7 +31,7 @@ def own_bytes(value: Text) -> bytes:
 
 def head_of(command: bytes, most: int) -> Text:
     """At most `most` characters, or where it is not UTF-8 bytes; what was cut ends in "…". The
-    `command` may itself be cut after 4 * `most` bytes."""
+    `command` may itself be cut after 4 * `most` + 1 bytes."""
     if len(command) <= most:
         return to_text(command)
     try:
@@ -40,7 +40,8 @@ def head_of(command: bytes, most: int) -> Text:
         if len(command) < 4 * most or error.start < len(command) - 3:
             end = "…".encode()
             return to_text(command[: most - len(end)] + end)
-        text = command[: error.start].decode()  # cut within its last character
+        # cut within its last character
+        return command[: error.start].decode()[: most - 1] + "…"
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -1,7 +1,8 @@
 """All attempts that are not forgotten, and what the journal says of them.
 
 Owns the journal. Written by start.py, ending.py, orders.py and adopt.py. What they note is written
-at the end of the turn (`flush`), before the daemon hears of it; `begin` is written at once.
+at the end of the turn (`flush`), before the daemon hears of it; `begin` writes at once,
+and what was noted before with it.
 """
 
 from gpud.runner.attempt import Attempt, Key

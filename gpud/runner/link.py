@@ -18,7 +18,7 @@ from gpud.runner.wire import Message, decode, line_of
 
 LINE_LIMIT = 8 << 20
 BACKLOG_LIMIT = 1 << 20
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 16  # more, and each read would map memory and unmap it
 STRANGERS = 16  # connections that have not said hello; one more, and the oldest goes
 
 

@@ -3,19 +3,22 @@
 Owned by main.py; the others add the descriptors that they own. Must not know what they are for.
 """
 
+import ctypes
 import os
 import select
 import signal
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 
 Act = Callable[[], None]
 # Python itself ignores the last two, and SIG_IGN is what a payload would inherit; a handler is not.
 LONGEST_S = 86_400.0  # epoll counts milliseconds in an int: 24 days and no more
-CAUGHT = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE,
-          signal.SIGXFSZ)  # fmt: skip
+CAUGHT = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+READ = (signal.SIGCHLD, signal.SIGTERM)
+SIGINFO = struct.Struct("I124s")  # signalfd_siginfo, which begins with the number
 
 
 def guard(act: Act) -> None:
@@ -52,17 +55,27 @@ class Loop:
                 guard(act)
 
     def catch_signals(self, on_child: Act, on_term: Act) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        """The two that mean something are blocked and read: no handler interrupts a spawn."""
         for number in CAUGHT:
             signal.signal(number, lambda *_: None)
-        wakeup, wakeup_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(wakeup_in, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, READ)
+        fd = signal_fd(READ)
 
         def on_signal() -> None:
-            numbers = os.read(wakeup, 65536)
+            data = os.read(fd, 16 * SIGINFO.size)
+            numbers = {number for number, _ in SIGINFO.iter_unpack(data)}
             if signal.SIGCHLD in numbers:
                 on_child()
             if signal.SIGTERM in numbers:
                 on_term()
 
-        self.add(wakeup, on_signal)
+        self.add(fd, on_signal)
+
+
+def signal_fd(numbers: Iterable[int]) -> int:
+    """signalfd(2), which Python 3.11 has not. Raises OSError."""
+    mask = sum(1 << (number - 1) for number in numbers).to_bytes(128, sys.byteorder)
+    fd = int(ctypes.CDLL(None, use_errno=True).signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "cannot read signals")
+    return fd

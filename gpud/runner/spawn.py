@@ -37,7 +37,7 @@ def spawn(c: Command, environ: Environ, output: int) -> int:
     umask = -1 if c.umask is None else os.umask(c.umask)
     try:
         return os.posix_spawn(
-            program(c.argv[0], environ), c.argv, environ, setsid=True,
+            program(c.argv[0], environ), c.argv, environ, setsid=True, setsigmask=(),
             file_actions=((os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)),
         )  # fmt: skip
     except OSError as e:
@@ -62,7 +62,7 @@ def spawn_as(user: User, c: Command, environ: Environ, output: int, gate: int) -
     """AS_USER with the writing end of a pipe as its stderr. To change user, posix_spawn is not
     enough: this is a fork, of which the parent waits for the exec, as of a vfork."""
     why, why_in = os.pipe2(os.O_CLOEXEC)
-    # A signal for the child would be told to the runner: they share the pipe of the wake-ups.
+    # Until it is another program, no handler of the runner's runs in the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
     try:
         pid = os.fork()
@@ -87,7 +87,6 @@ def become(user: User, c: Command, environ: Environ, output: int, gate: int, why
     """In the child; never returns."""
     number = errno.EINVAL
     try:
-        signal.set_wakeup_fd(-1)
         os.setsid()
         os.dup2(output, 1)
         os.dup2(gate, 2)

@@ -81,8 +81,9 @@ class Starter:
             self.endings.daemon.say_line(a.started)
 
     def on_spawned(self, a: Attempt, pid: int, ticks: int) -> None:
-        """Written at once: until then only its nonce tells the process. Its start time is known
-        without /proc (0.1 ms on a busy machine) if the spawn took place within one tick."""
+        """Written with the next `starting`, or at the end of the turn: until then only its nonce
+        tells the process. Its start time is known without /proc (0.1 ms on a busy machine) if the
+        spawn took place within one tick."""
         crash_at("before-started")
         self.payloads.shells[pid] = a
         if ticks != boot_ticks():
@@ -92,7 +93,6 @@ class Starter:
         a.clock_s, a.started_at_ms = time.monotonic(), wall_ms()
         a.started = a.started_line(ticks)
         self.ledger.note(a, a.started)
-        self.ledger.flush()
         self.endings.arm(a)
 
     def spawn_behind_gate(

@@ -17,11 +17,19 @@ else:
 
 encode = json.JSONEncoder(separators=(",", ":")).encode
 decode_text = json.JSONDecoder().decode
+scan = json.scanner.make_scanner(json.JSONDecoder())  # type: ignore[attr-defined]
 
 
 def decode(line: bytes | bytearray) -> "Any":
     """Raises ValueError for a line that is no JSON in UTF-8."""
-    return decode_text(line.decode())
+    text = line.decode()
+    try:
+        value, end = scan(text, 0)
+        if end == len(text):
+            return value
+    except StopIteration:
+        pass
+    return decode_text(text)
 
 
 def line_of(message: Message) -> bytes:

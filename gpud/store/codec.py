@@ -52,6 +52,7 @@ _json = msgspec.json.Encoder()
 _common = msgspec.json.Decoder(Common)
 _argv = msgspec.json.Decoder(tuple[bytes, ...])
 _rusage = msgspec.json.Decoder(Rusage)
+_lease = msgspec.json.Decoder(dict[str, int])
 _detail = msgspec.json.Decoder(dict[str, object])
 
 
@@ -84,6 +85,15 @@ def decode_rusage(column: str | None) -> Rusage | None:
     return None if column is None else _rusage.decode(column)
 
 
+def encode_lease(lease: tuple[LeasePart, ...]) -> str:
+    """{"device": thousandths, ...}: a device stands in a lease once."""
+    return encode({part.device: part.milli for part in lease})
+
+
+def decode_lease(column: str) -> tuple[LeasePart, ...]:
+    return tuple(LeasePart(device, milli) for device, milli in _lease.decode(column).items())
+
+
 def encode_detail(detail: dict[str, object]) -> str:
     return encode(detail) if detail else ""
 
@@ -98,8 +108,6 @@ def env_names(env: bytes) -> tuple[bytes, ...]:
 
 
 def show_lease(lease: Sequence[LeasePart]) -> tuple[str, ...]:
-    return tuple(show_part(part.device, part.milli) for part in lease)
-
-
-def show_part(device: str, milli: int) -> str:
-    return device if milli == FULL_MILLI else f"{device}:{milli}"
+    return tuple(
+        part.device if part.milli == FULL_MILLI else f"{part.device}:{part.milli}" for part in lease
+    )

@@ -3,9 +3,9 @@
 Owns every INSERT and UPDATE of what the core decides, but for new jobs (store/inserting.py).
 Called by SqliteStore.commit; the caller rolls back when anything here raises.
 
-Rule 1: which attempts are already stored is known without asking: exactly those in `live`, since
-an attempt that has ended never changes again. The same for jobs: from the first of `changes.new`
-on, none is.
+Rule 1: which attempts are already stored is known without asking: exactly the live ones, since an
+attempt that has ended never changes again. The same for jobs: from the first of `changes.new` on,
+none is. A second live attempt of a job is a bug of the core that does not get past here.
 Rule 2: what is remembered beside the database (tally, live attempts, interned ids, the sequence
 number) changes only after COMMIT has returned.
 """
@@ -13,26 +13,25 @@ number) changes only after COMMIT has returned.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from gpud.core.model import Attempt, Job, JobId
+from gpud.core.lifecycle import ContradictionError
+from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
 from gpud.core.state import Changes
 from gpud.protocol.replies import EventView
-from gpud.store.codec import VALUE, encode_detail, encode_rusage
+from gpud.store.codec import VALUE, encode_detail, encode_lease, encode_rusage
 from gpud.store.inserting import Inserter
 from gpud.store.intern import Interned
-from gpud.store.rows import by_size, chunks
 from gpud.store.tally import Kind, Tally, kind_of
 
 UPDATE_JOB = """UPDATE jobs SET state = ?, priority = ?, retries_left = ?, attempt = ?,
   retry_no = ?, not_before_ms = ?, outcome = ?, ended_at_ms = ?, why = ? WHERE id = ?"""
 INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, stop_grace_s, ended_at_ms,
-  outcome, exit_code, signal, why, rusage, job, no, boot_id, dispatched_at_ms)
-  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+  outcome, exit_code, signal, why, rusage, job, no, boot_id, dispatched_at_ms, lease)
+  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 UPDATE_ATTEMPT = """UPDATE attempts SET phase = ?, started_at_ms = ?, pid = ?, stop_grace_s = ?,
   ended_at_ms = ?, outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ?
   WHERE job = ? AND no = ?"""
-INSERT_LEASE = "INSERT INTO leases (job, attempt, device, milli, part) VALUES (?,?,?,?,?)"
 INSERT_EVENT = """INSERT INTO events (seq, at_ms, job, attempt, count, kind, detail)
   VALUES (?,?,?,?,?,?,?)"""
 INSERT_SUBMISSION = "INSERT INTO submissions (key, digest, first, count) VALUES (?,?,?,?)"
@@ -43,8 +42,6 @@ SET_STOPPED = """INSERT INTO sources (name, stopped) VALUES (?, ?)
 ADD_TAKEN = """INSERT INTO sources (name, taken) VALUES (?, ?)
   ON CONFLICT (name) DO UPDATE SET taken = taken + excluded.taken"""
 
-OLD = by_size("SELECT id, state, outcome, source FROM jobs WHERE id IN ({})")
-
 
 class Writer:
     """Writes `Changes`, and remembers what saves asking the database."""
@@ -53,8 +50,8 @@ class Writer:
         self._db = db
         self._interned = interned
         self._tally = tally
-        self._live: set[tuple[int, int]] = set(
-            db.execute("SELECT job, no FROM attempts WHERE outcome IS NULL")
+        self._live: dict[int, int] = dict(
+            db.execute("SELECT id, attempt FROM jobs WHERE state = 'active' AND state <> 'done'")
         )
         self.last_seq: int = db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
 
@@ -68,8 +65,8 @@ class Writer:
             Inserter(db, self._interned, moved, taken).insert(changes.new, changes.jobs)
             first = changes.new[0][0]
             known = {job: record for job, record in known.items() if job < first}
+        _count(known, changes.before, moved)
         if known:
-            self._count_old(known, moved)
             db.executemany(UPDATE_JOB, [_job_row(job) for job in known.values()])
         if changes.attempts:
             self._write_attempts(changes.attempts.values())
@@ -98,48 +95,51 @@ class Writer:
         self._interned.kept()
         self._tally.move(moved, taken)
         self.last_seq += len(changes.story)
-        for key, attempt in changes.attempts.items():
+        for (job, no), attempt in changes.attempts.items():
             if attempt.outcome is None:
-                self._live.add(key)
-            else:
-                self._live.discard(key)
-
-    def _count_old(self, known: dict[JobId, Job], moved: dict[Kind, int]) -> None:
-        """One less of the kind that each job was, one more of the kind it becomes."""
-        for part in chunks(list(known)):
-            for job_id, state, outcome, source in self._db.execute(OLD[len(part)], part):
-                job = known[job_id]
-                before = kind_of(state, outcome, source)
-                after = kind_of(
-                    VALUE[job.state], None if job.outcome is None else VALUE[job.outcome], source
-                )
-                if before != after:
-                    moved[before] = moved.get(before, 0) - 1
-                    moved[after] = moved.get(after, 0) + 1
+                self._live[job] = no
+            elif self._live.get(job) == no:
+                del self._live[job]
 
     def _write_attempts(self, attempts: Iterable[Attempt]) -> None:
         live = self._live
-        old, new, leases = [], [], []
+        old, new, ended = [], [], set()
         for attempt in attempts:
             row = _attempt_row(attempt)
-            if (attempt.job, attempt.no) in live:
+            no = live.get(attempt.job)
+            if no == attempt.no:
                 old.append(row)
+                if attempt.outcome is not None:
+                    ended.add(attempt.job)
+            elif no is not None and attempt.job not in ended:
+                raise ContradictionError(f"job {attempt.job} has attempt {no}, and begins another")
             else:
-                new.append((*row, attempt.boot_id, attempt.dispatched_at_ms))
-                for part, lease in enumerate(attempt.lease):
-                    leases.append((attempt.job, attempt.no, lease.device, lease.milli, part))
-        if old:  # first: a job's next attempt may begin only when its last one has ended
+                lease = encode_lease(attempt.lease)
+                new.append((*row, attempt.boot_id, attempt.dispatched_at_ms, lease))
+        if old:
             self._db.executemany(UPDATE_ATTEMPT, old)
         if new:
             self._db.executemany(INSERT_ATTEMPT, new)
-        if leases:
-            self._db.executemany(INSERT_LEASE, leases)
 
     def _number(self, changes: Changes) -> list[EventView]:
         return [
             EventView(seq, s.at_ms, s.job, s.attempt, s.kind, s.detail, s.count)
             for seq, s in enumerate(changes.story, self.last_seq + 1)
         ]
+
+
+def _count(
+    known: Mapping[JobId, Job],
+    before: Mapping[JobId, tuple[JobState, Outcome | None]],
+    moved: dict[Kind, int],
+) -> None:
+    """One less of the kind that each job was, one more of the kind it has become."""
+    for job_id, (state, outcome) in before.items():
+        if (job := known.get(job_id)) is not None:
+            was = kind_of(state, outcome, job.source)
+            became = kind_of(job.state, job.outcome, job.source)
+            moved[was] = moved.get(was, 0) - 1
+            moved[became] = moved.get(became, 0) + 1
 
 
 def _job_row(job: Job) -> tuple[object, ...]:

@@ -6,36 +6,36 @@ Read-only. Called by SqliteStore.
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from msgspec import structs
-
-from gpud.core.model import Attempt, Job, JobSpec, JobState, LeasePart
+from gpud.core.model import Attempt, Job, JobSpec, JobState
 from gpud.core.state import NewSubmission
 from gpud.errors import GpudError
 from gpud.ports import Loaded
-from gpud.store.codec import OUTCOME, PHASE, decode_argv, decode_rusage
+from gpud.store.codec import OUTCOME, PHASE, decode_argv, decode_lease, decode_rusage
 from gpud.store.intern import Interned
 from gpud.store.rows import by_size, chunks
 
-RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, jobs.attempt, retry_no,
-  not_before_ms FROM"""
-# CROSS: the few live attempts first, then their jobs.
-ACTIVE = f"""{RECORD} attempts CROSS JOIN jobs ON id = job
-  WHERE attempts.outcome IS NULL AND state = ? ORDER BY id"""
-# In the order in which the index `jobs_waiting` has them: no sorting.
-WAITING = f"""{RECORD} jobs WHERE state = ? AND state <> 'done' AND state <> 'active'
+READ_AHEAD = 32
+READ_AHEAD_BYTES = 1 << 16
+RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no,
+  not_before_ms, source FROM"""
+# In the order in which the index `jobs_open` has them: no sorting. The term that looks superfluous
+# is that of the index.
+OPEN = f"""{RECORD} jobs WHERE state = ? AND state <> 'done'
   ORDER BY not_before_ms, priority DESC, id"""
 LIVE = """SELECT job, no, phase, boot_id, dispatched_at_ms, started_at_ms, pid, stop_grace_s,
-  ended_at_ms, exit_code, signal, why, rusage FROM attempts WHERE outcome IS NULL ORDER BY job"""
-LEASE = "SELECT device, milli FROM leases WHERE job = ? AND attempt = ? ORDER BY part"
+  attempts.ended_at_ms, exit_code, signal, attempts.why, rusage, lease
+  FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
+  WHERE state = 'active' AND state <> 'done' ORDER BY id"""
 ENDED = by_size(
     """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no, outcome,
-      ended_at_ms, why FROM jobs WHERE state = 'done' AND id IN ({})"""
+      ended_at_ms, why, source FROM jobs WHERE state = 'done' AND id IN ({})"""
 )
-SPEC = """SELECT template, command, argv, name, priority, source, entry_key, origin FROM jobs
-  WHERE id = ?"""
+SPECS = """SELECT id, template, command, argv, name, priority, source, entry_key, origin FROM jobs
+  WHERE id BETWEEN ? AND ?"""
 
 # The cast reads the digits up to the colon.
 TAKEN = """SELECT command, count(*) FROM jobs WHERE source = ? AND source <> ''
@@ -45,12 +45,11 @@ TAKEN = """SELECT command, count(*) FROM jobs WHERE source = ? AND source <> ''
 def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
     next_id, draining = db.execute("SELECT next_id, draining FROM meta").fetchone()
     jobs: list[Job] = []
-    jobs.extend(_records(db, interned, ACTIVE, JobState.ACTIVE))
-    jobs.extend(_records(db, interned, WAITING, JobState.QUEUED))
-    jobs.extend(_records(db, interned, WAITING, JobState.HELD))
+    for state in (JobState.ACTIVE, JobState.QUEUED, JobState.HELD):
+        jobs.extend(_records(db, interned, state))
     return Loaded(
         jobs=jobs,
-        attempts=[_live(db, row) for row in db.execute(LIVE).fetchall()],
+        attempts=[_live(row) for row in db.execute(LIVE)],
         next_id=next_id,
         draining=bool(draining),
         stopped_sources=frozenset(
@@ -59,13 +58,10 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
     )
 
 
-def _records(
-    db: sqlite3.Connection, interned: Interned, query: str, state: JobState
-) -> Iterator[Job]:
+def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Iterator[Job]:
     last = None
-    for job_id, template, priority, submitted, retries_left, attempt, retry_no, due in db.execute(
-        query, (state.value,)
-    ):
+    for row in db.execute(OPEN, (state.value,)):
+        job_id, template, priority, submitted, retries_left, attempt, retry_no, due, source = row
         if template != last:
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
@@ -81,16 +77,18 @@ def _records(
             attempt,
             retry_no,
             due,
+            source=sys.intern(source),
         )
 
 
-def _live(db: sqlite3.Connection, row: tuple[Any, ...]) -> Attempt:
-    job, no, phase, boot_id, dispatched, started, pid, grace, ended, code, signal, why, usage = row
+def _live(row: tuple[Any, ...]) -> Attempt:
+    job, no, phase, boot_id, dispatched, started, pid, grace, ended, code, signal = row[:11]
+    why, usage, lease = row[11:]
     return Attempt(
         job=job,
         no=no,
         phase=PHASE[phase],
-        lease=lease_of(db, job, no),
+        lease=decode_lease(lease),
         boot_id=boot_id,
         dispatched_at_ms=dispatched,
         started_at_ms=started,
@@ -104,10 +102,6 @@ def _live(db: sqlite3.Connection, row: tuple[Any, ...]) -> Attempt:
     )
 
 
-def lease_of(db: sqlite3.Connection, job: int, attempt: int) -> tuple[LeasePart, ...]:
-    return tuple(LeasePart(*row) for row in db.execute(LEASE, (job, attempt)))
-
-
 def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> list[Job]:
     """The records of those of `jobs` that exist and are done, in the order of `jobs`."""
     found: dict[int, Job] = {}
@@ -118,7 +112,7 @@ def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> l
 
 
 def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
-    job, template, priority, submitted, left, attempt, retry_no, outcome, ended, why = row
+    job, template, priority, submitted, left, attempt, retry_no, outcome, ended, why, source = row
     common = interned.template(template)[1]
     return Job(
         id=job,
@@ -134,26 +128,67 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         outcome=OUTCOME[outcome],
         ended_at_ms=ended,
         why=why,
-    )
-
-
-def spec(db: sqlite3.Connection, interned: Interned, job: int) -> JobSpec:
-    row = db.execute(SPEC, (job,)).fetchone()
-    if row is None:
-        raise GpudError(f"cannot read the spec of job {job}: no such job", kind="not-found")
-    template, command, argv, name, priority, source, entry_key, where = row
-    environment, common = interned.template(template)
-    return JobSpec(
-        command=command,
-        argv=decode_argv(argv),
-        env=interned.environment(environment),
-        name=name,
-        priority=priority,
         source=source,
-        entry_key=entry_key,
-        where=where,
-        **structs.asdict(common),
     )
+
+
+class SpecReader:
+    """What was submitted, which never changes. Jobs start mostly in the order of their ids: after
+    two that are close, the next few are read with the second."""
+
+    def __init__(self, db: sqlite3.Connection, interned: Interned) -> None:
+        self._db = db
+        self._interned = interned
+        self._last = 0
+        self._ahead: dict[int, JobSpec] = {}
+
+    def read(self, job: int) -> JobSpec:
+        """Raises GpudError (not-found)."""
+        found = self._ahead.pop(job, None)
+        if found is None:
+            ahead = READ_AHEAD if 0 < job - self._last <= READ_AHEAD else 0
+            self._ahead = specs(self._db, self._interned, job, job + ahead)
+            found = self._ahead.pop(job, None)
+            if found is None:
+                raise GpudError(f"cannot read the spec of job {job}: no such job", kind="not-found")
+        self._last = job
+        return found
+
+
+def specs(db: sqlite3.Connection, interned: Interned, first: int, last: int) -> dict[int, JobSpec]:
+    """Those of the jobs from `first` to `last`, as many as are READ_AHEAD_BYTES long together."""
+    found: dict[int, JobSpec] = {}
+    size = 0
+    for job, template, command, argv, name, priority, source, entry_key, where in db.execute(
+        SPECS, (first, last)
+    ):
+        environment, common = interned.template(template)
+        found[job] = JobSpec(
+            command=command,
+            argv=decode_argv(argv),
+            shell=common.shell,
+            setup=common.setup,
+            cwd=common.cwd,
+            env=interned.environment(environment),
+            umask=common.umask,
+            name=name,
+            request=common.request,
+            priority=priority,
+            retry=common.retry,
+            retry_args=common.retry_args,
+            time_limit_s=common.time_limit_s,
+            grace_s=common.grace_s,
+            linger_s=common.linger_s,
+            held=common.held,
+            uid=common.uid,
+            source=source,
+            entry_key=entry_key,
+            where=where,
+        )
+        size += len(command)
+        if size > READ_AHEAD_BYTES:
+            break
+    return found
 
 
 def submission(db: sqlite3.Connection, key: str) -> NewSubmission | None:

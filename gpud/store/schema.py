@@ -9,7 +9,8 @@ or source have in common is one row of `templates`, and its environment one of `
 interned by content. A template lives while a job refers to it, an environment while a template
 does. `jobs.template` is no foreign key, since pruning would scan all jobs for each template: what
 prunes jobs deletes the templates that none refers to, then the environments.
-Rule 2: an attempt is live while its outcome is NULL; a job has at most one live attempt.
+Rule 2: the live attempt of a job is number `jobs.attempt` while the job is active: a second one
+cannot be said. Its outcome is NULL, and that of all others is not.
 Rule 3: a CHECK says OR where it could say IN: for an IN SQLite builds a table at every row.
 Rule 4: ids come from `meta.next_id`; sequence numbers go on from the newest event, which is never
 pruned (AUTOINCREMENT would write one more page at every commit). Neither is ever used again.
@@ -65,9 +66,10 @@ CREATE TABLE jobs (
   CHECK ((state = 'done') = (outcome IS NOT NULL)),
   CHECK (not_before_ms = 0 OR state = 'queued')
 );
--- What waits, as it would be dispatched: due, then delayed. `source` makes it cover counts.
-CREATE INDEX jobs_waiting ON jobs (state, not_before_ms, priority DESC, id, source)
-  WHERE state <> 'done' AND state <> 'active';
+-- What waits, as it would be dispatched: due, then delayed. `source` makes it cover counts. What
+-- is active stands before it, on the page that a dispatch changes anyway.
+CREATE INDEX jobs_open ON jobs (state, not_before_ms, priority DESC, id, source)
+  WHERE state <> 'done';
 CREATE INDEX jobs_done ON jobs (outcome, ended_at_ms) WHERE state = 'done';
 CREATE INDEX jobs_name ON jobs (name) WHERE name <> '';
 CREATE UNIQUE INDEX jobs_entry ON jobs (source, entry_key) WHERE source <> '';
@@ -78,6 +80,7 @@ CREATE TABLE attempts (
   phase TEXT NOT NULL CHECK (typeof(phase) = 'text'),
   boot_id TEXT NOT NULL CHECK (typeof(boot_id) = 'text'),
   dispatched_at_ms INTEGER NOT NULL CHECK (typeof(dispatched_at_ms) = 'integer'),
+  lease TEXT NOT NULL CHECK (typeof(lease) = 'text'),
   started_at_ms INTEGER NOT NULL CHECK (typeof(started_at_ms) = 'integer'),
   pid INTEGER NOT NULL CHECK (typeof(pid) = 'integer'),
   stop_grace_s REAL CHECK (stop_grace_s IS NULL OR typeof(stop_grace_s) = 'real'),
@@ -90,17 +93,6 @@ CREATE TABLE attempts (
   why TEXT NOT NULL CHECK (typeof(why) = 'text'),
   rusage TEXT CHECK (rusage IS NULL OR typeof(rusage) = 'text'),
   PRIMARY KEY (job, no)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX attempts_live ON attempts (job) WHERE outcome IS NULL;
-
-CREATE TABLE leases (
-  job INTEGER NOT NULL,
-  attempt INTEGER NOT NULL,
-  device TEXT NOT NULL CHECK (typeof(device) = 'text'),
-  milli INTEGER NOT NULL CHECK (typeof(milli) = 'integer' AND milli BETWEEN 1 AND 1000),
-  part INTEGER NOT NULL CHECK (typeof(part) = 'integer'),
-  PRIMARY KEY (job, attempt, device),
-  FOREIGN KEY (job, attempt) REFERENCES attempts (job, no) ON DELETE CASCADE
 ) WITHOUT ROWID;
 
 CREATE TABLE events (

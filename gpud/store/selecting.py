@@ -14,13 +14,13 @@ from gpud.protocol.selectors import Selection
 from gpud.store.rows import by_size, chunks
 
 HINT = "gpuctl ls --all"
-WAITS = frozenset((JobState.QUEUED.value, JobState.HELD.value))
+OPEN_STATES = frozenset(state.value for state in JobState if state is not JobState.DONE)
 PHASES = frozenset(phase.value for phase in Phase)
 
 # The terms that look superfluous are those of the partial indices.
-WAITING = "SELECT id FROM jobs WHERE state = ? AND state <> 'done' AND state <> 'active'"
-ACTIVE = "SELECT job FROM attempts WHERE outcome IS NULL"
-IN_PHASE = "SELECT job FROM attempts WHERE outcome IS NULL AND phase = ?"
+OPEN = "SELECT id FROM jobs WHERE state = ? AND state <> 'done'"
+IN_PHASE = """SELECT id FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
+  WHERE state = 'active' AND state <> 'done' AND phase = ?"""
 OUTCOME = "SELECT id FROM jobs WHERE outcome = ? AND state = 'done'"
 DONE = "SELECT id FROM jobs WHERE state = 'done'"
 NAME = "SELECT id FROM jobs WHERE name = ? AND name <> ''"
@@ -51,12 +51,10 @@ def select(db: sqlite3.Connection, selection: Selection) -> list[JobId]:
     for state in selection.states:
         if state == JobState.DONE:
             found.update(_ids(db, DONE, ()))
-        elif state == JobState.ACTIVE:
-            found.update(_ids(db, ACTIVE, ()))
         elif state in PHASES:
             found.update(_ids(db, IN_PHASE, (state,)))
         else:
-            found.update(_ids(db, WAITING if state in WAITS else OUTCOME, (state,)))
+            found.update(_ids(db, OPEN if state in OPEN_STATES else OUTCOME, (state,)))
     return sorted(found)
 
 

@@ -62,6 +62,7 @@ class SqliteStore:
         self._reserve = reserve
         self._interned = Interned(db)
         self._tally = Tally(db)
+        self._specs = loading.SpecReader(db, self._interned)
         self._writer = Writer(db, self._interned, self._tally)
         self._identity = _identity_of(path) if reserve is not None else None
 
@@ -161,7 +162,7 @@ class SqliteStore:
 
     @_reads
     def spec(self, job: JobId) -> JobSpec:
-        return loading.spec(self._db, self._interned, job)
+        return self._specs.read(job)
 
     @_reads
     def submission(self, key: str) -> NewSubmission | None:

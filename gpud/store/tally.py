@@ -11,11 +11,8 @@ from collections import Counter
 
 from gpud.core.model import JobState, Outcome
 
-# Each reads one index and nothing else, but for the few active ones.
-WAITING = """SELECT state, source, count(*) FROM jobs WHERE state <> 'done' AND state <> 'active'
-  GROUP BY state, source"""
-ACTIVE = """SELECT 'active', j.source, count(*) FROM attempts a CROSS JOIN jobs j ON j.id = a.job
-  WHERE a.outcome IS NULL GROUP BY j.source"""
+# Each reads one index and nothing else.
+OPEN = "SELECT state, source, count(*) FROM jobs WHERE state <> 'done' GROUP BY state, source"
 DONE = "SELECT outcome, '', count(*) FROM jobs WHERE state = 'done' GROUP BY outcome"
 
 # (state, source) of jobs that are not done; (outcome, "") of those that are.
@@ -26,7 +23,7 @@ class Tally:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._jobs: Counter[Kind] = Counter()
         self._taken: Counter[str] = Counter()
-        for query in (WAITING, ACTIVE, DONE):
+        for query in (OPEN, DONE):
             for word, source, count in db.execute(query):
                 self._jobs[word, source] = count
         for name, taken in db.execute("SELECT name, taken FROM sources"):

@@ -14,12 +14,12 @@ from msgspec import structs
 from gpud.paths import log_path
 from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
 from gpud.protocol.text import to_text
-from gpud.store.codec import decode_detail, decode_rusage, env_names, show_lease
+from gpud.store.codec import decode_detail, decode_lease, decode_rusage, env_names, show_lease
 from gpud.store.intern import Interned
-from gpud.store.loading import lease_of, spec
+from gpud.store.loading import specs
 
 ATTEMPTS = """SELECT no, phase, outcome, exit_code, signal, why, pid, dispatched_at_ms,
-  started_at_ms, ended_at_ms, rusage FROM attempts WHERE job = ? ORDER BY no"""
+  started_at_ms, ended_at_ms, rusage, lease FROM attempts WHERE job = ? ORDER BY no"""
 EVENT = "SELECT seq, at_ms, job, attempt, kind, detail, count FROM events"
 STORY = f"""{EVENT} WHERE job = ? AND count = 1 UNION ALL
   {EVENT} INDEXED BY events_of_many
@@ -28,7 +28,7 @@ AFTER = f"{EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
 def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: JobView) -> JobDetail:
-    s = spec(db, interned, job.id)
+    s = specs(db, interned, job.id, job.id)[job.id]
     return JobDetail(
         job=structs.replace(job, command=to_text(s.command)),  # all of it
         argv=None if s.argv is None else tuple(to_text(word) for word in s.argv),
@@ -44,9 +44,7 @@ def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: Job
         grace_s=s.grace_s,
         linger_s=s.linger_s,
         uid=s.uid,
-        attempts=tuple(
-            _attempt(db, state_dir, job.id, row) for row in db.execute(ATTEMPTS, (job.id,))
-        ),
+        attempts=tuple(_attempt(state_dir, job.id, row) for row in db.execute(ATTEMPTS, (job.id,))),
         story=tuple(_event(row) for row in db.execute(STORY, (job.id,) * 3)),
     )
 
@@ -55,10 +53,9 @@ def events_after(db: sqlite3.Connection, seq: int, limit: int) -> list[EventView
     return [_event(row) for row in db.execute(AFTER, (seq, limit))]
 
 
-def _attempt(
-    db: sqlite3.Connection, state_dir: Path, job: int, row: tuple[Any, ...]
-) -> AttemptView:
-    no, phase, outcome, code, signal, why, pid, dispatched, started, ended, column = row
+def _attempt(state_dir: Path, job: int, row: tuple[Any, ...]) -> AttemptView:
+    no, phase, outcome, code, signal, why, pid, dispatched, started, ended = row[:10]
+    column, lease = row[10:]
     rusage = decode_rusage(column)
     return AttemptView(
         attempt=no,
@@ -67,7 +64,7 @@ def _attempt(
         exit_code=code,
         signal=signal,
         why=why,
-        lease=show_lease(lease_of(db, job, no)),
+        lease=show_lease(decode_lease(lease)),
         pid=pid,
         dispatched_at_ms=dispatched,
         started_at_ms=started,

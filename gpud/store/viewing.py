@@ -13,7 +13,7 @@ from typing import Any
 from gpud.core.model import JobId, JobState, Outcome
 from gpud.protocol.replies import MOST_OF_COMMAND, JobView
 from gpud.protocol.text import head_of
-from gpud.store.codec import show_part
+from gpud.store.codec import decode_lease, show_lease
 from gpud.store.intern import Interned
 from gpud.store.rows import by_size, chunks
 
@@ -22,15 +22,10 @@ DONE = JobState.DONE.value
 
 VIEW = by_size(
     f"""SELECT j.id, j.name, j.state, j.outcome, j.why, j.attempt, j.retries_left, j.priority,
-  j.template, substr(j.command, 1, {4 * MOST_OF_COMMAND}), j.source, j.origin,
+  j.template, substr(j.command, 1, {4 * MOST_OF_COMMAND + 1}), j.source, j.origin,
   j.submitted_at_ms, j.ended_at_ms, j.not_before_ms,
-  a.phase, a.exit_code, a.signal, a.started_at_ms, a.ended_at_ms
+  a.phase, a.exit_code, a.signal, a.started_at_ms, a.ended_at_ms, a.lease
   FROM jobs j LEFT JOIN attempts a ON a.job = j.id AND a.no = j.attempt WHERE j.id IN ({{}})"""
-)
-LEASES = by_size(
-    """SELECT l.job, l.device, l.milli FROM jobs j
-  JOIN leases l ON l.job = j.id AND l.attempt = j.attempt WHERE j.id IN ({})
-  ORDER BY l.job, l.part"""
 )
 # The newest of each outcome, merged: one index serves this and `state:failed`.
 RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT :recent".format(
@@ -40,8 +35,9 @@ RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT :recent".
         for outcome in Outcome
     )
 )
-RUNNING = """SELECT job FROM attempts WHERE outcome IS NULL ORDER BY dispatched_at_ms, job"""
-WAITING = """SELECT id FROM jobs WHERE state = ? AND state <> 'done' AND state <> 'active'
+RUNNING = """SELECT id FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
+  WHERE state = 'active' AND state <> 'done' ORDER BY dispatched_at_ms, id"""
+WAITING = """SELECT id FROM jobs WHERE state = ? AND state <> 'done'
   ORDER BY not_before_ms, priority DESC, id LIMIT ?"""
 
 
@@ -49,18 +45,15 @@ def views(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> li
     """In the order of `jobs`, without those that do not exist."""
     found: dict[int, JobView] = {}
     for part in chunks(jobs):
-        leases: dict[int, tuple[str, ...]] = {}
-        for job, device, milli in db.execute(LEASES[len(part)], part):
-            leases[job] = (*leases.get(job, ()), show_part(device, milli))
         for row in db.execute(VIEW[len(part)], part).fetchall():
-            found[row[0]] = _view(row, interned, leases.get(row[0], ()))
+            found[row[0]] = _view(row, interned)
     return [found[job] for job in jobs if job in found]
 
 
-def _view(row: tuple[Any, ...], interned: Interned, lease: tuple[str, ...]) -> JobView:
+def _view(row: tuple[Any, ...], interned: Interned) -> JobView:
     job, name, state, outcome, why, attempt, retries_left, priority = row[:8]
     template, command, source, where, submitted, job_ended, not_before = row[8:15]
-    phase, exit_code, signal, started, ended = row[15:]
+    phase, exit_code, signal, started, ended, lease = row[15:]
     return JobView(
         id=job,
         name=name,
@@ -75,7 +68,7 @@ def _view(row: tuple[Any, ...], interned: Interned, lease: tuple[str, ...]) -> J
         retries_left=retries_left,
         priority=priority,
         gpus=interned.template(template)[1].request.gpus,
-        lease=lease,
+        lease=show_lease(decode_lease(lease)) if lease else (),
         command=head_of(command, MOST_OF_COMMAND),
         source=source,
         where=where,

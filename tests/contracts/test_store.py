@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import (
     Cursor,
     Device,
@@ -534,7 +535,7 @@ def test_a_second_live_attempt_of_a_job_is_a_bug(desk: Desk) -> None:
     job.state = JobState.QUEUED
     desk.start(job, LeasePart("1", 1000))
     desk.state.tell(job.id, 2, "dispatched", 5)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ContradictionError):
         desk.commit()
     after = desk.store.load()
     assert after == before

@@ -6,7 +6,7 @@ import base64
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpud.errors import GpudError
@@ -21,8 +21,10 @@ def test_any_bytes_survive_the_wire(value: bytes) -> None:
 
 
 @given(st.text(max_size=60).map(str.encode) | st.binary(max_size=120), st.integers(4, 20))
+@example("𐀀𐀀𐀀𐀀𐀀".encode(), 4)
+@example("0𐀀𐀀𐀀𐀀".encode(), 4)
 def test_the_head_of_any_bytes(value: bytes, most: int) -> None:
-    for given_ in (value, value[: 4 * most]):  # the store reads no more than that
+    for given_ in (value, value[: 4 * most + 1]):  # the store reads no more than that
         shown = to_bytes_with_nul(head_of(given_, most))
         assert len(shown.decode(errors="surrogateescape")) <= most
         if shown != value:

@@ -242,7 +242,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         missing = "SELECT id FROM jobs WHERE template NOT IN (SELECT id FROM templates)"
         assert db.execute(missing).fetchall() == []
-        live = {(a.job, a.no) for a in self.state.attempts.values()}
+        live = {a.job: a.no for a in self.state.attempts.values()}
         assert self.store._writer._live == live
 
     def compare_counts(self) -> None:
