@@ -25,6 +25,7 @@ from gpud.daemon.engine import Engine, Listener, wall_ms
 from gpud.daemon.hosting import Sources
 from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError, why_os
+from gpud.executors.launch import Launching
 from gpud.executors.runner import RunnerExecutor
 from gpud.ports import Source, Store
 from gpud.protocol.replies import SourceView
@@ -52,7 +53,12 @@ class App:
     """One instance of gpud on one state directory. Make it with `App.open`."""
 
     def __init__(
-        self, directory: StateDir, store: SqliteStore, settings: Settings, warn: Callable[..., None]
+        self,
+        directory: StateDir,
+        store: SqliteStore,
+        settings: Settings,
+        launching: Launching | None,
+        warn: Callable[..., None],
     ) -> None:
         self.started_at_ms = wall_ms()
         self.state_dir = str(directory.path)
@@ -69,6 +75,7 @@ class App:
             self.engine.post,
             deliver=self.engine.deliver,
             cgroup=settings.cgroup,
+            launching=launching,
             warn=warn,
         )
         self.engine.executor = self.executor
@@ -81,15 +88,21 @@ class App:
 
     @classmethod
     async def open(
-        cls, directory: StateDir, settings: Settings, *, warn: Callable[..., None]
+        cls,
+        directory: StateDir,
+        settings: Settings,
+        *,
+        launching: Launching | None = None,
+        warn: Callable[..., None],
     ) -> App:
-        """Raises GpudError with one sentence; `directory` is closed then."""
+        """`launching`: the runner, if it is being started. Raises GpudError with one sentence;
+        `directory` is closed then."""
         try:
             store = SqliteStore.open(directory.path, durable=settings.durable)
         except BaseException:
             directory.close()
             raise
-        app = cls(directory, store, settings, warn)
+        app = cls(directory, store, settings, launching, warn)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(app._on_loop_exception)
         app.executor.meet_again()  # jobs start once it has answered; the socket need not wait

@@ -8,7 +8,6 @@ What was not started is kept there for `gpud run --resume ID`.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import shlex
 import sys
@@ -21,14 +20,10 @@ from gpud import paths
 from gpud.config.gpu_words import from_command_line
 from gpud.config.schema import JobDefaults
 from gpud.config.units import parse_duration_s
-from gpud.daemon.app import App, Settings
-from gpud.daemon.neighbours import FILE_NAME as GPUS_FILE
 from gpud.daemon.neighbours import announce, shared_gpus
-from gpud.daemon.running import Interrupts, Run
 from gpud.errors import GpudError
-from gpud.sources.build import clean_environment
-from gpud.sources.stdin import Stdin
-from gpud.store.sqlite import RESERVE
+from gpud.executors.launch import Launching, begin, live_versions
+from gpud.runner import VERSION
 from gpud.store.statedir import StateDir
 
 EXAMPLES = """\
@@ -48,7 +43,7 @@ Exit status: 0 when all jobs succeeded, 1 when one did not or was not run, 2 for
 
 def main(argv: list[str]) -> int:
     try:
-        return asyncio.run(_run(_parser().parse_args(argv)))
+        return _run(_parser().parse_args(argv))
     except GpudError as error:
         print(error.for_people("gpud"), file=sys.stderr)
         return error.exit_status
@@ -107,39 +102,40 @@ def _limit(text: str) -> float:
     return seconds
 
 
-async def _run(options: argparse.Namespace) -> int:
-    interrupts = Interrupts(asyncio.get_running_loop())
+def _run(options: argparse.Namespace) -> int:
+    """The runner starts while the rest of the program is loaded."""
     _check_no_file(options.gpus)
     devices = from_command_line(options.gpus, len(os.sched_getaffinity(0)))
     defaults = _defaults(options)
     directory = _open_directory(options.state_dir, options.resume)
+    launching = _begin_runner(directory.path)
     if directory.note:
         print(f"gpud: {directory.note}", file=sys.stderr)
     for sentence in shared_gpus(directory.path.parents[1], devices, but=directory.path):
         print(f"gpud: {sentence}", file=sys.stderr)
     announce(directory.path, devices)
-    settings = Settings(devices=devices, durable=options.durable, defaults=defaults)
-    app = await App.open(directory, settings, warn=_warn)
-    finished = False
+
+    from gpud.daemon.instance import run
+
+    return run(
+        directory,
+        launching,
+        devices=devices,
+        durable=options.durable,
+        defaults=defaults,
+        resume=_resume_command(options, directory.path.name),
+        read=options.resume is None,
+        prefix=options.prefix,
+        quiet=options.quiet,
+    )
+
+
+def _begin_runner(directory: Path) -> Launching | None:
+    """None: one lives (of a run that was killed), or the start is left to those who try again."""
     try:
-        source = None if options.resume is not None else _stdin(defaults)
-        if source is not None and sys.stdin is not None and sys.stdin.isatty():
-            print("gpud: reading commands from the terminal; Ctrl-D ends them", file=sys.stderr)
-        run = Run(
-            app,
-            interrupts,
-            source,
-            resume=_resume_command(options, directory.path.name),
-            prefix=options.prefix,
-            quiet=options.quiet,
-        )
-        await run.until_done()
-        finished = True
-        return run.exit_status()
-    finally:
-        await app.close(retire_runner=finished)
-        if finished:
-            _tidy(directory.path)
+        return None if VERSION in live_versions(directory) else begin(directory, None)
+    except GpudError:
+        return None
 
 
 def _check_no_file(words: list[str]) -> None:
@@ -177,11 +173,6 @@ def _defaults(options: argparse.Namespace) -> JobDefaults:
         raise GpudError(f"cannot run with these options: {error}", kind="usage") from error
 
 
-def _stdin(defaults: JobDefaults) -> Stdin:
-    env = clean_environment(os.environb)
-    return Stdin(0, defaults, cwd=os.getcwdb(), env=env, uid=os.geteuid())
-
-
 def _open_directory(given: Path | None, resume: str | None) -> StateDir:
     """A new directory for this run, or that of an earlier one."""
     runs = (given or paths.state_dir()) / "runs"
@@ -198,17 +189,3 @@ def _open_directory(given: Path | None, resume: str | None) -> StateDir:
             hint="the last ones: " + (", ".join(known[-3:]) or "none"),
         )
     return StateDir.open(found[0], configured=True)
-
-
-def _tidy(directory: Path) -> None:
-    """What only a live instance needs; the queue's history and the logs stay."""
-    for name in (RESERVE, GPUS_FILE):
-        try:
-            (directory / name).unlink(missing_ok=True)
-        except OSError:
-            pass  # it only takes room
-
-
-def _warn(event: str, **values: object) -> None:
-    text = ", ".join(f"{key} {value}" for key, value in values.items())
-    print(f"gpud: {event.replace('_', ' ')}: {text}", file=sys.stderr)

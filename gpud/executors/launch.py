@@ -1,7 +1,8 @@
 """Starting a runner process that outlives us, and finding those that live.
 
-Called by executors/runner.py. A runner is detached: its own session, no terminal, its words in
-runner.log. It answers on the ready pipe once its socket listens.
+Called by executors/runner.py, and by daemon/run.py, which begins before it has loaded the rest of
+itself. A runner is detached: its own session, no terminal, its words in runner.log. It answers on
+the ready pipe once its socket listens.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from gpud.errors import GpudError, why_os
 from gpud.locks import is_held
@@ -29,8 +31,21 @@ def live_versions(state_dir: Path) -> list[int]:
     return sorted(found, reverse=True)
 
 
+class Launching(NamedTuple):
+    """A runner that is starting; `ready` is the reading end of its pipe."""
+
+    process: subprocess.Popen[bytes]
+    ready: int
+    state_dir: Path
+
+
 def launch(state_dir: Path, cgroup: Path | None) -> int:
     """Start a runner of our version; its pid, once it listens. Raises GpudError."""
+    return wait_ready(begin(state_dir, cgroup))
+
+
+def begin(state_dir: Path, cgroup: Path | None) -> Launching:
+    """Start it, and wait for nothing. Raises GpudError."""
     ready, ready_in = os.pipe()
     command = [sys.executable, "-I", "-S", ENTRY, str(state_dir)]
     command += ["--ready-fd", str(ready_in)]
@@ -57,6 +72,12 @@ def launch(state_dir: Path, cgroup: Path | None) -> int:
         os.close(ready_in)
         raise GpudError(f"cannot start the runner: {why_os(error)}") from error
     os.close(ready_in)
+    return Launching(process, ready, state_dir)
+
+
+def wait_ready(launching: Launching) -> int:
+    """Its pid, once it listens. Raises GpudError."""
+    process, ready, state_dir = launching
     try:
         if select.select([ready], [], [], READY_TIMEOUT_S)[0] and os.read(ready, 16):
             process.returncode = 0  # it outlives us; the executor reaps it if it does not

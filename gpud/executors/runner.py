@@ -25,7 +25,7 @@ from gpud.executors.command import (
     environment,
     script_argv,
 )
-from gpud.executors.launch import launch, live_versions
+from gpud.executors.launch import Launching, launch, live_versions, wait_ready
 from gpud.executors.link import RunnerLink, connect
 from gpud.executors.wire import (
     AnyMessage,
@@ -57,6 +57,7 @@ class RunnerExecutor:
         *,
         deliver: Callable[[Sequence[Event]], None] | None = None,
         cgroup: Path | None = None,
+        launching: Launching | None = None,
         warn: Callable[..., None] = lambda event, **values: None,
     ) -> None:
         self._state_dir = state_dir
@@ -65,6 +66,7 @@ class RunnerExecutor:
         self._post = post
         self._deliver = deliver or self._post_each  # facts, as many as a read brought
         self._cgroup = cgroup
+        self._launching = launching
         self._warn = warn
         self._links: dict[int, RunnerLink] = {}  # by version
         self._older: dict[tuple[int, int], RunnerLink] = {}  # attempts that are not in ours
@@ -132,8 +134,12 @@ class RunnerExecutor:
         self._base_env = None
         loop = asyncio.get_running_loop()
         versions = live_versions(self._state_dir)
-        if VERSION not in versions:
+        launching, self._launching = self._launching, None
+        if launching is not None:
+            self._launched.add(await asyncio.to_thread(wait_ready, launching))
+        elif VERSION not in versions:
             self._launched.add(await asyncio.to_thread(launch, self._state_dir, self._cgroup))
+        if VERSION not in versions:
             versions.insert(0, VERSION)
         try:
             for version in versions:

@@ -88,9 +88,9 @@ class Stdin:
 
     async def _take_all(self, host: SourceHost) -> None:
         """Everything that is complete. What is built but not taken outlives a cancel."""
-        more = True
+        more, batch = True, SLICE  # the first jobs start while the rest is read
         while more or self._untaken:
-            while more and len(self._untaken) < BATCH:
+            while more and len(self._untaken) < batch:
                 entries = self._lexer.entries(SLICE, self._clock())
                 more = len(entries) == SLICE
                 build = self._template.build
@@ -98,7 +98,7 @@ class Stdin:
                 await asyncio.sleep(0)
             if self._untaken:
                 await host.take(self._untaken, None)
-                self._untaken = []
+                self._untaken, batch = [], BATCH
 
     async def _read(self) -> bytes | None:
         """What is there, b"" at the end; None: nothing came before the lexer's deadline."""
