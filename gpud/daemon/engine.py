@@ -10,9 +10,7 @@ Rule 2: nothing is performed, answered or shown before its commit.
 Rule 3: a disk that cannot be read or written undoes the turn: who asked is told, nothing is
     started, and once the disk works again the state is loaded afresh and the runner is met. So
     nothing is ever done on the strength of what the disk does not hold.
-Rule 4: a start's report does not hurry (it rides with the next end, or comes after STARTED_LAG_S):
-    a commit of its own would cost a quarter of the throughput.
-Rule 5: after a bug there is no further turn: a broken state is not written down.
+Rule 4: after a bug there is no further turn: a broken state is not written down.
 
 Called by daemon/app.py. Commits and queries run on the loop, which is why they are short.
 """
@@ -25,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from gpud.core.actions import Action, Answer, ForgetAttempt, Refuse, StartAttempt, StopAttempt
-from gpud.core.events import AttemptStarted, DevicesChanged, Event, JobsSubmitted, RetryRequested
+from gpud.core.events import DevicesChanged, Event, JobsSubmitted, RetryRequested
 from gpud.core.invariants import check_invariants
 from gpud.core.model import Device, JobId, JobSpec, JobState
 from gpud.core.placement import Pool
@@ -36,7 +34,6 @@ from gpud.errors import GpudError
 from gpud.ports import Executor, Launch, StorageError, Store
 from gpud.protocol.replies import EventView
 
-STARTED_LAG_S = 0.02
 STORAGE_RETRY_S = 1.0
 IDLE_CHECK_S = 5.0  # everything is checked once, when nothing has happened for this long
 
@@ -103,18 +100,13 @@ class Engine:
         self._mailbox.append(event)
         if self._closed or self.storage_problem:
             return
-        if isinstance(event, AttemptStarted):
-            if self._turn_handle is None:
-                self._turn_handle = self._loop.call_later(STARTED_LAG_S, self._turn)
-        elif self._turn_handle is None or isinstance(self._turn_handle, asyncio.TimerHandle):
-            if self._turn_handle is not None:
-                self._turn_handle.cancel()
+        if self._turn_handle is None:
             self._turn_handle = self._loop.call_soon(self._turn)
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Post many, and take the turn at once: one round of the loop less on the way of an end
         to the next start. Not for those who are called within a turn."""
-        if self._closed or self.storage_problem or all(type(e) is AttemptStarted for e in events):
+        if self._closed or self.storage_problem:
             for event in events:
                 self.post(event)
             return
@@ -161,7 +153,7 @@ class Engine:
     def _turn(self) -> None:
         self._turn_handle = None
         if self._closed or self.storage_problem:
-            return  # asked for before rule 3 or rule 5 came into force
+            return  # asked for before rule 3 or rule 4 came into force
         batch, self._mailbox = self._mailbox, []
         try:
             actions, committed = self._decide(batch)

@@ -69,7 +69,7 @@ class Endings:
             self.arm(a)
             if left:
                 names = list(map(str, left))
-                self.daemon.say_line(a.line("lingering", at_ms=wall_ms(), processes=names))
+                self.daemon.say_of(a.key, a.line("lingering", at_ms=wall_ms(), processes=names))
 
     def is_gone(self, a: Attempt) -> bool:
         if a.adopted:
@@ -128,7 +128,7 @@ class Endings:
         a.gate = None
         if not a.refusal:
             a.phase = "running" if a.phase == "starting" else a.phase
-            self.daemon.say_line(a.started)
+            self.daemon.say_soon(a.key, a.started)
 
     # ---- deadlines
 
@@ -208,7 +208,7 @@ class Endings:
             remove_group(a.group)
         self.over.pop(a.key, None)
         self.ledger.finish(a, phase, line)
-        self.daemon.say_line(line)
+        self.daemon.say_of(a.key, line)
 
 
 def rusage_json(u: resource.struct_rusage) -> str:

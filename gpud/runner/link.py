@@ -9,9 +9,12 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable
+from math import inf
 
 from gpud.runner import VERSION
+from gpud.runner.attempt import Key
 from gpud.runner.loop import Loop
 from gpud.runner.machine import held_token, log
 from gpud.runner.wire import Message, decode, line_of
@@ -19,6 +22,7 @@ from gpud.runner.wire import Message, decode, line_of
 LINE_LIMIT = 8 << 20
 BACKLOG_LIMIT = 1 << 20
 READ_BYTES = 1 << 16  # more, and each read would map memory and unmap it
+SOON_S = 0.02
 STRANGERS = 16  # connections that have not said hello; one more, and the oldest goes
 
 
@@ -44,6 +48,7 @@ class Daemon:
         self.path = f"{state_dir}/runner-{VERSION}.sock"
         self.link: Link | None = None
         self.strangers: list[Link] = []  # connections without a hello, the oldest first
+        self.soon: dict[Key, tuple[float, bytes]] = {}  # when it is said at the latest, and what
         self.deaf = False  # descriptors have run out
 
     def listen(self, greet: Callable[[], Iterable[bytes]], obey: Callable[[Message], None]) -> None:
@@ -74,7 +79,24 @@ class Daemon:
         if self.link:
             self.link.output += line
 
+    def say_soon(self, key: Key, line: bytes) -> None:
+        """With the next line about this attempt, or after SOON_S. A start is not worth a wake-up of
+        the daemon: that of a short job is told together with its end."""
+        self.soon[key] = time.monotonic() + SOON_S, line
+
+    def say_of(self, key: Key, line: bytes) -> None:
+        """About an attempt: after what is still to be said of it."""
+        if key in self.soon:
+            self.say_line(self.soon.pop(key)[1])
+        self.say_line(line)
+
+    def due_s(self) -> float:
+        """When `flush` has something to say that waits now (monotonic)."""
+        return next(iter(self.soon.values()))[0] if self.soon else inf
+
     def flush(self) -> None:
+        while self.soon and self.due_s() <= time.monotonic():
+            self.say_line(self.soon.pop(next(iter(self.soon)))[1])
         if self.link and self.link.output:
             self.send(self.link)
 

@@ -43,7 +43,7 @@ class Runner:
     def run(self) -> None:
         endings = self.endings
         while not self.is_finished():
-            self.loop.turn(min(endings.due, self.idle_at))
+            self.loop.turn(min(endings.due, self.idle_at, self.daemon.due_s()))
             if endings.due != inf and time.monotonic() >= endings.due:
                 guard(endings.act_on_deadlines)
             self.ledger.flush()  # before the daemon hears of it: rule 1

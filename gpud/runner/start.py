@@ -78,7 +78,7 @@ class Starter:
             self.watch_gate(a, c, gate)
         else:
             a.phase = "running"
-            self.endings.daemon.say_line(a.started)
+            self.endings.daemon.say_soon(a.key, a.started)
 
     def on_spawned(self, a: Attempt, pid: int, ticks: int) -> None:
         """Written with the next `starting`, or at the end of the turn: until then only its nonce

@@ -29,6 +29,19 @@ def test_exit_code_rusage_and_output(either_box: Box) -> None:
     assert box.log().stat().st_mode & 0o777 == 0o600
 
 
+def test_a_start_is_told_by_itself_or_with_the_end(box: Box) -> None:
+    c = box.up()
+    c.send(**box.job("sleep 60"))
+    c.send(**box.job("true", job=2))
+    told = []
+    while len(told) < 3:
+        event = c.read()
+        assert event is not None
+        told.append((event["ev"], event["job"]))
+    assert set(told) == {("started", 1), ("started", 2), ("ended", 2)}
+    assert told.index(("started", 2)) < told.index(("ended", 2))
+
+
 def test_cpu_time_is_the_jobs(box: Box) -> None:
     c = box.up()
     c.send(**box.job("i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done"))
