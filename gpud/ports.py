@@ -16,6 +16,7 @@ from gpud.config.schema import JobDefaults
 from gpud.core.actions import Answer, StartAttempt, StopAttempt
 from gpud.core.events import Event
 from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, NewJob
+from gpud.core.sight import GpuInfo
 from gpud.core.state import Changes, NewSubmission, State
 from gpud.errors import GpudError
 from gpud.protocol.replies import EventView, JobDetail, JobView, SourceView
@@ -52,6 +53,53 @@ class Executor(Protocol):
     def flush(self) -> None:
         """What was asked for may have been kept until now, to go out together."""
         ...
+
+
+class GpusFound(Struct, frozen=True):
+    """What a machine has. `problems`: a sentence for each GPU that is there and cannot be used.
+    `blind`: why processes cannot be attributed from here (a container, WSL), or ""."""
+
+    driver: str
+    gpus: tuple[GpuInfo, ...]
+    problems: tuple[str, ...] = ()
+    blind: str = ""
+
+
+class Watched(Struct, frozen=True):
+    """What tells our processes from others': live attempts by the pid of their shell, and the
+    runners that are the parents of all that they start."""
+
+    attempts: dict[int, tuple[int, int]] = {}  # pid -> (job, attempt)
+    runners: tuple[int, ...] = ()
+
+
+class GpuWatcher(Protocol):
+    """Looks at the machine's GPUs, again and again, and never makes anybody wait.
+
+    `find` asks once what there is; it raises GpudError with one sentence: kind `unreachable` when
+    the driver does not answer in time, `not-found` when there is no driver or no GPU.
+    After `watch`, a `GpusSeen` is posted after each look: every `idle_s`, every `busy_s` while
+    attempts are live, and as soon as can be after `look`. Each `look` is followed by a `GpusSeen`
+    whose `at_ms` is not before the call, within `LOOK_TIMEOUT_S` and a bit; with a `problem` when
+    the driver does not answer. A GPU at which the driver hung is seen with a `problem` that is
+    `broken`, and not touched again; the others are looked at without it. An Xid that makes a GPU
+    useless is posted as `GpuBroke` as soon as the driver tells. `found` is called when what there
+    is has changed (another index, MIG switched). Nothing is posted after `close`, which returns at
+    once, whatever the driver does.
+    """
+
+    async def find(self) -> GpusFound: ...
+
+    def watch(
+        self,
+        post: Callable[[Event], None],
+        watched: Callable[[], Watched],
+        found: Callable[[GpusFound], None],
+    ) -> None: ...
+
+    def look(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class StorageError(GpudError):

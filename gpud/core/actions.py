@@ -34,6 +34,10 @@ class ForgetAttempt(Action, frozen=True):
     attempt: int
 
 
+class LookAtGpus(Action, frozen=True):
+    """Jobs wait for GPUs that nobody has looked at lately; a `GpusSeen` is the reply."""
+
+
 class Answer(Action, frozen=True):
     """`jobs`: ids that were changed or made. `refused`: (id, sentence) of those that were not."""
 

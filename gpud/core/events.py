@@ -11,6 +11,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gpud.core.model import Cursor, Device, Job, JobId, NewJob, Rusage
+from gpud.core.sight import GpuSight
 
 
 class Event(Struct, frozen=True, tag_field="event", tag=True):
@@ -134,6 +135,29 @@ class AttemptNotStarted(Event, frozen=True):
     at_ms: int
     kind: str
     why: str
+
+
+class GpusSeen(Event, frozen=True):
+    """One look at all GPUs. `problem`: the driver could not be asked; then there are no sights."""
+
+    at_ms: int  # when the look began
+    gpus: tuple[GpuSight, ...]
+    problem: str = ""
+
+
+class GpuBroke(Event, frozen=True):
+    """The driver reports a fault of the hardware (an Xid) that makes this GPU useless."""
+
+    uuid: str
+    at_ms: int
+    why: str  # a clause: "Xid 79: it has fallen off the bus"
+
+
+class HealRequested(Event, frozen=True):
+    """A person says that quarantined GPUs work again; none named: all of them."""
+
+    request: int
+    uuids: tuple[str, ...]
 
 
 class Tick(Event, frozen=True):

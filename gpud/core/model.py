@@ -43,10 +43,21 @@ class Outcome(enum.StrEnum):
     LOST = "lost"
 
 
+AUTO_VRAM = -1  # as much as earlier runs of the same name took
+
+
 class Request(Struct, frozen=True, gc=False):
-    """What a job asks of the pool. `gpus` None: one slot of any device; 0: the lane `cpu`."""
+    """What a job asks of the pool.
+
+    `gpus` None: one slot of any device; 0: the lane `cpu`; n: a slot on each of n GPUs.
+    """
 
     gpus: int | None = None
+    share_milli: int = 0  # of one GPU, in thousandths; 0: whole slots
+    vram_mib: int = 0  # free on each GPU, and reserved; 0: its share of the memory; or AUTO_VRAM
+    gpu_model: str = ""  # a part of the model's name, in any case
+    exclusive: bool = False  # nobody beside it on its GPUs
+    likeness: str = ""  # with AUTO_VRAM: jobs of one likeness take the same memory
 
 
 # What a retry policy retries when it does not say: everything but a person's cancel and a job
@@ -130,6 +141,7 @@ class Job(Struct, gc=False):
 class LeasePart(Struct, frozen=True, gc=False):
     device: str  # Device.key
     milli: int  # share in thousandths
+    mib: int = 0  # memory promised on each of its GPUs; 0: its share of it
 
 
 class Attempt(Struct, gc=False):
@@ -167,13 +179,18 @@ class Rusage(Struct, frozen=True, gc=False):
 class Device(Struct, frozen=True, gc=False):
     """A GPU, a fixed group of GPUs leased as one, or the lane `cpu` (no ids).
 
-    `ids` is what CUDA_VISIBLE_DEVICES gets, and the key is these, joined by commas; `slots` is
-    how many jobs of one slot share it.
+    The key is what people call it: of a detected GPU its UUID, else the configured ids, joined by
+    commas. `ids` is what CUDA_VISIBLE_DEVICES gets; `slots` is how many jobs of one slot share it.
     """
 
     key: str
     ids: tuple[str, ...]
     slots: int = 1
+    uuids: tuple[str, ...] = ()  # of its GPUs; none: nothing can be seen of it
+    model: str = ""  # "" not known
+    memory_mib: int = 0  # of each of its GPUs; 0: not known
+    maker: str = "nvidia"  # or "amd": says which variables a job gets
+    guest: bool = False  # somebody else's, given back when the owner comes
 
     @property
     def slot_milli(self) -> int:
