@@ -35,7 +35,10 @@ class ForgetAttempt(Action, frozen=True):
 
 
 class LookAtGpus(Action, frozen=True):
-    """Jobs wait for GPUs that nobody has looked at lately; a `GpusSeen` is the reply."""
+    """Jobs wait for GPUs that nobody has looked at lately; a `GpusSeen` is the reply. `afresh`: at
+    those, too, at which the driver hung before."""
+
+    afresh: bool = False
 
 
 class Answer(Action, frozen=True):

@@ -1,19 +1,26 @@
 """What facts about attempts change: starts, leftovers, ends.
 
-Called by core/scheduler.py (`handle`) and core/reconcile.py. A fact about an attempt that is not
-live is stale: it is counted, forgotten at the runner, and changes nothing.
+Called by core/scheduler.py (`handle`), core/sights.py and core/reconcile.py. A fact about an
+attempt that is not live is stale: it is counted, forgotten at the runner, and changes nothing.
+
+An attempt that ends badly on a GPU that can be looked at is not judged before the next look: where
+the GPU turns out to be broken, the end is no fault of the job (core/setbacks.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpud.core.actions import Action, ForgetAttempt
+from gpud.core import setbacks
+from gpud.core.actions import Action, ForgetAttempt, LookAtGpus
 from gpud.core.events import AttemptEnded, AttemptLingering, AttemptNotStarted, AttemptStarted
+from gpud.core.health import LOOK_WAIT_MS
 from gpud.core.model import Attempt, JobId, Outcome, Phase
 from gpud.core.retry import pause_ms, wants_retry
 from gpud.core.state import State
+from gpud.core.usage import close
 
+JUDGED_AFTER_A_LOOK = (Outcome.FAILED, Outcome.KILLED)
 RESOURCES = "resources"  # the kind of a start that failed for want of memory, descriptors, space
 
 
@@ -60,7 +67,7 @@ def on_attempt_not_started(state: State, event: AttemptNotStarted, now_ms: int) 
 
 def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence[Action]:
     attempt = live_attempt(state, event.job, event.attempt)
-    if attempt is not None:
+    if attempt is not None and attempt.phase is not Phase.FINISHING:
         attempt.ended_at_ms = event.at_ms
         attempt.exit_code, attempt.signal = event.exit_code, event.signal
         attempt.rusage = event.rusage
@@ -70,8 +77,40 @@ def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence
         if event.unassigned:
             names = list(event.unassigned)
             state.tell(event.job, event.attempt, "unassigned", event.at_ms, processes=names)
-        end(state, attempt, outcome_of(event), event.lost or "", now_ms)
+        attempt.oom = event.oom
+        note_usage(state, attempt, event.likeness)
+        outcome = outcome_of(event)
+        if outcome in JUDGED_AFTER_A_LOOK and setbacks.can_be_looked_at(state, attempt):
+            state.set_phase(state.jobs[event.job], Phase.FINISHING)
+            return (ForgetAttempt(event.job, event.attempt), LookAtGpus())
+        end(state, attempt, outcome, event.lost or "", now_ms)
     return (ForgetAttempt(event.job, event.attempt),)
+
+
+def note_usage(state: State, attempt: Attempt, likeness: str) -> None:
+    """What it used is complete; what it took of the memory is remembered for its like."""
+    used = attempt.usage
+    if used is None:
+        return
+    for part, uuid in state.parts_of(attempt):
+        gpu = state.health.of(uuid)
+        if gpu.sight is not None:
+            gpu.claimed_mj += close(used, part, gpu.sight, attempt.ended_at_ms)
+    if likeness and used.peak_mib > state.pool.usual_mib.get(likeness, 0):
+        state.pool.usual_mib[likeness] = state.changes.usual_mib[likeness] = used.peak_mib
+
+
+def finish_after_look(state: State, now_ms: int) -> Sequence[Action]:
+    """Attempts that waited for a look at their GPUs: now there is one, or there will be none."""
+    for attempt in [state.attempts[job] for job in sorted(state.finishing)]:
+        if attempt.ended_at_ms > now_ms:  # the clock was set back
+            attempt.ended_at_ms = now_ms
+            state.touch_attempt(attempt)
+        late = now_ms - attempt.ended_at_ms >= LOOK_WAIT_MS
+        if late or setbacks.was_looked_at(state, attempt):
+            outcome = Outcome.KILLED if attempt.signal is not None else Outcome.FAILED
+            end(state, attempt, outcome, "", now_ms)
+    return ()
 
 
 def start_later(state: State, attempt: Attempt, why: str, now_ms: int) -> None:
@@ -100,8 +139,15 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
     job = state.jobs[attempt.job]
     attempt.ended_at_ms = attempt.ended_at_ms or now_ms
     if attempt.phase is Phase.STOPPING:
-        outcome = Outcome.CANCELLED  # whatever the end was: a person asked for it
-    attempt.outcome, attempt.why = outcome, why
+        # whatever the end was: a person asked for it, or gpud
+        if not attempt.stop_why:
+            outcome = Outcome.CANCELLED
+        elif outcome is not Outcome.LOST:
+            outcome, why = Outcome.KILLED, setbacks.STOPS[attempt.stop_why]
+    elif outcome in JUDGED_AFTER_A_LOOK:
+        why = why or setbacks.OOM.get(attempt.oom, "")
+    sick = setbacks.sick_gpu(state, attempt) if outcome in setbacks.EXCUSED else ""
+    attempt.outcome, attempt.why = outcome, why = outcome, sick or why
     detail: dict[str, object] = {"outcome": outcome.value}
     if why:
         detail["why"] = why
@@ -109,7 +155,15 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
         detail["exit_code"] = attempt.exit_code
     if attempt.signal is not None:
         detail["signal"] = attempt.signal
-    if wants_retry(job, outcome):
+    if attempt.stop_why == "guest":
+        setbacks.leave_guest(state, job, now_ms)
+    elif sick and job.setbacks < setbacks.MOST:
+        job.setbacks += 1
+        state.requeue(job)
+        detail["retry_at_ms"] = now_ms
+    elif wants_retry(job, outcome, attempt.oom):
+        if attempt.oom == "cuda":
+            detail["more"] = setbacks.with_more_memory(state, job, attempt)
         job.retries_left -= 1
         job.retry_no += 1
         pause = pause_ms(job.retry, job.retry_no)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.model import Cursor, Device, Job, JobId, NewJob, Rusage
 from gpud.core.sight import GpuSight
 
@@ -78,6 +79,8 @@ class SourceSwitched(Event, frozen=True):
 
 class DevicesChanged(Event, frozen=True):
     devices: tuple[Device, ...]
+    policy: GpuPolicy = DEFAULT_POLICY
+    unknown: str = ""  # why nobody knows yet what GPUs there are: none is used until then
 
 
 class KnownAttempt(Struct, frozen=True):
@@ -127,6 +130,8 @@ class AttemptEnded(Event, frozen=True):
     rusage: Rusage | None = None
     killed: tuple[str, ...] = ()  # what outlived the shell and had to be ended
     unassigned: tuple[str, ...] = ()
+    oom: str = ""  # it ran out of memory: "cuda" (of a GPU), "host"
+    likeness: str = ""  # added by the engine: whose memory this end tells about
 
 
 class AttemptNotStarted(Event, frozen=True):

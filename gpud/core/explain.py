@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from gpud.core.model import CPU_LANE, JobId, JobState, Phase
+from collections.abc import Iterable
+
+from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
+from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
+from gpud.core.sight import gib
 from gpud.core.state import State, is_ready
 
 
@@ -17,7 +21,7 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return _active(state, job)
     if state.runner_problem:
         return f"jobs cannot be started now: {state.runner_problem}"
-    if impossible := state.pool.unsatisfiable(record.request):
+    if impossible := unsatisfiable(state.pool, record.request):
         return impossible
     if record.not_before_ms:
         return (
@@ -28,7 +32,7 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return f"waits {_seconds(state.shortage_until_ms - now_ms)} more: {state.shortage}"
     if state.draining:
         return "the pool is drained: gpuctl undrain"
-    return _capacity(state, state.pool.wanted(record.request))
+    return _capacity(state, record)
 
 
 def ahead(state: State, job: JobId) -> int:
@@ -40,9 +44,54 @@ def ahead(state: State, job: JobId) -> int:
     return sum(1 for j in state.jobs.values() if is_ready(j) and (-j.priority, j.id) < rank)
 
 
+def devices_for(state: State, job: JobId) -> list[str]:
+    """For `why --verbose`: a line per device, what it is to this job and why; of an active job the
+    rule that chose its devices."""
+    record = state.jobs.get(job)
+    if record is None:
+        return []
+    pool, request = state.pool, resolved(state.pool, record.request)
+    if record.state is JobState.ACTIVE:
+        lease = state.attempts[job].lease
+        here = all(part.device in pool.devices for part in lease)
+        rule = rule_of(pool, record.request, lease) if here else ""
+        where = _names(pool.label(part.device) for part in lease)
+        return [f"placed on {where}: {rule or 'the first in the order of the pool that had room'}"]
+    gpus = pool.wanted(request)
+    kept = state.reservation
+    lines = []
+    for device in pool.devices.values():
+        if bool(device.ids) != (gpus != 0):
+            continue
+        lines.append(f"{device.label}: {_not_here(state, device, request, gpus)}")
+        if kept is not None and device.key in kept.devices:
+            lines[-1] += "; kept for this job" if kept.job == job else f"; kept for job {kept.job}"
+    return lines
+
+
+def _not_here(state: State, device: Device, request: Request, gpus: int | None) -> str:
+    pool = state.pool
+    if device.key in pool.blocked:
+        return f"takes no work: {pool.blocked[device.key]}"
+    if not serves(device, request, gpus):
+        if request.vram_mib > device.memory_mib:
+            return f"has {gib(device.memory_mib)} of memory"
+        if request.gpu_model.lower() not in device.model.lower():
+            return f"is {device.model or 'of an unknown model'}"
+        return f"is a group of {len(device.ids)}" if len(device.ids) > 1 else "does not suit"
+    milli, mib = takes(device, request)
+    if pool.has_room(device, milli, mib, seen=request.vram_mib > 0):
+        return "has room"
+    jobs = [j for j, a in state.attempts.items() if any(p.device == device.key for p in a.lease)]
+    held = f" by job {_names(jobs)}" if jobs else ""
+    if milli > pool.free_milli(device):
+        return f"taken{held}" if jobs else "its GPUs are in use under another grouping"
+    return f"has {gib(_free_mib(state, device))} of memory free, the rest is promised{held}"
+
+
 def _active(state: State, job: JobId) -> str:
     attempt = state.attempts[job]
-    where = ", ".join(part.device for part in attempt.lease)
+    where = ", ".join(state.pool.label(part.device) for part in attempt.lease)
     where = "on the CPU" if where == CPU_LANE else f"on GPU {where}"
     match attempt.phase:
         case Phase.STARTING:
@@ -51,22 +100,71 @@ def _active(state: State, job: JobId) -> str:
             return f"running {where}"
         case Phase.STOPPING:
             return f"being stopped {where}"
+        case Phase.FINISHING:
+            return f"has ended {where}, which is being looked at"
 
 
-def _capacity(state: State, gpus: int | None) -> str:
-    lanes = [d for d in state.pool.devices.values() if (d.key == CPU_LANE) == (gpus == 0)]
-    if gpus == 1:
-        lanes = [d for d in lanes if len(d.ids) == 1]
-    slots = sum(d.slots for d in lanes)
-    free = sum(state.pool.free_milli(d) // d.slot_milli for d in lanes)
+def _capacity(state: State, job: Job) -> str:
+    """All that is missing is room."""
+    pool, request = state.pool, resolved(state.pool, job.request)
+    gpus = pool.wanted(request)
+    if pool.unknown and gpus != 0:
+        return f"waits for the GPUs: {pool.unknown}"
+    suited = [d for d in pool.devices.values() if serves(d, request, gpus)]
+    usable = [d for d in suited if pool.may_be_counted_on(d)]
+    if len(usable) < max(1, gpus or 1) and len(usable) < len(suited) and gpus != 0:
+        bad = [
+            f"GPU {d.label} takes no work: {pool.blocked[d.key]}" for d in suited if d not in usable
+        ]
+        return f"waits for {_what(request, gpus)}; {'; '.join(bad[:3])}" + _more(bad)
+    kept = state.reservation
+    which = _names(map(pool.label, kept.devices)) if kept is not None else ""
+    if kept is not None and kept.job == job.id:
+        return f"waits for {_what(request, gpus)}: GPU {which} is kept for it"
+    if kept is not None and place(pool, request) is not None:
+        return f"waits for its turn: GPU {which} is kept for job {kept.job}, which stands before it"
+    if request.vram_mib > 0:
+        most = max((_free_mib(state, d) for d in usable), default=0)
+        if most < request.vram_mib:
+            return f"waits for {gib(request.vram_mib)} of GPU memory: {gib(most)} is free at most"
+    slots = sum(d.slots for d in suited)
+    free = sum(pool.free_slots(d) for d in usable)
     kind = "CPU slot" if gpus == 0 else "slot"
-    if gpus is not None and gpus > 1:
-        return f"waits for {gpus} GPUs at once: {free} of {slots} slots are free"
+    if request.share_milli:
+        share = max((pool.free_milli(d) for d in usable), default=0) / FULL_MILLI
+        return f"waits for {_what(request, gpus)}: {share:g} of one is free at most"
+    if request.exclusive or (gpus is not None and gpus > 1):
+        return f"waits for {_what(request, gpus)}: {free} of {slots} slots are free"
     if free:
         return f"waits for its turn: {free} of {slots} {kind}s are free"
     return (
         f"waits for a free {kind}: all {slots} are taken" if slots > 1 else f"waits for the {kind}"
     )
+
+
+def _what(request: Request, gpus: int | None) -> str:
+    if gpus is not None and gpus > 1:
+        return f"{gpus} GPUs at once"
+    if request.exclusive:
+        return "a GPU to itself"
+    if request.share_milli:
+        return f"{request.share_milli / FULL_MILLI:g} of a GPU"
+    if request.vram_mib > 0:
+        return f"{gib(request.vram_mib)} of GPU memory"
+    return "a slot"
+
+
+def _free_mib(state: State, device: Device) -> int:
+    free = state.pool.unpromised_mib(device)
+    return max(0, min(free, state.pool.seen_free.get(device.key, free)))
+
+
+def _names(keys: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, keys)))
+
+
+def _more(items: list[str]) -> str:
+    return f"; and {len(items) - 3} more" if len(items) > 3 else ""
 
 
 def _seconds(ms: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
+from gpud.core.shape import shape_of
 from gpud.core.state import State, is_ready
 
 
@@ -29,6 +30,7 @@ def check_invariants(state: State, jobs: Iterable[JobId] | None = None) -> None:
 
 def _check_capacity(state: State) -> None:
     leased: dict[str, int] = {}
+    promised: dict[str, int] = {}
     for job_id, attempt in state.attempts.items():
         lease = attempt.lease
         if attempt.job != job_id:
@@ -39,6 +41,10 @@ def _check_capacity(state: State) -> None:
             raise ContradictionError(f"{attempt} leases a device twice")
         for part in lease:
             leased[part.device] = leased.get(part.device, 0) + part.milli
+            if part.mib:
+                promised[part.device] = promised.get(part.device, 0) + part.mib
+    if promised != state.pool.promised:
+        raise ContradictionError(f"the pool counts {state.pool.promised} MiB, leases {promised}")
     if leased != state.pool.leased:
         raise ContradictionError(f"the pool counts {state.pool.leased}, leases {leased}")
     by_gpu: dict[str, int] = {}
@@ -76,14 +82,14 @@ def _check_indices(state: State) -> None:
     if not state.attempts.keys() <= state.jobs.keys():
         raise ContradictionError("an attempt of no known job is live")
     ready = {
-        (request, priority, job_id)
-        for request, heap in state.ready.items()
+        (shape, priority, job_id)
+        for shape, heap in state.ready.items()
         for priority, job_id in heap
     }
     delayed = set(state.delayed)
     for job in state.jobs.values():
         if is_ready(job):
-            if (job.request, -job.priority, job.id) not in ready:
+            if (shape_of(job), -job.priority, job.id) not in ready:
                 raise ContradictionError(f"job {job.id} waits, but not in the queue of its shape")
         elif job.state is JobState.QUEUED and (job.not_before_ms, job.id) not in delayed:
             raise ContradictionError(f"job {job.id} is delayed, but not in the queue of delays")

@@ -25,6 +25,13 @@ MOVES: dict[tuple[Place, Place], str] = {
     (Phase.RUNNING, JobState.DONE): "ended, lost",
     (Phase.RUNNING, JobState.QUEUED): "ended, tried again",
     (Phase.STOPPING, JobState.DONE): "ended",
+    (Phase.STOPPING, JobState.QUEUED): "given back to the owner",
+    (Phase.STOPPING, JobState.HELD): "given back to the owner",
+    (Phase.STARTING, Phase.FINISHING): "ended badly on a GPU",
+    (Phase.RUNNING, Phase.FINISHING): "ended badly on a GPU",
+    (Phase.FINISHING, Phase.STOPPING): "cancel",
+    (Phase.FINISHING, JobState.DONE): "its GPUs were looked at",
+    (Phase.FINISHING, JobState.QUEUED): "tried again",
     (JobState.DONE, JobState.QUEUED): "retry",
 }
 

@@ -30,7 +30,8 @@ class Phase(enum.StrEnum):
 
     STARTING = "starting"  # committed, and on its way to the runner
     RUNNING = "running"
-    STOPPING = "stopping"  # a person's cancel is on its way
+    STOPPING = "stopping"  # a person's cancel, or gpud's own stop, is on its way
+    FINISHING = "finishing"  # the payload is gone; a look at its GPUs is awaited
 
 
 class Outcome(enum.StrEnum):
@@ -72,6 +73,7 @@ class RetryPolicy(Struct, frozen=True, gc=False):
     backoff_s: float = 10.0  # the first pause; each further one is twice as long
     backoff_max_s: float = 600.0
     on: tuple[Outcome, ...] = DEFAULT_RETRY_ON
+    oom: bool = False  # out of memory is retried, whatever `on` says
 
 
 NO_RETRY = RetryPolicy()
@@ -119,6 +121,7 @@ class Job(Struct, gc=False):
 
     `attempt` counts attempts so far: the number of the live one while active, else of the last.
     `retries_left` goes down when a retry is scheduled. `not_before_ms` is set only while queued.
+    `request` is the spec's, or larger after an attempt ran out of memory.
     """
 
     id: JobId
@@ -136,12 +139,15 @@ class Job(Struct, gc=False):
     ended_at_ms: int = 0
     why: str = ""  # a clause about the outcome: "the directory /x does not exist"
     source: str = ""
+    within_s: int = 0  # after a start its payload is gone by then; 0: nobody knows
+    grown: bool = False  # `request` is not the spec's any more
+    setbacks: int = 0  # attempts that ended for no fault of its own, and were made good
 
 
 class LeasePart(Struct, frozen=True, gc=False):
     device: str  # Device.key
     milli: int  # share in thousandths
-    mib: int = 0  # memory promised on each of its GPUs; 0: its share of it
+    mib: int = 0  # memory promised on each of its GPUs; 0 where it is not known
 
 
 class Attempt(Struct, gc=False):
@@ -155,13 +161,29 @@ class Attempt(Struct, gc=False):
     dispatched_at_ms: int
     started_at_ms: int = 0
     pid: int = 0
-    stop_grace_s: float | None = None  # of the cancel that is on its way
+    stop_grace_s: float | None = None  # of the stop that is on its way
+    stop_why: str = ""  # of a stop that gpud itself decided: "idle" or "guest"
     ended_at_ms: int = 0
     outcome: Outcome | None = None
     exit_code: int | None = None
     signal: int | None = None
     why: str = ""
     rusage: Rusage | None = None
+    oom: str = ""  # what it ran out of: "cuda", "host", or ""
+    usage: Usage | None = None
+
+
+class Usage(Struct):
+    """What an attempt used of its GPUs, as far as looks have shown it (core/usage.py)."""
+
+    energy_mj: int = 0
+    peak_mib: int = 0  # on one GPU
+    busy_ms: int = 0  # per cent of utilisation times milliseconds, over 100, all its GPUs together
+    seen_ms: int = 0  # over how long that was looked at, all its GPUs together
+    at_ms: int = 0  # of the last look
+    idle_since_ms: int = 0  # its GPUs have done nothing since; 0: they do
+    told: tuple[str, ...] = ()  # what was pointed out once: "wrong-gpu", "idle"
+    counters: dict[str, int] = {}  # UUID -> millijoules at the last look
 
 
 class Rusage(Struct, frozen=True, gc=False):
@@ -190,7 +212,14 @@ class Device(Struct, frozen=True, gc=False):
     model: str = ""  # "" not known
     memory_mib: int = 0  # of each of its GPUs; 0: not known
     maker: str = "nvidia"  # or "amd": says which variables a job gets
+    mig: bool = False  # an instance of a GPU: no process can have two
     guest: bool = False  # somebody else's, given back when the owner comes
+    distance: dict[str, int] = {}  # to other GPUs, by UUID: core/sight.py, GpuInfo
+
+    @property
+    def label(self) -> str:
+        """For people: its indexes where it has some."""
+        return ",".join(self.ids) or self.key
 
     @property
     def slot_milli(self) -> int:

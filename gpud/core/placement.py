@@ -1,117 +1,216 @@
-"""The pool of devices, and which of their slots a job gets.
+"""Which devices a job gets: the rules, and the sentence about each.
 
-Owns capacity: `take` and `give_back` are the only places where it changes. Called by core/state.py
-and core/scheduler.py. The rule, stable and explainable: a job that asks for no number gets one
-slot of the device with the largest free share, the first in pool order among equals; a job that
-asks for n GPUs gets a group of exactly n GPUs that is free as a whole slot, else a slot on each of
-n single GPUs by the same rule.
+Called by core/scheduler.py, core/reservation.py and core/explain.py. Takes nothing: that is
+core/pool.py. The rules, in this order; a device that is equal in one goes on to the next, and what
+is left is the order of the pool, so the choice is the same every time.
+
+Rule 1: only a device that may be used now, has what is asked for (model, memory, width) and has
+    room; a group of exactly n GPUs before n single ones.
+Rule 2: nobody's guest GPU while another will do.
+Rule 3: n single GPUs are those nearest to each other: NVLink, one PCIe switch, one NUMA node.
+Rule 4: the fullest that still has room, so that whole GPUs stay free for those who need them.
+
+What a job takes of each of its devices: all of it when it is to be alone; the share it names; when
+it names memory only, the same part of the device as of its memory; else a slot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
+from itertools import combinations
 
-from gpud.core.model import CPU_LANE, FULL_MILLI, Device, LeasePart, Request
+from msgspec import structs
 
-Lease = tuple[LeasePart, ...]
+from gpud.core.model import AUTO_VRAM, CPU_LANE, FULL_MILLI, Device, LeasePart, Request
+from gpud.core.pool import Lease, Pool, needs_gpu
+from gpud.core.sight import gib
+
+FAR = 6  # steps between GPUs of which nothing is known; SYS is 5
+MARGIN_PER_CENT = 15  # on top of what earlier runs took
+NOTHING: Collection[str] = ()
 
 
-class Pool:
-    """All devices with their capacity.
+def place(pool: Pool, request: Request, avoid: Collection[str] = NOTHING) -> Lease | None:
+    """The lease this request would get now, or None while nothing fits. Never on `avoid` (keys)."""
+    request = resolved(pool, request)
+    gpus = pool.wanted(request)
+    if pool.unknown and gpus != 0:
+        return None
+    leased, promised, blocked = pool.leased, pool.promised, pool.blocked
+    single, best = [], None
+    best_rank: tuple[bool, int] | None = None
+    for key, device in pool.devices.items():
+        if leased.get(key, 0) >= FULL_MILLI or key in blocked or key in avoid:
+            continue
+        if request.vram_mib and promised.get(key, 0) + request.vram_mib > device.memory_mib:
+            continue
+        if not serves(device, request, gpus):
+            continue
+        milli, mib = takes(device, request)
+        if not pool.has_room(device, milli, mib, seen=request.vram_mib > 0):
+            continue
+        if gpus is None or gpus <= 1 or len(device.ids) == gpus:
+            rank = (device.guest, pool.free_milli(device))
+            if best_rank is None or rank < best_rank:
+                best, best_rank = LeasePart(key, milli, mib), rank
+        else:
+            single.append(device)
+    if best is not None:
+        return (best,)
+    if gpus is None or gpus <= 1 or len(single) < gpus:
+        return None
+    chosen = _nearest(pool, single, gpus)
+    return tuple(LeasePart(d.key, *takes(d, request)) for d in single if d.key in chosen)
 
-    `leased` counts thousandths per device key, also of devices that have left the pool while a
-    lease on them lives on. Until it ends, their GPUs are not given out under another grouping.
-    """
 
-    def __init__(self, devices: Iterable[Device]) -> None:
-        self.devices: dict[str, Device] = {}
-        self.leased: dict[str, int] = {}
-        self._still_held: frozenset[str] = frozenset()  # ids of leased devices not in the pool
-        self.replace(devices)
+def resolved(pool: Pool, request: Request) -> Request:
+    """With the memory that earlier runs took in the place of `auto`: a first run goes alone, and so
+    does one that needs as much as there is."""
+    if request.vram_mib != AUTO_VRAM:
+        return request
+    usual = pool.usual_mib.get(request.likeness)
+    if usual is not None:
+        mib = usual + usual * MARGIN_PER_CENT // 100
+        devices = pool.devices.values()
+        if any(mib < d.memory_mib and is_of_model(d, request.gpu_model) for d in devices):
+            return structs.replace(request, vram_mib=mib, likeness="")
+    return structs.replace(request, vram_mib=0, exclusive=True, likeness="")
 
-    def replace(self, devices: Iterable[Device]) -> None:
-        """Another set of devices; leases stay where they are."""
-        self.devices = {device.key: device for device in devices}
-        self._look_for_held()
 
-    def _look_for_held(self) -> None:
-        gone = self.leased.keys() - self.devices.keys()
-        self._still_held = frozenset(i for key in gone for i in key.split(","))
+def takes(device: Device, request: Request) -> tuple[int, int]:
+    """(thousandths, MiB on each of its GPUs) that a resolved request takes of a device."""
+    milli, mib = device.slot_milli, request.vram_mib
+    if request.exclusive:
+        milli, mib = FULL_MILLI, device.memory_mib
+    elif request.share_milli:
+        milli = request.share_milli
+    elif mib and request.gpus is None and device.memory_mib:
+        milli = min(FULL_MILLI, max(1, -(-mib * FULL_MILLI // device.memory_mib)))
+    return milli, mib or device.memory_mib * milli // FULL_MILLI
 
-    def free_milli(self, device: Device) -> int:
-        """Free thousandths, rounded down to whole slots; never negative."""
-        if self._still_held and not self._still_held.isdisjoint(device.ids):
-            return 0
-        free = FULL_MILLI - self.leased.get(device.key, 0)
-        return max(0, free // device.slot_milli * device.slot_milli)
 
-    def take(self, lease: Lease) -> None:
-        for part in lease:
-            self.leased[part.device] = self.leased.get(part.device, 0) + part.milli
-            if part.device not in self.devices:
-                self._look_for_held()
+def serves(device: Device, request: Request, gpus: int | None) -> bool:
+    """Whether the device has what a resolved request asks for: rule 1, without room."""
+    width = len(device.ids)
+    if gpus == 0:
+        return not width
+    if not width or (width > 1 and (request.share_milli or gpus not in (None, width))):
+        return False
+    if request.vram_mib > device.memory_mib or (device.mig and (gpus or 0) > 1):
+        return False
+    return is_of_model(device, request.gpu_model)
 
-    def give_back(self, lease: Lease) -> None:
-        for part in lease:
-            left = self.leased[part.device] - part.milli
-            if left:
-                self.leased[part.device] = left
-            else:
-                del self.leased[part.device]
-                if part.device not in self.devices:
-                    self._look_for_held()
 
-    def wanted(self, request: Request) -> int | None:
-        """How many GPUs; None: one slot of any. On a pool without GPUs, a job that does not say is
-        a job for the lane."""
-        if request.gpus is None and not any(d.ids for d in self.devices.values()):
-            return 0
-        return request.gpus
+def is_of_model(device: Device, model: str) -> bool:
+    return not model or model.lower() in device.model.lower()
 
-    def place(self, request: Request) -> Lease | None:
-        """The lease this request would get now, or None while nothing fits. Takes nothing."""
-        gpus = self.wanted(request)
-        if gpus is None:
-            device = self._freest(d for d in self.devices.values() if d.ids)
-            return (LeasePart(device.key, device.slot_milli),) if device else None
-        if gpus == 0:
-            lane = self.devices.get(CPU_LANE)
-            if lane is None or self.free_milli(lane) < lane.slot_milli:
-                return None
-            return (LeasePart(lane.key, lane.slot_milli),)
-        group = self._freest(d for d in self.devices.values() if len(d.ids) == gpus)
-        if group is not None:
-            return (LeasePart(group.key, group.slot_milli),)
-        singles = [d for d in self.devices.values() if len(d.ids) == 1 and self.free_milli(d)]
-        if len(singles) < gpus:
-            return None
-        singles.sort(key=self.free_milli, reverse=True)  # stable: pool order among equals
-        chosen = set(singles[:gpus])
-        return tuple(LeasePart(d.key, d.slot_milli) for d in self.devices.values() if d in chosen)
 
-    def unsatisfiable(self, request: Request) -> str:
-        """Why this pool could never serve the request, as a sentence; "" when it could."""
-        gpus = self.wanted(request)
-        if gpus is None:
-            return ""
-        if gpus == 0:
-            return "" if CPU_LANE in self.devices else "needs the lane cpu, which has no slots"
-        widths = [len(d.ids) for d in self.devices.values() if d.key != CPU_LANE]
-        if gpus in widths or widths.count(1) >= gpus:
-            return ""
-        total = len({i for d in self.devices.values() for i in d.ids})
-        if total < gpus:
-            return f"needs {_gpus(gpus)}, this machine has {total}"
-        return f"needs {_gpus(gpus)}, and no group of slots has exactly that many"
+def _nearest(pool: Pool, devices: Sequence[Device], count: int) -> Collection[str]:
+    """Rules 2 to 4 for `count` single GPUs: from each GPU as a start, the nearest one after the
+    other; of all these groups the best. Without any distances: in the order of rules 2 and 4."""
+    order = sorted(devices, key=lambda d: (d.guest, pool.free_milli(d)))
+    if not any(d.distance for d in order):
+        return {device.key for device in order[:count]}
+    best: list[Device] = []
+    best_rank: tuple[int, int, int] | None = None
+    for start in range(len(order)):
+        group, far = [order[start]], {d.key: 0 for d in order}
+        rest = order[:start] + order[start + 1 :]
+        total = 0
+        while len(group) < count:
+            for device in rest:
+                far[device.key] += distance(group[-1], device)
+            nearest = min(rest, key=lambda d: (d.guest, far[d.key]))
+            total += far[nearest.key]
+            rest.remove(nearest)
+            group.append(nearest)
+        free = sum(pool.free_milli(d) for d in group)
+        rank = (sum(d.guest for d in group), total, free)
+        if best_rank is None or rank < best_rank:
+            best, best_rank = group, rank
+    return {device.key for device in best}
 
-    def _freest(self, devices: Iterable[Device]) -> Device | None:
-        best: Device | None = None
-        most = 0
-        for device in devices:
-            free = self.free_milli(device)
-            if free > most:
-                best, most = device, free
-        return best
+
+def distance(one: Device, other: Device) -> int:
+    """Between two single GPUs: 0 NVLink, 1 PIX, 2 PXB, 3 PHB, 4 NODE, 5 SYS, 6 not known."""
+    return one.distance.get(other.uuids[0], FAR) if other.uuids else FAR
+
+
+WAYS = {
+    0: "NVLink",
+    1: "one PCIe switch",
+    2: "several PCIe switches",
+    3: "the host bridge",
+    4: "one NUMA node",
+    5: "different NUMA nodes",
+}
+
+
+def rule_of(pool: Pool, request: Request, lease: Lease) -> str:
+    """Why these devices, as a clause; "" for the lane `cpu` and where there was no choice."""
+    devices = [pool.devices[part.device] for part in lease]
+    gpus = [device for device in pool.devices.values() if device.ids]
+    if len(gpus) < 2 or not devices[0].ids:
+        return ""
+    if any(device.guest for device in devices):
+        return "guest GPUs, since no other has room"
+    if len(devices) > 1:
+        steps = [distance(one, other) for one, other in combinations(devices, 2)]
+        way = WAYS.get(max(steps))
+        return f"the nearest to each other that have room: {way}" if way else ""
+    if lease[0].milli < FULL_MILLI:
+        return "the fullest that has room, so that whole GPUs stay free"
+    return ""
+
+
+# -- for ever ------------------------------------------------------------------------------------
+
+
+def unsatisfiable(pool: Pool, request: Request) -> str:
+    """Why this pool could never serve the request, as a sentence; "" when it could."""
+    request = resolved(pool, request) if request.vram_mib != AUTO_VRAM else request
+    gpus = pool.wanted(request)
+    if gpus == 0:
+        if needs_gpu(request):
+            return "asks for no GPU, and for memory or a model of one"
+        return "" if CPU_LANE in pool.devices else "needs the lane cpu, which has no slots"
+    devices = [device for device in pool.devices.values() if device.ids]
+    if pool.unknown or (gpus is None and not needs_gpu(request)):
+        return ""  # a pool that has GPUs, or may have
+    if not devices:
+        return f"needs {_gpus(gpus or 1)}, this machine has 0"
+    if request.vram_mib and not any(device.memory_mib for device in devices):
+        return "asks for GPU memory, which gpud cannot see on this machine (gpuctl gpus)"
+    if request.gpu_model:
+        if not any(device.model for device in devices):
+            return "asks for a GPU model, which gpud cannot see on this machine (gpuctl gpus)"
+        devices = [device for device in devices if is_of_model(device, request.gpu_model)]
+        if not devices:
+            have = ", ".join(dict.fromkeys(d.model for d in pool.devices.values() if d.model))
+            return f'needs a GPU whose model has "{request.gpu_model}", this machine has {have}'
+    if request.vram_mib > 0:
+        most = max(device.memory_mib for device in devices)
+        devices = [device for device in devices if device.memory_mib >= request.vram_mib]
+        if not devices:
+            return (
+                f"needs {gib(request.vram_mib)} of GPU memory, the largest GPU here has {gib(most)}"
+            )
+    if (gpus or 0) > 1 and any(device.mig for device in devices):
+        devices = [device for device in devices if not device.mig]
+        if not devices:
+            return f"needs {_gpus(gpus or 0)}, and no process can use two MIG instances"
+    if request.share_milli:
+        devices = [device for device in devices if len(device.ids) == 1]
+        if not devices:
+            return "needs a share of one GPU, and this machine leases its GPUs in groups"
+    widths = [len(device.ids) for device in devices]
+    if gpus is None or gpus in widths or widths.count(1) >= gpus:
+        return ""
+    total = len({i for device in devices for i in device.ids})
+    if total < gpus:
+        such = f"{gpus} such GPUs" if request.gpu_model or request.vram_mib else _gpus(gpus)
+        return f"needs {such}, this machine has {total}"
+    return f"needs {_gpus(gpus)}, and no group of slots has exactly that many"
 
 
 def _gpus(count: int) -> str:

@@ -11,6 +11,7 @@ either never sent, or can no longer be known.
 | stopping, never started, same boot | stopped again | cancelled: it never ran |
 | starting, on a device that has left the pool | | not started |
 | running or stopping, same boot | adopted, a stop repeated | lost: nobody has seen its end |
+| finishing | its end is known already | the same |
 
 Sending a start again is safe: the runner's journal fences it.
 """
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpud.core.actions import Action, StartAttempt, StopAttempt
+from gpud.core import quarantines
+from gpud.core.actions import Action, LookAtGpus, StartAttempt, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.events import RunnerReady
 from gpud.core.model import Attempt, JobId, Outcome, Phase
@@ -40,12 +42,17 @@ def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[A
     actions: list[Action] = []
     for attempt in list(state.attempts.values()):
         found = known.get((attempt.job, attempt.no))
+        if attempt.phase is Phase.FINISHING:
+            continue
         if found is None:
             actions += on_unknown_to_runner(state, attempt, now_ms)
         elif attempt.phase is Phase.STOPPING:
             actions.append(stop(state, attempt))
         elif attempt.phase is Phase.STARTING and attempt.boot_id == state.boot_id:
             actions.append(start(attempt))
+    quarantines.on_boot_known(state, now_ms)  # after the ends, which may be the fault of a GPU
+    if state.finishing:
+        actions.append(LookAtGpus())
     return actions
 
 

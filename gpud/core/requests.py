@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
+from gpud.core.attempts import end
+from gpud.core.changes import NewSubmission
 from gpud.core.events import (
     CancelRequested,
     EntriesRead,
@@ -19,7 +21,8 @@ from gpud.core.events import (
     SourceSwitched,
 )
 from gpud.core.model import JobId, JobState, NewJob, Outcome, Phase, Request
-from gpud.core.state import NewSubmission, State
+from gpud.core.placement import unsatisfiable
+from gpud.core.state import State
 
 
 def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequence[Action]:
@@ -44,7 +47,7 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
     for number, new in enumerate(event.jobs, 1):
         request = new.spec.request
         if request not in bad:
-            bad[request] = state.pool.unsatisfiable(request)
+            bad[request] = unsatisfiable(state.pool, request)
         if bad[request]:
             which = f"job {number}: " if len(event.jobs) > 1 else ""
             return (Refuse(event.request, "refused", f"cannot submit: {which}{bad[request]}"),)
@@ -62,7 +65,7 @@ def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[A
     for new in event.jobs:
         request = new.spec.request
         if request not in bad:
-            bad[request] = state.pool.unsatisfiable(request)
+            bad[request] = unsatisfiable(state.pool, request)
         jobs.append(NewJob(new.spec, bad[request]) if bad[request] and not new.problem else new)
     if event.cursor is not None:
         state.changes.cursors[event.source] = event.cursor
@@ -102,9 +105,15 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
         grace_s = job.grace_s if event.grace_s is None else event.grace_s
         attempt.stop_grace_s = grace_s
         state.touch_attempt(attempt)
-        if attempt.phase is not Phase.STOPPING:
-            state.set_phase(job, Phase.STOPPING)
+        over = attempt.phase is Phase.FINISHING
+        if attempt.phase is not Phase.STOPPING or attempt.stop_why:
+            attempt.stop_why = ""  # a person's word goes before gpud's own
+            if attempt.phase is not Phase.STOPPING:
+                state.set_phase(job, Phase.STOPPING)
             state.tell(job_id, attempt.no, "cancel-requested", now_ms, grace_s=grace_s)
+        if over:
+            end(state, attempt, Outcome.CANCELLED, "", now_ms)
+            continue
         actions.append(StopAttempt(job_id, attempt.no, grace_s))
     actions.append(Answer(event.request, tuple(changed), refused=tuple(refused)))
     return actions

@@ -5,10 +5,10 @@ from __future__ import annotations
 from gpud.core.model import Job, Outcome, RetryPolicy
 
 
-def wants_retry(job: Job, outcome: Outcome) -> bool:
+def wants_retry(job: Job, outcome: Outcome, oom: str = "") -> bool:
     """Whether the job's own policy asks for another attempt after this outcome."""
-    wanted = outcome in job.retry.on and outcome is not Outcome.CANCELLED
-    return wanted and job.retries_left > 0
+    wanted = outcome in job.retry.on or (oom != "" and job.retry.oom)
+    return wanted and outcome is not Outcome.CANCELLED and job.retries_left > 0
 
 
 def pause_ms(policy: RetryPolicy, retry_no: int) -> int:

@@ -10,7 +10,10 @@ Rule 3: `(job, attempt)` fences every fact. A fact about an attempt that is not 
     counted, and forgotten at the runner; it never changes a job.
 Rule 4: level-triggered: nothing is started "because something ended". Free capacity and queued
     jobs are looked at afresh each time, in the total order of rank (-priority, id).
-Rule 5: a job whose request does not fit now is passed by those behind it that do fit.
+Rule 5: a job whose request does not fit now is passed by those behind it that do fit, but the first
+    such job keeps what it needs (core/reservation.py): nobody waits for ever.
+Rule 6: nothing is started on a GPU that can be looked at and was not looked at lately
+    (core/watching.py).
 
 Called by the engine, the simulator and the tests. Pure: time enters as `now_ms`.
 """
@@ -18,9 +21,11 @@ Called by the engine, the simulator and the tests. Pure: time enters as `now_ms`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import assert_never
 
-from gpud.core import attempts, reconcile, requests
+from gpud.core import attempts, reconcile, requests, sights, watching
 from gpud.core.actions import Action, StartAttempt
 from gpud.core.events import (
     AttemptEnded,
@@ -31,6 +36,9 @@ from gpud.core.events import (
     DevicesChanged,
     DrainRequested,
     EntriesRead,
+    GpuBroke,
+    GpusSeen,
+    HealRequested,
     HoldRequested,
     JobsSubmitted,
     ReleaseRequested,
@@ -41,8 +49,12 @@ from gpud.core.events import (
     Tick,
     UndrainRequested,
 )
-from gpud.core.model import Request
-from gpud.core.state import Rank, State
+from gpud.core.model import Attempt, JobId, Request
+from gpud.core.placement import place, resolved, rule_of
+from gpud.core.pool import Lease
+from gpud.core.reservation import NEVER, Reservation, reserve
+from gpud.core.shape import Shape
+from gpud.core.state import Rank, State, is_ready
 
 AnyEvent = (
     AttemptEnded
@@ -61,8 +73,15 @@ AnyEvent = (
     | DevicesChanged
     | RunnerReady
     | RunnerGone
+    | GpusSeen
+    | GpuBroke
+    | HealRequested
     | Tick
 )
+
+
+GPUS, LANE = True, False  # for what a request can be meant
+Kind = tuple[int | None, int, str, bool, bool, bool]
 
 
 def step(state: State, events: Iterable[AnyEvent], now_ms: int) -> list[Action]:
@@ -104,15 +123,22 @@ def handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
         case SourceSwitched():
             return requests.on_source_switched(state, event, now_ms)
         case DevicesChanged():
-            state.pool.replace(event.devices)
-            return ()
+            state.pool.replace(event.devices, event.unknown)  # leases, and what is known, stay
+            state.health.policy = event.policy
+            return attempts.finish_after_look(state, now_ms)  # of GPUs that nobody looks at now
         case RunnerReady():
             return reconcile.on_runner_ready(state, event, now_ms)
         case RunnerGone():
             state.runner_problem = event.why
             return ()
+        case GpusSeen():
+            return sights.on_gpus_seen(state, event, now_ms)
+        case GpuBroke():
+            return sights.on_gpu_broke(state, event, now_ms)
+        case HealRequested():
+            return sights.on_heal(state, event, now_ms)
         case Tick():
-            return ()  # `dispatch` looks at what is due
+            return attempts.finish_after_look(state, now_ms)  # `dispatch` looks at what is due
         case _:
             assert_never(event)
 
@@ -125,36 +151,108 @@ def next_deadline(state: State) -> int | None:
 def dispatch(state: State, now_ms: int) -> list[Action]:
     """Pair queued jobs with free slots, in rank order, until nothing that waits fits."""
     state.make_due(now_ms)
-    actions: list[Action] = []
     if state.shortage_until_ms <= now_ms:
         state.shortage_until_ms = 0
+    state.look_at_ms = 0
     if state.draining or state.runner_problem or state.shortage_until_ms:
-        return actions
-    shapes = set(state.ready)
-    while shapes:
-        best: tuple[Rank, Request] | None = None
-        for request in tuple(shapes):
-            head = state.ready_head(request)
-            if head is None:
-                shapes.discard(request)
-                if not state.ready[request]:
-                    del state.ready[request]
-            elif best is None or head < best[0]:
-                best = (head, request)
-        if best is None:
-            break
-        (_, job_id), request = best
-        lease = state.pool.place(request)
-        if lease is None:
-            shapes.discard(request)
+        return []
+    actions: list[Action] = []
+    pool = state.pool
+    if pool.watched:
+        actions += watching.prepare(state, now_ms)
+    before = _kept_before(state)
+    heads = _heads(state)
+    kept: Reservation | None = None
+    full = {lane for lane in (GPUS, LANE) if pool.is_full(gpus=lane, but=())}
+    if GPUS not in full:
+        state.reservation = None
+    failed: dict[Kind, int] = {}  # the least memory of those that did not fit
+    while heads and len(full) < 2:
+        (_, job_id), shape = heappop(heads)
+        request, within_s = resolved(pool, shape[0]), shape[1]
+        lane = pool.wanted(request) != 0
+        if lane in full:
             continue
-        attempt = state.activate(state.jobs[job_id], lease, now_ms)
-        state.tell(
-            job_id,
-            attempt.no,
-            "dispatched",
-            now_ms,
-            lease={part.device: part.milli for part in lease},
-        )
-        actions.append(StartAttempt(job_id, attempt.no, lease))
+        into_gap = within_s > 0 and kept is not None and _ends_in_gap(kept, now_ms, within_s)
+        kind = _kind(request, into_gap)
+        if failed.get(kind, NEVER) <= request.vram_mib:
+            continue
+        lease = place(pool, request, kept.devices if kept and not into_gap else ())
+        if lease is None:
+            failed[kind] = request.vram_mib
+            if kept is None and heads and lane is GPUS:
+                kept = state.reservation = reserve(
+                    pool,
+                    state.attempts.values(),
+                    job_id,
+                    request,
+                    partial(_end_ms, state, now_ms),
+                    before.devices if before is not None and before.job == job_id else (),
+                )
+            continue
+        actions.append(_start(state, job_id, request, lease, now_ms))
+        if (head := state.ready_head(shape)) is not None:
+            heappush(heads, (head, shape))
+        nobodys = kept.devices if kept is not None and not _has_gap(kept, now_ms) else ()
+        if pool.is_full(gpus=lane, but=nobodys):
+            full.add(lane)
     return actions
+
+
+def _kept_before(state: State) -> Reservation | None:
+    """The last reservation, if its job still waits."""
+    before = state.reservation
+    if before is not None:
+        job = state.jobs.get(before.job)
+        if job is None or not is_ready(job):
+            before = state.reservation = None
+    return before
+
+
+def _has_gap(kept: Reservation, now_ms: int) -> bool:
+    return now_ms < kept.at_ms != NEVER
+
+
+def _ends_in_gap(kept: Reservation, now_ms: int, within_s: int) -> bool:
+    return _has_gap(kept, now_ms) and now_ms + 1000 * within_s <= kept.at_ms
+
+
+def _kind(asks: Request, into_gap: bool) -> Kind:
+    """Of requests that are equal in this, those that name more memory need more of everything."""
+    names_memory = asks.vram_mib > 0
+    return asks.gpus, asks.share_milli, asks.gpu_model, asks.exclusive, names_memory, into_gap
+
+
+def _heads(state: State) -> list[tuple[Rank, Shape]]:
+    """The first job of each shape, as a heap."""
+    heads = []
+    for shape in tuple(state.ready):
+        head = state.ready_head(shape)
+        if head is not None:
+            heads.append((head, shape))
+        else:
+            del state.ready[shape]
+    heapify(heads)
+    return heads
+
+
+def _start(
+    state: State, job_id: JobId, request: Request, lease: Lease, now_ms: int
+) -> StartAttempt:
+    rule = rule_of(state.pool, request, lease)
+    attempt = state.activate(state.jobs[job_id], lease, now_ms)
+    detail: dict[str, object] = {
+        "lease": {state.pool.label(part.device): part.milli for part in lease}
+    }
+    if rule:
+        detail["rule"] = rule
+    state.tell(job_id, attempt.no, "dispatched", now_ms, **detail)
+    return StartAttempt(job_id, attempt.no, lease)
+
+
+def _end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
+    """When its payload is gone at the latest, by its limit; NEVER where nobody knows."""
+    within_s = state.jobs[attempt.job].within_s
+    if not within_s:
+        return NEVER
+    return max(now_ms, (attempt.started_at_ms or now_ms) + 1000 * within_s)

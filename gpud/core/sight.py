@@ -2,8 +2,8 @@
 
 Made by `devices/`, judged by core/health.py. A GPU is known by its UUID; a MIG instance is a GPU
 of its own. Memory is in MiB, energy in millijoules since the driver was loaded, power in
-milliwatts, utilisation in per cent of the time since the look before. None: the driver does not
-say.
+milliwatts, utilisation in per cent: of a GPU over the driver's last sample (up to a second), of a
+process since the look before. None: the driver does not say.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class GpuInfo(Struct, frozen=True, gc=False):
     model: str
     memory_mib: int
     mig: bool = False
-    # uuid -> how far: 0 NVLink, then the steps of `nvidia-smi topo -m`: 1 PIX, 2 PXB, 3 PHB, 4 NODE,
-    # 5 SYS. Who is not in it is not known to be near.
+    # uuid -> how far: 0 NVLink, then the steps of `nvidia-smi topo -m`: 1 PIX, 2 PXB, 3 PHB,
+    # 4 NODE, 5 SYS. Who is not in it is not known to be near.
     distance: dict[str, int] = {}
+
+
+def gib(mib: int) -> str:
+    """ "11.2 GiB", "512 MiB": for sentences."""
+    return f"{mib / 1024:.3g} GiB" if mib >= 1024 else f"{mib} MiB"

@@ -14,14 +14,14 @@ Rule 3: every mutation leaves its trace in `changes`, in the order in which it h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
 
-from msgspec import Struct
-
+from gpud.core.changes import Changes
+from gpud.core.health import DEFAULT_POLICY, LOOK_WAIT_MS, GpuPolicy, Health, Quarantine
 from gpud.core.lifecycle import ContradictionError, check_move, place_of
 from gpud.core.model import (
     Attempt,
-    Cursor,
     Job,
     JobId,
     JobState,
@@ -29,60 +29,29 @@ from gpud.core.model import (
     NewJob,
     Outcome,
     Phase,
-    Request,
     Story,
+    Usage,
 )
-from gpud.core.placement import Pool
+from gpud.core.pool import Pool
+from gpud.core.reservation import Reservation
+from gpud.core.shape import Shape, shape_of, within_s
 
+NO_QUARANTINES: Mapping[str, Quarantine] = {}
 SHORTAGE_FIRST_MS, SHORTAGE_MAX_MS = 1_000, 60_000  # pauses when the machine is short of something
 
 Rank = tuple[int, JobId]  # (-priority, id): the total order of dispatch
 
 
-class NewSubmission(Struct, frozen=True):
-    """The memory of a keyed submit: the same key gets the same answer."""
-
-    key: str
-    digest: str
-    first: JobId
-    count: int
-
-
-class Changes(Struct):
-    """What the next commit writes. `new` is in id order; the records to it are in `jobs`."""
-
-    new: list[tuple[JobId, NewJob]] = []
-    jobs: dict[JobId, Job] = {}
-    before: dict[JobId, tuple[JobState, Outcome | None]] = {}  # of those whose state changed
-    attempts: dict[tuple[JobId, int], Attempt] = {}
-    story: list[Story] = []
-    submissions: dict[str, NewSubmission] = {}
-    cursors: dict[str, Cursor] = {}
-    stopped: dict[str, bool] = {}  # sources switched by a person
-    draining: bool | None = None
-    next_id: JobId | None = None
-
-    def __bool__(self) -> bool:
-        return bool(
-            self.jobs
-            or self.attempts
-            or self.story
-            or self.cursors
-            or self.stopped
-            or self.submissions
-            or self.draining is not None
-            or self.next_id is not None
-        )
-
-
 class State:
     """All that decisions need. See the rules above."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, policy: GpuPolicy = DEFAULT_POLICY) -> None:
         self.pool = pool
+        self.health = Health(policy)
+        self.reservation: Reservation | None = None  # of the last dispatch
         self.jobs: dict[JobId, Job] = {}  # not done
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
-        self.ready: dict[Request, list[Rank]] = {}
+        self.ready: dict[Shape, list[Rank]] = {}
         self.delayed: list[tuple[int, JobId]] = []  # (not_before_ms, id)
         self.draining = False
         self.next_id = JobId(1)
@@ -92,14 +61,16 @@ class State:
         self.shortage_until_ms = 0  # no start before; 0 again once it is over
         self.shortage_pause_ms = 0  # the last pause; the next one is twice as long
         self.stopped_sources: set[str] = set()
+        self.finishing: set[JobId] = set()  # whose attempt is in that phase
+        self.look_at_ms = 0  # when the GPUs are to be looked at if nobody does before; 0: never
         self.stale = 0  # facts about attempts that are no longer live: ignored and counted
         self.changes = Changes()
 
     # -- reading ---------------------------------------------------------------------------
 
-    def ready_head(self, request: Request) -> Rank | None:
+    def ready_head(self, shape: Shape) -> Rank | None:
         """The first job that waits for this shape of capacity, or None."""
-        heap = self.ready.get(request)
+        heap = self.ready.get(shape)
         while heap:
             rank = heap[0]
             job = self.jobs.get(rank[1])
@@ -119,11 +90,20 @@ class State:
         return None
 
     def next_deadline_ms(self) -> int | None:
-        """When a delayed job becomes due, or the pause of a shortage ends."""
-        delay = self.next_delay_ms()
+        """When a delayed job becomes due, a shortage ends, a look is wanted, or its time is up."""
+        times = [self.next_delay_ms(), self.look_at_ms]
+        times += [self.attempts[job].ended_at_ms + LOOK_WAIT_MS for job in self.finishing]
         if self.shortage_until_ms and any(self.ready.values()):
-            return min(delay or self.shortage_until_ms, self.shortage_until_ms)
-        return delay
+            times.append(self.shortage_until_ms)
+        return min((time for time in times if time), default=None)
+
+    def parts_of(self, attempt: Attempt) -> list[tuple[LeasePart, str]]:
+        """The GPUs (UUIDs) it has leased, as far as they are in the pool and can be looked at."""
+        known = self.pool.devices
+        return [(p, u) for p in attempt.lease if (d := known.get(p.device)) for u in d.uuids]
+
+    def uuids_of(self, attempt: Attempt) -> list[str]:
+        return [uuid for _, uuid in self.parts_of(attempt)]
 
     def take_changes(self) -> Changes:
         taken, self.changes = self.changes, Changes()
@@ -131,11 +111,20 @@ class State:
 
     # -- loading ---------------------------------------------------------------------------
 
-    def load(self, jobs: list[Job], attempts: list[Attempt]) -> None:
+    def load(
+        self,
+        jobs: list[Job],
+        attempts: list[Attempt],
+        quarantines: Mapping[str, Quarantine] = NO_QUARANTINES,
+    ) -> None:
         """Fill an empty state from the store; `jobs` in dispatch order makes it fastest."""
+        for uuid, quarantine in quarantines.items():
+            self.health.of(uuid).quarantine = quarantine
         for attempt in attempts:
             self.attempts[attempt.job] = attempt
             self.pool.take(attempt.lease)
+            if attempt.phase is Phase.FINISHING:
+                self.finishing.add(attempt.job)
         known = self.jobs
         for job in jobs:
             known[job.id] = job
@@ -143,7 +132,7 @@ class State:
                 if job.not_before_ms:
                     self.delayed.append((job.not_before_ms, job.id))
                 else:
-                    self.ready.setdefault(job.request, []).append((-job.priority, job.id))
+                    self.ready.setdefault(shape_of(job), []).append((-job.priority, job.id))
         heapify(self.delayed)
         for heap in self.ready.values():
             heapify(heap)
@@ -163,6 +152,7 @@ class State:
             submitted_at_ms=now_ms,
             retries_left=spec.retry.retries,
             source=spec.source,
+            within_s=within_s(spec.time_limit_s, spec.grace_s, spec.linger_s),
         )
         self.next_id = JobId(job.id + 1)
         self.changes.new.append((job.id, new))
@@ -194,6 +184,8 @@ class State:
         )
         self.pool.take(lease)
         self.attempts[job.id] = attempt
+        if self.pool.watched:
+            attempt.usage = Usage(counters=self.health.counters(self.uuids_of(attempt)))
         self.touch(job)
         self.touch_attempt(attempt)
         return attempt
@@ -202,6 +194,10 @@ class State:
         attempt = self.attempts[job.id]
         check_move(job, attempt.phase, phase)
         attempt.phase = phase
+        if phase is Phase.FINISHING:
+            self.finishing.add(job.id)
+        else:
+            self.finishing.discard(job.id)
         self.touch_attempt(attempt)
 
     def _end_attempt(self, job: Job) -> None:
@@ -212,6 +208,10 @@ class State:
         if attempt.outcome is None:
             raise ContradictionError(f"job {job.id} leaves attempt {attempt} without an outcome")
         self.pool.give_back(attempt.lease)
+        self.finishing.discard(job.id)
+        if self.pool.watched:
+            seen = attempt.phase is Phase.FINISHING
+            self.health.note_end(self.uuids_of(attempt), job.id, attempt.ended_at_ms, seen=seen)
         self.touch_attempt(attempt)
 
     def requeue(self, job: Job, not_before_ms: int = 0) -> None:
@@ -227,7 +227,9 @@ class State:
         self.touch(job)
 
     def hold(self, job: Job) -> None:
-        check_move(job, job.state, JobState.HELD)
+        """Not to be started; a live attempt has just ended."""
+        check_move(job, place_of(job, self.attempts.get(job.id)), JobState.HELD)
+        self._end_attempt(job)
         self._note_before(job)
         job.state = JobState.HELD
         job.not_before_ms = 0
@@ -285,9 +287,10 @@ class State:
         if job.not_before_ms:
             heappush(self.delayed, (job.not_before_ms, job.id))
         else:
-            heap = self.ready.get(job.request)
+            shape = shape_of(job)
+            heap = self.ready.get(shape)
             if heap is None:
-                heap = self.ready[job.request] = []
+                heap = self.ready[shape] = []
             heappush(heap, (-job.priority, job.id))
 
 

@@ -8,7 +8,7 @@ from gpud.core.actions import Action, Answer, Refuse
 from gpud.core.events import AttemptEnded, AttemptStarted, Event, JobsSubmitted, RunnerReady
 from gpud.core.invariants import check_invariants
 from gpud.core.model import CPU_LANE, Attempt, Device, JobId, JobSpec, NewJob
-from gpud.core.placement import Pool
+from gpud.core.pool import Pool
 from gpud.core.scheduler import step
 from gpud.core.state import State
 

@@ -25,6 +25,7 @@ from gpud.core.events import (
     DrainRequested,
     EntriesRead,
     Event,
+    HealRequested,
     HoldRequested,
     JobsSubmitted,
     ReleaseRequested,
@@ -34,86 +35,33 @@ from gpud.core.events import (
     Tick,
     UndrainRequested,
 )
+from gpud.core.health import GpuPolicy
 from gpud.core.invariants import check_invariants
-from gpud.core.model import (
-    CPU_LANE,
-    Cursor,
-    Device,
-    JobId,
-    JobSpec,
-    JobState,
-    NewJob,
-    Outcome,
-    Request,
-    RetryPolicy,
-)
+from gpud.core.model import Cursor, Device, JobId, JobSpec, JobState, NewJob
 
 from . import promises
+from .draws import (
+    BREAKDOWNS,
+    ENDS,
+    POLICIES_OF_POOL,
+    POOLS,
+    RICH,
+    WATCHED,
+    fates,
+    often,
+    picks,
+    specs,
+    steps,
+)
+from .gpus import FakeGpus
 from .turns import Daemon, Fate
+from .watched import LooksAtGpus
 
 EXAMPLES = settings().max_examples * 3 // 2  # of the profile (tests/conftest.py): 150, in CI 600
 STEPS = 50
 
-ONE, TWO = Device("a", ("a",)), Device("b", ("b",))
-SHARED, THIRDS = Device("c", ("c",), 2), Device("d", ("d",), 3)
-PAIR, CPUS = Device("p0,p1", ("p0", "p1")), Device(CPU_LANE, (), 2)
-POOLS = [
-    (ONE,),
-    (ONE, TWO),
-    (ONE, TWO, CPUS),
-    (SHARED, CPUS),
-    (THIRDS, ONE),
-    (PAIR, ONE),
-    (PAIR, SHARED, TWO, CPUS),
-    (Device("a", ("a",), 2), TWO),  # the first device again, shared now
-    (Device("a,b", ("a", "b")), CPUS),  # the same GPUs, leased as one
-    (Device("p0", ("p0",)), Device("p1", ("p1",), 2)),  # a pair taken apart
-    (CPUS,),
-    (),
-]
-RICH = (ONE, TWO, SHARED, PAIR, CPUS)  # serves every request below
-REQUESTS = [Request(), Request(), Request(1), Request(2), Request(0), Request(3)]
-POLICIES = [
-    RetryPolicy(),
-    RetryPolicy(1, backoff_s=0),
-    RetryPolicy(3, backoff_s=10, backoff_max_s=25),
-    RetryPolicy(2, backoff_s=1, on=(Outcome.FAILED, Outcome.NOT_STARTED)),
-    RetryPolicy(1, backoff_s=5, backoff_max_s=2, on=(Outcome.LOST, Outcome.SUCCEEDED)),
-]
-ENDS = [
-    {"exit_code": 0},
-    {"exit_code": 0},
-    {"exit_code": 3},
-    {"signal": 9},
-    {"signal": 15, "timed_out": True},
-]
 
-BREAKDOWNS = [
-    Fate.CRASH_BEFORE_COMMIT,
-    Fate.CRASH_BEFORE_ACTIONS,
-    Fate.CRASH_AMID_ACTIONS,
-    Fate.STORE_FULL,
-]
-
-fates = st.sampled_from([Fate.WHOLE, Fate.WHOLE, Fate.WHOLE, Fate.LATER])
-often = st.sampled_from([True, True, True, False])
-specs = st.builds(
-    JobSpec,
-    command=st.just(b"train"),
-    request=st.sampled_from(REQUESTS),
-    priority=st.sampled_from([0, 0, 1, -1]),
-    retry=st.sampled_from(POLICIES),
-    held=st.sampled_from([False, False, False, True]),
-)
-picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
-steps = st.lists(
-    st.tuples(st.integers(0, 5), st.sampled_from(["launch", "launch", "refuse", "linger"])),
-    min_size=1,
-    max_size=5,
-)
-
-
-class CoreMachine(RuleBasedStateMachine):
+class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 1_000_000
@@ -138,30 +86,42 @@ class CoreMachine(RuleBasedStateMachine):
     def go_on(self, fate: Fate) -> None:
         """A turn; in an eager world with all that follows from it at once."""
         self.daemon.turn(self.now_ms, fate)
-        if self.eager and fate is Fate.WHOLE:
+        if not self.eager:
+            self.begin_look_if_asked()
+        elif fate is Fate.WHOLE:
             for key in self.daemon.runner.alive():
                 self.daemon.runner.launch(key, self.now_ms)
             self.deliver_all(fate)
+            self.answer_looks()
 
     def deliver_all(self, fate: Fate) -> None:
         wire = self.daemon.runner.wire
         while wire:
             self.daemon.post(wire.pop(0))
         self.daemon.turn(self.now_ms, fate)
+        if fate is Fate.WHOLE:
+            self.tell_looks()
 
     def meet(self, fate: Fate) -> None:
         self.post(self.daemon.runner.meet(), fate)
 
     @initialize(
-        devices=st.sampled_from(POOLS),
+        devices=st.sampled_from(POOLS) | st.sampled_from(WATCHED),
+        policy=st.sampled_from(POLICIES_OF_POOL),
         ready=st.sampled_from([True, True, False]),
-        eager=st.booleans(),
-        jobs=st.lists(specs, max_size=4),
+        eager=often,
+        jobs=st.lists(specs, max_size=6),
     )
     def begin(
-        self, devices: tuple[Device, ...], ready: bool, eager: bool, jobs: list[JobSpec]
+        self,
+        devices: tuple[Device, ...],
+        policy: GpuPolicy,
+        ready: bool,
+        eager: bool,
+        jobs: list[JobSpec],
     ) -> None:
-        self.daemon, self.eager = Daemon(devices), eager
+        gpus = FakeGpus([device for pool in WATCHED for device in pool])
+        self.daemon, self.eager = Daemon(devices, gpus, policy), eager
         if ready:
             self.meet(Fate.WHOLE)
         new, cursor = tuple(map(NewJob, jobs)), Cursor("list", "all")
@@ -215,7 +175,7 @@ class CoreMachine(RuleBasedStateMachine):
             stopped = "queue" not in self.daemon.state.stopped_sources
             self.post(SourceSwitched(self.request(), "queue", stopped), fate)
 
-    @rule(devices=st.sampled_from(POOLS), fate=fates)
+    @rule(devices=st.sampled_from(POOLS) | st.sampled_from(WATCHED), fate=fates)
     def change_devices(self, devices: tuple[Device, ...], fate: Fate) -> None:
         self.daemon.change_devices(devices)
         self.go_on(fate)
@@ -271,11 +231,30 @@ class CoreMachine(RuleBasedStateMachine):
             self.deliver_all(fate)
 
     @precondition(lambda self: self.daemon.runner.alive())
-    @rule(which=st.integers(0, 5), how=st.sampled_from(ENDS), promptly=often, fate=fates)
-    def payload_ends(self, which: int, how: dict[str, object], promptly: bool, fate: Fate) -> None:
+    @rule(
+        which=st.integers(0, 5),
+        how=st.sampled_from(ENDS),
+        leaves_mib=st.sampled_from([0, 0, 2_000]),
+        order=st.sampled_from([1, 1, -1]),
+        promptly=often,
+        fate=fates,
+    )
+    def payload_ends(
+        self,
+        which: int,
+        how: dict[str, object],
+        leaves_mib: int,
+        order: int,
+        promptly: bool,
+        fate: Fate,
+    ) -> None:
         self.now_ms += 1
-        alive = sorted(self.daemon.runner.alive())
-        self.daemon.runner.end(alive[which % len(alive)], self.now_ms, **how)
+        alive = self.daemon.runner.alive()
+        key = sorted(alive)[which % len(alive)]
+        for part in alive[key].lease:
+            self.daemon.gpus.leave_memory(part.device, leaves_mib)
+        self.daemon.runner.end(key, self.now_ms, **how)
+        self.daemon.runner.wire[:] = self.daemon.runner.wire[::order]
         if promptly:
             self.deliver_all(fate)
 
@@ -351,20 +330,26 @@ class CoreMachine(RuleBasedStateMachine):
         daemon = self.daemon
         daemon.change_devices(RICH)
         self.post(UndrainRequested(self.request()), Fate.WHOLE)
-        held = tuple(daemon.ledger.held)
-        self.post(ReleaseRequested(self.request(), held), Fate.WHOLE)
-        for _ in range(1 + sum(1 + job.retry.retries for job in daemon.state.jobs.values())):
+        daemon.gpus.all_is_well()
+        daemon.gpus.under_way.clear()
+        self.post(HealRequested(self.request(), ()), Fate.WHOLE)
+        most = sum(1 + job.retry.retries for job in daemon.state.jobs.values())
+        for _ in range(2 + 2 * most):  # a look may stand between an end and the next start
             if not daemon.runner.connected:
                 self.meet(Fate.WHOLE)
+            held = tuple(daemon.ledger.held)
+            self.post(ReleaseRequested(self.request(), held), Fate.WHOLE)
             for key in sorted(daemon.runner.alive()):
                 daemon.runner.end(key, self.now_ms, exit_code=0)
             self.deliver_all(Fate.WHOLE)
+            self.answer_looks()
             if scheduler.next_deadline(daemon.state) is not None:
                 self.deadline()
             self.all_is_well()
         assert not daemon.state.jobs, f"these never end: {daemon.state.jobs}"
         assert not daemon.state.attempts
         assert not daemon.state.pool.leased, f"leaked: {daemon.state.pool.leased}"
+        assert not daemon.state.pool.promised, f"leaked: {daemon.state.pool.promised}"
         assert not daemon.runner.journal, f"not forgotten: {daemon.runner.journal}"
         store = daemon.store
         assert sorted(store.jobs) == list(range(1, store.next_id)), "a job is gone"

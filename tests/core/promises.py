@@ -1,35 +1,26 @@
 """What people asked for and what they may count on, as a ledger beside the core.
 
 The machine writes down each wish when the core has handled it; the functions here say what the
-state, the store and every start must look like then. Capacity is counted here afresh, without
-core/placement.py, and the pause of a retry without core/retry.py.
+state and the store must look like then. The pause of a retry is reckoned here without
+core/retry.py, and what no retry is used for without core/setbacks.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gpud.core import explain, scheduler
-from gpud.core.actions import StartAttempt
-from gpud.core.model import (
-    CPU_LANE,
-    Attempt,
-    Cursor,
-    Device,
-    Job,
-    JobId,
-    JobState,
-    LeasePart,
-    Outcome,
-    Phase,
-    Request,
-)
+from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, Outcome, Phase
 from gpud.core.reconcile import NO_DEVICE
 from gpud.core.state import State
 
-from .world import FakeRunner, FakeStore, Key
+from .store import FakeStore
+from .world import FakeRunner, Key
+
+SETBACKS = 5  # so often an end is no fault of the job
+LOOK_WAIT_MS = 15_000  # an end that a GPU may be to blame for waits for a look at most so long
 
 
 @dataclass
@@ -45,6 +36,9 @@ class Ledger:
     keys: dict[str, tuple[str, JobId, int]] = field(default_factory=dict)  # digest, first, count
     cursors: dict[str, Cursor] = field(default_factory=dict)
     bad_entries: set[JobId] = field(default_factory=set)  # never a job, never tried again
+    quarantined: dict[str, tuple[int, str]] = field(default_factory=dict)  # UUID -> when, boot
+    stopped: dict[Key, str] = field(default_factory=dict)  # by gpud itself, and why
+    excused: dict[Key, bool] = field(default_factory=dict)  # no retry is used; tried again at once
 
     def copy(self) -> Ledger:
         """As deep as it need be: everything in the containers is immutable."""
@@ -57,92 +51,34 @@ class Ledger:
             keys=self.keys.copy(),
             cursors=self.cursors.copy(),
             bad_entries=self.bad_entries.copy(),
+            quarantined=self.quarantined.copy(),
+            stopped=self.stopped.copy(),
+            excused=self.excused.copy(),
         )
 
     def first_of_round(self, job: JobId) -> int:
         """The number of the first attempt since the submit or the last retry by a person."""
         return 1 + self.rounds.get(job, (0,))[-1]
 
+    def excuses(self, job: JobId, since: int = 1) -> int:
+        """How many attempts from this number on were made good."""
+        return sum(k[0] == job and k[1] >= since and again for k, again in self.excused.items())
 
-# -- capacity, counted afresh -----------------------------------------------------------------
-
-
-class Free:
-    """Free slots per device, from leases alone."""
-
-    def __init__(self, devices: Iterable[Device], leases: Iterable[Sequence[LeasePart]]) -> None:
-        self.devices = {device.key: device for device in devices}
-        self.used: dict[str, int] = {}
-        for lease in leases:
-            self.take(lease)
-
-    def take(self, lease: Sequence[LeasePart]) -> None:
-        for part in lease:
-            self.used[part.device] = self.used.get(part.device, 0) + part.milli
-
-    def slots(self, device: Device) -> int:
-        """None while one of its GPUs is in use under another grouping."""
-        for key in self.used:
-            if key != device.key and set(key.split(",")) & set(device.ids):
-                return 0
-        return max(0, (1000 - self.used.get(device.key, 0)) // (1000 // device.slots))
-
-    def fits(self, request: Request) -> bool:
-        free = [device for device in self.devices.values() if self.slots(device)]
-        if request.gpus is None and self.devices.keys() - {CPU_LANE}:
-            return any(device.key != CPU_LANE for device in free)
-        if not request.gpus:
-            return any(device.key == CPU_LANE for device in free)
-        widths = [len(device.ids) for device in free]
-        return request.gpus in widths or widths.count(1) >= request.gpus
-
-    def check_lease(self, request: Request, lease: Sequence[LeasePart]) -> None:
-        """The lease is what was asked for, and it was free."""
-        keys = [part.device for part in lease]
-        assert keys, "a lease of nothing"
-        assert len(set(keys)) == len(keys), f"{lease} has a device twice"
-        for part in lease:
-            device = self.devices[part.device]
-            assert self.slots(device), f"{lease} takes {device}, of which {self.used} is used"
-            assert part.milli == 1000 // device.slots, f"{lease} takes another share of {device}"
-        gpus = sum(len(self.devices[key].ids) for key in keys)
-        if request.gpus is None:
-            assert len(keys) == 1, f"{lease} for one slot"
-            assert gpus or not self.devices.keys() - {CPU_LANE}, f"{lease} for one slot of a GPU"
-        else:
-            assert gpus == request.gpus, f"{lease} for {request}"
-            assert keys == [CPU_LANE] if request.gpus == 0 else CPU_LANE not in keys
-
-
-# -- after each dispatch ------------------------------------------------------------------------
-
-
-def check_dispatch(
-    before: list[Job],
-    state: State,
-    ledger: Ledger,
-    leases: Free,
-    boot_id: str,
-    starts: list[StartAttempt],
-) -> None:
-    """`before`: the jobs that were queued and due; `leases`: what was taken by then."""
-    waiting = {job.id: job for job in before}
-    if ledger.draining or not ledger.runner_ready:
-        assert not starts, f"{starts} while drained or without a runner"
-        return
-    rank = {job.id: (-job.priority, job.id) for job in before}
-    for start in starts:
-        job = waiting.pop(start.job)
-        assert job.id not in ledger.held, f"{job} is held and starts"
-        assert job.id not in ledger.waiting_cancelled, f"{job} is cancelled and starts"
-        passed = [other for other in waiting if rank[other] < rank[job.id]]
-        for other in passed:
-            assert not leases.fits(waiting[other].request), f"{job} starts before job {other}"
-        leases.check_lease(job.request, start.lease)
-        assert state.attempts[job.id].boot_id == boot_id, f"{start} is of another boot"
-        leases.take(start.lease)
-    for job in waiting.values():
-        assert not leases.fits(job.request), f"{job} fits and waits"
+    def note_end(self, attempt: Attempt, gpus: Iterable[str], retries: int) -> None:
+        """The attempt is over: is it made good? `gpus`: UUIDs of its lease; `retries`: how many its
+        job may have."""
+        key = attempt.job, attempt.no
+        often = self.excuses(attempt.job) >= SETBACKS
+        if key in self.cancelled:
+            return
+        if self.stopped.get(key) == "guest":
+            again = self.excused[key] = retries > 0 and not often
+            if not again:
+                self.held.add(attempt.job)
+        elif attempt.outcome in (Outcome.FAILED, Outcome.KILLED, Outcome.LOST) and not often:
+            broke = [self.quarantined[uuid][0] for uuid in gpus if uuid in self.quarantined]
+            if any(at_ms >= attempt.dispatched_at_ms for at_ms in broke):
+                self.excused[key] = True
 
 
 # -- at any time ----------------------------------------------------------------------------------
@@ -154,7 +90,8 @@ def check_told(state: State, runner: FakeRunner, ledger: Ledger) -> None:
         for key, payload in runner.alive().items():
             assert payload.stopped or key not in ledger.cancelled, f"{key} is not told to stop"
         for job, live in state.attempts.items():
-            assert (job, live.no) in runner.journal, f"{live} never got to the runner"
+            known = (job, live.no) in runner.journal or live.phase is Phase.FINISHING
+            assert known, f"{live} never got to the runner"
 
 
 def check_world(state: State, runner: FakeRunner) -> None:
@@ -172,15 +109,23 @@ def check_world(state: State, runner: FakeRunner) -> None:
 
 
 def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
-    """Nothing waits without a reason; what waits for a time has a deadline."""
+    """Nothing waits without a reason; what waits for a time has a deadline, nothing else has one
+    but a look at GPUs."""
     due = [job.not_before_ms for job in state.jobs.values() if job.not_before_ms]
+    finishing = [a for a in state.attempts.values() if a.phase is Phase.FINISHING]
+    due += [attempt.ended_at_ms + LOOK_WAIT_MS for attempt in finishing]
     deadline = scheduler.next_deadline(state)
-    assert deadline == (min(due) if due else None), f"{deadline} for what is due at {due}"
+    if state.pool.watched:
+        assert not due or (deadline is not None and deadline <= min(due)), f"{deadline} for {due}"
+    else:
+        assert deadline == (min(due) if due else None), f"{deadline} for what is due at {due}"
     for job in state.jobs.values():
         assert explain.explain(state, job.id, now_ms), f"{job} waits without a reason"
         assert explain.ahead(state, job.id) >= 0
         assert (job.id in ledger.held) == (job.state is JobState.HELD), f"{job}: {ledger.held}"
     assert state.draining == ledger.draining
+    quarantined = {uuid for uuid, gpu in state.health.gpus.items() if gpu.quarantine}
+    assert quarantined == ledger.quarantined.keys(), f"{quarantined}, {ledger.quarantined}"
 
 
 def check_wishes(state: State, ledger: Ledger) -> None:
@@ -216,6 +161,9 @@ def check_outcome(attempt: Attempt, runner: FakeRunner, ledger: Ledger) -> None:
         assert kept == exact, f"{attempt} ended with {end}"
     if key in ledger.cancelled:
         assert attempt.outcome is Outcome.CANCELLED, f"{attempt} was cancelled by a person"
+    elif key in ledger.stopped:
+        allowed = {Outcome.KILLED} | (runner.truth.get(key, {Outcome.LOST}) & {Outcome.LOST})
+        assert attempt.outcome in allowed, f"{attempt} was stopped by gpud"
     elif key in runner.ever:
         allowed = runner.truth.get(key, set())
         assert attempt.outcome in allowed, f"{attempt}, in truth {allowed}"
@@ -232,10 +180,18 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
     wants_more = False  # the policy asks for another attempt after the last one
     for first, last in zip(starts, [*starts[1:], len(attempts)], strict=True):
         wants_more = False
+        used = 0  # retries
         for number, attempt in enumerate(attempts[first:last], 1):
             assert number == 1 or wants_more, f"{attempt} comes after {attempts[:last]}"
-            more = number <= policy.retries
-            wants_more = more and attempt.outcome in policy.on
+            if number > 1:
+                check_memory(attempts[attempt.no - 2], attempt, ledger)
+            if (job_id, attempt.no) in ledger.excused:
+                wants_more = True
+                continue
+            used += 1
+            retried = attempt.outcome in policy.on or (attempt.oom != "" and policy.oom)
+            retried = retried and attempt.outcome is not Outcome.CANCELLED
+            wants_more = retried and used <= policy.retries
     if attempts and attempts[-1].outcome is None:
         assert job.state is JobState.ACTIVE, f"{job} has a live attempt"
     elif ledger.waiting_cancelled.get(job_id) == len(attempts):
@@ -249,9 +205,24 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
         assert job.outcome is attempts[-1].outcome, f"{job} ends otherwise than {attempts[-1]}"
 
 
+def check_memory(before: Attempt, after: Attempt, ledger: Ledger) -> None:
+    """What was short of GPU memory gets more of it, or all there is of a GPU."""
+    if before.oom != "cuda" or (before.job, before.no) in ledger.excused:
+        return
+    had, has = ([(part.milli, part.mib) for part in a.lease] for a in (before, after))
+    if all(milli == 1000 for milli, _ in had) or all(milli == 1000 for milli, _ in has):
+        return
+    assert min(mib for _, mib in has) > max(mib for _, mib in had), f"{after} as {before}"
+
+
 def check_pause(job: Job, ledger: Ledger, now_ms: int) -> None:
     """`job` was queued again by its policy at `now_ms`."""
-    retry = job.attempt - ledger.first_of_round(job.id) + 1
+    if (job.id, job.attempt) in ledger.excused:
+        assert not job.not_before_ms, f"{job} waits, and its end was no fault of its own"
+        return
+    first = ledger.first_of_round(job.id)
+    excused = sum(j == job.id and no >= first for j, no in ledger.excused)
+    retry = job.attempt - first + 1 - excused
     pause_s = min(job.retry.backoff_s * 2 ** (retry - 1), job.retry.backoff_max_s)
     due = now_ms + int(1000 * pause_s) if pause_s else 0
     assert job.not_before_ms == due, f"{job} is due at {job.not_before_ms}, not at {due}"

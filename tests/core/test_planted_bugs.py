@@ -1,19 +1,21 @@
 """The machine is worth something only if it fails when the core is broken: here it is, on purpose.
 
 Each case replaces one function of the core by a version with a bug of the kind that queues have
-had, and the machine must notice. No shrinking: that it fails is all that is asked.
+had, and the machine must notice. No shrinking: that it fails is all that is asked. Bugs about GPUs
+are in test_planted_gpu_bugs.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from gpud.core import attempts, reconcile, requests, scheduler
 from gpud.core.actions import Action, Answer, StartAttempt
+from gpud.core.changes import NewSubmission
 from gpud.core.events import (
     AttemptEnded,
     CancelRequested,
@@ -34,27 +36,17 @@ from gpud.core.model import (
     Phase,
     Request,
 )
-from gpud.core.placement import Lease, Pool
-from gpud.core.state import NewSubmission, State, is_ready
+from gpud.core.placement import place
+from gpud.core.pool import Lease, Pool
+from gpud.core.state import State, is_ready
 
 from .machine import CoreMachine, one_pass
+from .planting import Bugs, plant
 
 EXAMPLES = 1000
 
-Function = TypeVar("Function", bound=Callable[..., object])
-BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {}
-
-
-def bug(owner: object, name: str) -> Callable[[Callable[[Function], Function]], None]:
-    """Plants what the decorated function makes of the right one, as `owner.name`."""
-
-    def register(breaks: Callable[[Function], Function]) -> None:
-        def plant(patch: pytest.MonkeyPatch) -> None:
-            patch.setattr(owner, name, breaks(getattr(owner, name)))
-
-        BUGS[breaks.__name__.replace("_", " ")] = plant
-
-    return register
+BUGS: Bugs = {}
+bug = partial(plant, BUGS)
 
 
 # -- leases ---------------------------------------------------------------------------------------
@@ -101,10 +93,10 @@ def a_placement_overlooks_leases(right):
     return lambda pool, device: 1000
 
 
-@bug(Pool, "place")
+@bug(scheduler, "place")
 def two_gpus_are_one_gpu_twice(right):
-    def place(pool: Pool, request: Request) -> Lease | None:
-        lease = right(pool, request)
+    def place(pool: Pool, request: Request, avoid: Collection[str] = ()) -> Lease | None:
+        lease = right(pool, request, avoid)
         return (lease[0], lease[0]) if lease and len(lease) == 2 else lease
 
     return place
@@ -112,8 +104,8 @@ def two_gpus_are_one_gpu_twice(right):
 
 @bug(Pool, "replace")
 def other_devices_void_the_leases(right):
-    def replace(pool: Pool, devices: Sequence[Device]) -> None:
-        right(pool, devices)
+    def replace(pool: Pool, devices: Sequence[Device], unknown: str = "") -> None:
+        right(pool, devices, unknown)
         pool.leased = {key: milli for key, milli in pool.leased.items() if key in pool.devices}
 
     return replace
@@ -185,7 +177,7 @@ def a_retry_does_not_pause(right):
 
 @bug(attempts, "wants_retry")
 def every_outcome_is_retried(right):
-    return lambda job, outcome: job.retries_left > 0
+    return lambda job, outcome, oom: job.retries_left > 0
 
 
 @bug(attempts, "end")
@@ -276,7 +268,7 @@ def the_last_comes_first(right):
         actions: list[Action] = []
         for job in sorted(state.jobs.values(), key=lambda job: (-job.priority, -job.id)):
             if is_ready(job) and not state.draining and not state.runner_problem:
-                lease = state.pool.place(job.request)
+                lease = place(state.pool, job.request)
                 if lease is not None:
                     attempt = state.activate(job, lease, now_ms)
                     state.tell(job.id, attempt.no, "dispatched", now_ms)
@@ -291,18 +283,17 @@ def one_start_a_turn(right):
     """The rest waits for something to end: "on completion start the next one"."""
 
     def dispatch(state: State, now_ms: int) -> list[Action]:
-        place, placed = state.pool.place, []
+        placed = []
 
-        def place_once(request: Request) -> Lease | None:
+        def place_once(pool: Pool, request: Request, avoid: Collection[str] = ()) -> Lease | None:
             if placed:
                 return None
-            placed.append(lease := place(request))
+            placed.append(lease := place(pool, request, avoid))
             return lease
 
-        state.pool.place = place_once
-        actions = right(state, now_ms)
-        del state.pool.place
-        return actions
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scheduler, "place", place_once)
+            return right(state, now_ms)
 
     return dispatch
 
@@ -402,8 +393,8 @@ def a_restart_forgets_the_drain(right):
 
 @bug(State, "load")
 def a_restart_forgets_leases(right):
-    def load(state: State, jobs: list[Job], live: list[Attempt]) -> None:
-        right(state, jobs, live)
+    def load(state: State, jobs: list[Job], live: list[Attempt], quarantines) -> None:
+        right(state, jobs, live, quarantines)
         state.pool.leased.clear()
 
     return load

@@ -7,6 +7,7 @@ import pytest
 from gpud.core.actions import Answer, Refuse, StopAttempt
 from gpud.core.events import (
     CancelRequested,
+    DevicesChanged,
     DrainRequested,
     EntriesRead,
     HoldRequested,
@@ -19,6 +20,8 @@ from gpud.core.events import (
 from gpud.core.model import Cursor, JobId, JobState, NewJob, Outcome, Phase, Request, RetryPolicy
 
 from .build import (
+    CPUS,
+    HALVES,
     NOW_MS,
     A,
     B,
@@ -296,13 +299,25 @@ class TestPoolAndSources:
         assert stories(state) == [(0, "source-stopped"), (0, "source-started")]
 
 
-def test_a_job_that_does_not_fit_is_passed_by_those_that_do() -> None:
-    state = ready(A, B)
+def test_a_job_that_does_not_fit_is_passed_on_what_it_does_not_need() -> None:
+    state = ready(A, B, CPUS)
     first = submit(state)
     both, small = submit(state, request=Request(2), priority=9), submit(state)
-    assert set(state.attempts) == {first, small}
-    happens(state, ended(state, first, exit_code=0), ended(state, small, exit_code=0))
-    assert set(state.attempts) == {both}
+    for_cpu = submit(state, request=Request(0))
+    assert set(state.attempts) == {first, for_cpu}
+    happens(state, ended(state, first, exit_code=0))
+    assert set(state.attempts) == {both, for_cpu}
+    happens(state, ended(state, both, exit_code=0))
+    assert set(state.attempts) == {small, for_cpu}
+
+
+def test_a_job_that_waiting_does_not_help_keeps_nothing() -> None:
+    state = ready(A, B, HALVES)
+    first = submit(state, priority=9)
+    three, small = submit(state, request=Request(3)), submit(state)
+    assert set(state.attempts) == {first}
+    happens(state, DevicesChanged((A, B), state.health.policy))
+    assert set(state.attempts) == {first, small}, f"job {three} needs a GPU that has left"
 
 
 def test_rank_is_priority_then_id_over_all_shapes() -> None:

@@ -7,24 +7,31 @@ Beside the state runs its twin, which gets the same events at the same times: bo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum, auto
+
+from msgspec import structs
 
 from gpud.core import scheduler
 from gpud.core.actions import (
     Action,
     Answer,
     ForgetAttempt,
+    LookAtGpus,
     Refuse,
     StartAttempt,
     StopAttempt,
 )
 from gpud.core.events import (
+    AttemptEnded,
     CancelRequested,
     DevicesChanged,
     DrainRequested,
     EntriesRead,
     Event,
+    GpuBroke,
+    GpusSeen,
+    HealRequested,
     HoldRequested,
     JobsSubmitted,
     ReleaseRequested,
@@ -33,11 +40,14 @@ from gpud.core.events import (
     RunnerReady,
     UndrainRequested,
 )
+from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.invariants import check_invariants
-from gpud.core.model import Device, JobId, JobState
+from gpud.core.model import Attempt, Device, JobState, Phase
 
-from . import promises
-from .world import FakeRunner, FakeStore, picture
+from . import answers, promises, starts, watch
+from .gpus import FakeGpus
+from .store import FakeStore, picture
+from .world import FakeRunner
 
 
 class Fate(Enum):
@@ -52,10 +62,17 @@ class Fate(Enum):
 
 
 class Daemon:
-    def __init__(self, devices: Sequence[Device]) -> None:
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        gpus: FakeGpus | None = None,
+        policy: GpuPolicy = DEFAULT_POLICY,
+    ) -> None:
         self.store = FakeStore()
         self.runner = FakeRunner()
+        self.gpus = gpus or FakeGpus(devices)
         self.devices = tuple(devices)
+        self.policy = policy
         self.mailbox: list[Event] = []
         self.ledger = promises.Ledger()
         self.kept = self.ledger.copy()  # as of the last commit
@@ -63,8 +80,9 @@ class Daemon:
 
     def restart(self) -> None:
         """Memory is gone; what is committed is loaded, and the runner is to be met again."""
-        self.state = self.store.load(self.devices)
-        self.twin = self.store.load(self.devices)
+        self.state = self.store.load(self.devices, self.policy)
+        self.twin = self.store.load(self.devices, self.policy)
+        self.watch = watch.Watch()
         self.ledger = self.kept.copy()
         self.ledger.runner_ready = False
         self.mailbox.clear()
@@ -113,6 +131,11 @@ class Daemon:
             found = self.store.submissions[event.key]
             earlier = (found.first, found.count, found.digest)
             return JobsSubmitted(event.request, event.jobs, event.key, event.digest, earlier)
+        if isinstance(event, AttemptEnded):
+            live = self.state.attempts.get(event.job)
+            if live is not None and live.usage is not None and live.usage.peak_mib:
+                request = self.store.specs[event.job].request
+                return structs.replace(event, likeness=request.likeness)
         if isinstance(event, RetryRequested):
             done = [job for job in event.jobs if job not in self.state.jobs]
             return RetryRequested(event.request, event.jobs, self.store.recall(done))
@@ -120,21 +143,33 @@ class Daemon:
 
     def handle(self, event: Event, now_ms: int) -> Sequence[Action]:
         live = dict(self.state.attempts)
+        finishing = {job for job, a in live.items() if a.phase is Phase.FINISHING}
         attempts = {job_id: job.attempt for job_id, job in self.state.jobs.items()}
         waiting = {j for j, job in self.state.jobs.items() if job.state is not JobState.ACTIVE}
         first = self.state.next_id
+        busy = self.busy_gpus() if isinstance(event, GpusSeen) else ()
         actions = scheduler.handle(self.state, event, now_ms)
+        if isinstance(event, GpusSeen | GpuBroke):
+            self.note_gpus(event, now_ms, busy)
         assert not any(isinstance(a, StartAttempt) for a in actions) or isinstance(
             event, RunnerReady
         ), f"{event} starts something by itself"
         for job_id, attempt in live.items():
             if job_id not in self.state.attempts:
                 assert attempt.outcome is not None, f"{attempt} is gone without an outcome"
-                if (job := self.state.jobs.get(job_id)) is not None:
+                self.note_end(attempt, looked_at=job_id in finishing)
+                job = self.state.jobs.get(job_id)
+                if job is not None and job.state is JobState.QUEUED:
                     promises.check_pause(job, self.ledger, now_ms)
         match event:
             case RunnerReady():
                 self.ledger.runner_ready = True
+                self.note_boot(event.boot_id)
+            case HealRequested():
+                for uuid in event.uuids or {*self.watch.gpus, *self.ledger.quarantined}:
+                    self.note_heal(uuid)
+            case GpusSeen():
+                watch.check_guests(self.state, self.watch, self.policy)
             case RunnerGone():
                 self.ledger.runner_ready = False
             case DrainRequested():
@@ -142,9 +177,9 @@ class Daemon:
             case UndrainRequested():
                 self.ledger.draining = False
             case JobsSubmitted() | EntriesRead():
-                self.note_new(event, first, actions)
+                answers.check_new(self.state, self.ledger, event, first, actions)
             case CancelRequested():
-                for job_id in self.answered(event, actions, set(attempts)):
+                for job_id in answers.answered(event, actions, set(attempts)):
                     self.ledger.held.discard(job_id)
                     if job_id in live:
                         self.ledger.cancelled.add((job_id, live[job_id].no))
@@ -153,76 +188,65 @@ class Daemon:
             case RetryRequested():
                 done = {job_id for job_id in range(1, first) if job_id not in attempts}
                 done -= self.ledger.bad_entries
-                for job_id in self.answered(event, actions, done):
+                for job_id in answers.answered(event, actions, done):
                     tried = self.state.jobs[job_id].attempt
                     before = self.ledger.rounds.get(job_id, ())
                     self.ledger.rounds[job_id] = (*before, tried)
                     self.ledger.waiting_cancelled.pop(job_id, None)
             case HoldRequested():
-                self.ledger.held.update(self.answered(event, actions, waiting))
+                self.ledger.held.update(answers.answered(event, actions, waiting))
             case ReleaseRequested():
-                self.ledger.held.difference_update(self.answered(event, actions, set(attempts)))
+                self.ledger.held.difference_update(answers.answered(event, actions, set(attempts)))
         return actions
-
-    def answered(
-        self,
-        event: CancelRequested | RetryRequested | HoldRequested | ReleaseRequested,
-        actions: Sequence[Action],
-        possible: set[int],
-    ) -> tuple[JobId, ...]:
-        """Each id that was asked for is changed or refused with a sentence, as it must be."""
-        (answer,) = (a for a in actions if isinstance(a, Answer))
-        assert answer.request == event.request
-        assert set(answer.jobs) == set(event.jobs) & possible
-        assert {job for job, _ in answer.refused} == set(event.jobs) - possible
-        assert all(why.startswith("cannot ") for _, why in answer.refused)
-        return answer.jobs
-
-    def note_new(
-        self, event: JobsSubmitted | EntriesRead, first: JobId, actions: Sequence[Action]
-    ) -> None:
-        (answer,) = actions
-        assert isinstance(answer, Answer | Refuse)
-        assert answer.request == event.request
-        key = event.key if isinstance(event, JobsSubmitted) else ""
-        if isinstance(answer, Refuse) or answer.again:
-            assert self.state.next_id == first, f"{answer} made jobs"
-        pool = promises.Free(self.devices_of_state(), [])
-        possible = [pool.fits(job.spec.request) for job in event.jobs]
-        if key in self.ledger.keys:
-            digest, first_then, count = self.ledger.keys[key]
-            if event.digest == digest:
-                same = Answer(event.request, (first_then,), count, again=True)
-                assert answer == same, f"another answer for the key {key}: {answer}"
-            else:
-                assert isinstance(answer, Refuse), f"the key {key} stands for two submits"
-        elif isinstance(answer, Answer):
-            assert answer == Answer(event.request, (first,)[: len(event.jobs)], len(event.jobs))
-            new = {JobId(first + n): job.spec for n, job in enumerate(event.jobs)}
-            good = [p and not job.problem for p, job in zip(possible, event.jobs, strict=True)]
-            assert all(possible) or isinstance(event, EntriesRead), f"{event} cannot be served"
-            assert [j in self.state.jobs for j in new] == good, f"other entries of {event} are good"
-            assert self.state.next_id == first + len(new)
-            self.ledger.bad_entries |= {j for j in new if j not in self.state.jobs}
-            self.ledger.held |= {j for j, s in new.items() if s.held and j in self.state.jobs}
-            if key:
-                self.ledger.keys[key] = event.digest, first, len(new)
-            if isinstance(event, EntriesRead):
-                self.ledger.cursors[event.source] = event.cursor
-        else:
-            assert not all(possible), f"{answer} for no reason"
 
     def dispatch(self, now_ms: int) -> list[Action]:
-        queued = [copy.copy(j) for j in self.state.jobs.values() if j.state is JobState.QUEUED]
-        due = [job for job in queued if job.not_before_ms <= now_ms]
-        leases = [attempt.lease for attempt in self.state.attempts.values()]
-        free = promises.Free(self.devices_of_state(), leases)
+        before = starts.Before(self.state, self.watch, now_ms)
         actions = scheduler.dispatch(self.state, now_ms)
-        starts = [action for action in actions if isinstance(action, StartAttempt)]
-        assert starts == actions
+        started = [action for action in actions if isinstance(action, StartAttempt)]
+        assert all(isinstance(action, StartAttempt | LookAtGpus) for action in actions)
         boot_id = self.runner.boot_id
-        promises.check_dispatch(due, self.state, self.ledger, free, boot_id, starts)
+        starts.check_dispatch(before, self.state, self.ledger, self.watch, boot_id, started)
         return actions
+
+    # -- what is known of the GPUs -----------------------------------------------------------------
+
+    def busy_gpus(self) -> set[str]:
+        attempts = self.state.attempts.values()
+        leases = [a.lease for a in attempts if a.phase is not Phase.FINISHING]
+        devices = self.state.pool.devices
+        return {uuid for lease in leases for uuid in watch.uuids_of(lease, devices)}
+
+    def note_gpus(self, event: GpusSeen | GpuBroke, now_ms: int, busy: Collection[str]) -> None:
+        broke = []
+        if isinstance(event, GpuBroke):
+            broke.append(event.uuid)
+        elif self.watch.note_look(event, now_ms, busy):
+            broke += [sight.uuid for sight in event.gpus if sight.broken]
+        for uuid in broke:
+            self.watch.of(uuid)
+            self.ledger.quarantined.setdefault(uuid, (now_ms, self.state.boot_id))
+        for attempt in self.state.attempts.values():
+            if attempt.stop_why:
+                self.ledger.stopped.setdefault((attempt.job, attempt.no), attempt.stop_why)
+
+    def note_end(self, attempt: Attempt, *, looked_at: bool) -> None:
+        gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
+        self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=looked_at)
+        retries = self.store.specs[attempt.job].retry.retries
+        keys = [part.device for part in attempt.lease]  # of a detected GPU its UUID
+        self.ledger.note_end(attempt, {*gpus, *keys}, retries)
+
+    def note_boot(self, boot_id: str) -> None:
+        for uuid, (at_ms, boot) in [*self.ledger.quarantined.items()]:
+            if boot and boot != boot_id:
+                self.note_heal(uuid)
+            else:
+                self.ledger.quarantined[uuid] = at_ms, boot_id
+
+    def note_heal(self, uuid: str) -> None:
+        if uuid in self.ledger.quarantined or self.watch.of(uuid).unreleased:
+            self.watch.note_heal(uuid)
+            self.ledger.quarantined.pop(uuid, None)
 
     def devices_of_state(self) -> list[Device]:
         return list(self.state.pool.devices.values())
@@ -236,7 +260,7 @@ class Daemon:
         assert self.store.cursors == self.ledger.cursors, "a cursor without its entries"
         self.kept = self.ledger.copy()
         promises.check_written(self.store, self.runner, self.ledger, touched)
-        again = self.store.load(self.devices_of_state())
+        again = self.store.load(self.devices_of_state(), self.policy)
         assert picture(again) == picture(self.state), "a restart now would change the state"
         check_invariants(again)
 
@@ -246,23 +270,30 @@ class Daemon:
                 case StartAttempt():
                     self.runner.start(action)
                 case StopAttempt():
-                    assert (action.job, action.attempt) in self.ledger.cancelled
-                    self.runner.stop((action.job, action.attempt))
+                    key = action.job, action.attempt
+                    assert key in self.ledger.cancelled or key in self.ledger.stopped
+                    self.runner.stop(key)
                 case ForgetAttempt():
                     key = action.job, action.attempt
-                    assert self.store.attempts[key].outcome is not None, f"{key} has no end yet"
+                    attempt = self.store.attempts[key]
+                    known = attempt.outcome is not None or attempt.phase is Phase.FINISHING
+                    assert known, f"{key} has no end yet"
                     self.runner.forget(key)
+                case Answer(jobs=()):
+                    pass  # what it counts is no jobs
                 case Answer():
                     first = action.jobs[0] if action.count else 0
                     for job in {*action.jobs, *range(first, first + action.count)}:
                         assert job in self.store.jobs, f"{action} before the commit"
+                case LookAtGpus():
+                    self.gpus.asked = True
                 case Refuse():
                     assert action.message.startswith("cannot ")
 
     def change_devices(self, devices: Sequence[Device]) -> None:
         """Another configuration: for the next turn, and for every state loaded later."""
         self.devices = tuple(devices)
-        self.post(DevicesChanged(self.devices))
+        self.post(DevicesChanged(self.devices, self.policy))
 
 
 def own(event: Event) -> Event:

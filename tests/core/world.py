@@ -1,17 +1,14 @@
-"""The world around the core, faked: a runner with a journal, a store, and the engine's turn.
+"""The runner, faked: a journal, payloads that live and end, and what it says of them.
 
-Used by tests/core/machine.py. Each part checks by itself what it may be asked: the runner that an
-attempt is started at most once and with one lease, the store that ids, attempt numbers and outcomes
-are written as they must be. What the real ones do is in docs/runner-protocol.md and gpud/ports.py.
+Used by tests/core/turns.py. Checks by itself what it may be asked: an attempt is started at most
+once, with one lease. What the real one does is in docs/runner-protocol.md and gpud/ports.py.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from itertools import count
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from gpud.core.actions import StartAttempt
 from gpud.core.events import (
@@ -22,20 +19,7 @@ from gpud.core.events import (
     KnownAttempt,
     RunnerReady,
 )
-from gpud.core.model import (
-    Attempt,
-    Cursor,
-    Device,
-    Job,
-    JobId,
-    JobSpec,
-    JobState,
-    LeasePart,
-    Outcome,
-    Story,
-)
-from gpud.core.placement import Pool
-from gpud.core.state import Changes, NewSubmission, State
+from gpud.core.model import JobId, LeasePart, Outcome
 
 Key = tuple[JobId, int]
 Fact = AttemptStarted | AttemptLingering | AttemptEnded | AttemptNotStarted
@@ -187,91 +171,3 @@ def phase(payload: Payload) -> str:
     if payload.stopped:
         return "stopping"
     return "running" if payload.pid else "starting"
-
-
-class FakeStore:
-    """Committed content only. Writes copies, so that nothing reaches it without a commit."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[JobId, Job] = {}
-        self.specs: dict[JobId, JobSpec] = {}
-        self.attempts: dict[Key, Attempt] = {}
-        self.story: list[Story] = []
-        self.submissions: dict[str, NewSubmission] = {}
-        self.cursors: dict[str, Cursor] = {}
-        self.stopped: dict[str, bool] = {}
-        self.next_id = JobId(1)
-        self.draining = False
-
-    def commit(self, changes: Changes) -> None:
-        for job_id, new in changes.new:
-            assert job_id == self.next_id, f"id {job_id} follows {self.next_id - 1}"
-            assert job_id in changes.jobs, f"job {job_id} is new and has no record"
-            self.specs[job_id] = new.spec
-            self.next_id = JobId(job_id + 1)
-        assert changes.next_id in (None, self.next_id)
-        for key, attempt in sorted(changes.attempts.items()):
-            self._write_attempt(key, attempt)
-        for job_id, job in changes.jobs.items():
-            assert job_id in self.specs, f"job {job_id} was never submitted"
-            self.jobs[job_id] = copy.copy(job)
-        for job_id in {*changes.jobs, *(job_id for job_id, _ in changes.attempts)}:
-            self._check_job(job_id)
-        self.story += changes.story
-        assert not self.submissions.keys() & changes.submissions.keys()
-        self.submissions |= changes.submissions
-        self.cursors |= changes.cursors
-        self.stopped |= changes.stopped
-        if changes.draining is not None:
-            self.draining = changes.draining
-
-    def _write_attempt(self, key: Key, attempt: Attempt) -> None:
-        before = self.attempts.get(key)
-        if before is None:
-            assert key[1] == 1 or (key[0], key[1] - 1) in self.attempts, f"{key} leaves a gap"
-        else:
-            assert before.outcome is None, f"{key} has ended and is written again: {attempt}"
-            assert before.lease == attempt.lease, f"{key} changes its lease"
-            assert before.boot_id == attempt.boot_id, f"{key} changes its boot"
-        self.attempts[key] = copy.copy(attempt)
-
-    def _check_job(self, job_id: JobId) -> None:
-        job, attempts = self.jobs[job_id], self.attempts_of(job_id)
-        live = [attempt for attempt in attempts if attempt.outcome is None]
-        assert job.attempt == len(attempts), f"{job} has {len(attempts)} attempts"
-        assert len(live) == (job.state is JobState.ACTIVE), f"{job} has the live attempts {live}"
-        assert (job.outcome is None) == (job.state is not JobState.DONE), f"{job}"
-        if job.state is not JobState.QUEUED:
-            assert not job.not_before_ms, f"{job} is {job.state} and waits for a time"
-
-    def attempts_of(self, job_id: JobId) -> list[Attempt]:
-        """In their order; the numbers have no gap, which `commit` has seen to."""
-        found = []
-        while attempt := self.attempts.get((job_id, len(found) + 1)):
-            found.append(attempt)
-        return found
-
-    def load(self, devices: Sequence[Device]) -> State:
-        state = State(Pool(devices))
-        state.next_id, state.draining = self.next_id, self.draining
-        state.stopped_sources = {source for source, stopped in self.stopped.items() if stopped}
-        jobs = [copy.copy(job) for job in self.jobs.values() if job.state is not JobState.DONE]
-        attempts = [copy.copy(a) for a in self.attempts.values() if a.outcome is None]
-        state.load(sorted(jobs, key=lambda job: (-job.priority, job.id)), attempts)
-        return state
-
-    def recall(self, jobs: Sequence[JobId]) -> tuple[Job, ...]:
-        found = [self.jobs[job_id] for job_id in dict.fromkeys(jobs) if job_id in self.jobs]
-        return tuple(copy.copy(job) for job in found if job.state is JobState.DONE)
-
-
-def picture(state: State) -> dict[str, object]:
-    """All of a state that decisions rest on and that outlives a restart."""
-    return {
-        "jobs": {job_id: structs.astuple(job) for job_id, job in sorted(state.jobs.items())},
-        "attempts": {job_id: structs.astuple(a) for job_id, a in sorted(state.attempts.items())},
-        "leased": state.pool.leased,
-        "next_id": state.next_id,
-        "draining": state.draining,
-        "stopped": state.stopped_sources,
-    }

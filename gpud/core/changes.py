@@ -1,0 +1,48 @@
+"""What a turn has changed, for the commit: filled by core/state.py, written by the store."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gpud.core.health import Quarantine
+from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, NewJob, Outcome, Story
+
+
+class NewSubmission(Struct, frozen=True):
+    """The memory of a keyed submit: the same key gets the same answer."""
+
+    key: str
+    digest: str
+    first: JobId
+    count: int
+
+
+class Changes(Struct):
+    """What the next commit writes. `new` is in id order; the records to it are in `jobs`."""
+
+    new: list[tuple[JobId, NewJob]] = []
+    jobs: dict[JobId, Job] = {}
+    before: dict[JobId, tuple[JobState, Outcome | None]] = {}  # of those whose state changed
+    attempts: dict[tuple[JobId, int], Attempt] = {}
+    story: list[Story] = []
+    submissions: dict[str, NewSubmission] = {}
+    cursors: dict[str, Cursor] = {}
+    stopped: dict[str, bool] = {}  # sources switched by a person
+    quarantines: dict[str, Quarantine | None] = {}  # by UUID; None: lifted
+    usual_mib: dict[str, int] = {}  # likeness -> what it took of a GPU's memory at most
+    draining: bool | None = None
+    next_id: JobId | None = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.jobs
+            or self.attempts
+            or self.story
+            or self.cursors
+            or self.stopped
+            or self.submissions
+            or self.quarantines
+            or self.usual_mib
+            or self.draining is not None
+            or self.next_id is not None
+        )

@@ -1,0 +1,146 @@
+"""The pool: all devices, what is leased of each, and which of them may not be used now.
+
+Owns capacity: `take` and `give_back` are the only places where it changes. Which device a job gets
+is decided in core/placement.py, and which may not be used in core/watching.py, which tells the pool
+by `block`.
+
+A device has two capacities: thousandths of it, and MiB of its memory. A job that says nothing
+about memory is promised its share of it (core/placement.py), so that such jobs and jobs that ask
+for memory can be neighbours. Where the memory is not known nothing is promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from gpud.core.model import FULL_MILLI, Device, LeasePart, Request
+
+Lease = tuple[LeasePart, ...]
+
+
+class Pool:
+    """All devices with their capacity.
+
+    `leased` counts thousandths per device key, and `promised` MiB of the memory of each of its
+    GPUs, also of devices that have left the pool while a lease on them lives on. Until it ends,
+    their GPUs are not given out under another grouping. `blocked`: why a device takes no work now,
+    as a clause. `seen_free` is how much memory a look has found and nobody is promised.
+    """
+
+    def __init__(self, devices: Iterable[Device], unknown: str = "") -> None:
+        self.leased: dict[str, int] = {}
+        self.promised: dict[str, int] = {}
+        self.usual_mib: dict[str, int] = {}  # likeness -> what earlier runs took
+        self.replace(devices, unknown)
+
+    def replace(self, devices: Iterable[Device], unknown: str = "") -> None:
+        """Another set of devices; leases stay where they are. `unknown`: why no GPU may be used."""
+        self.unknown = unknown
+        self.devices: dict[str, Device] = {device.key: device for device in devices}
+        self.has_gpus = any(device.ids for device in self.devices.values())
+        self.watched = any(device.uuids for device in self.devices.values())
+        self.blocked: dict[str, str] = {}  # until somebody judges them
+        self.blocked_for_a_moment: set[str] = set()
+        self.seen_free: dict[str, int] = {}
+        self._look_for_held()
+
+    def _look_for_held(self) -> None:
+        gone = self.leased.keys() - self.devices.keys()
+        # ids of leased devices that are not in the pool
+        self._still_held = frozenset(i for key in gone for i in key.split(","))
+
+    # -- capacity --------------------------------------------------------------------------------
+
+    def free_milli(self, device: Device) -> int:
+        """Thousandths that nobody has; never negative."""
+        if self._still_held and not self._still_held.isdisjoint(
+            (*device.ids, *device.uuids, device.key)
+        ):
+            return 0
+        return max(0, FULL_MILLI - self.leased.get(device.key, 0))
+
+    def free_slots(self, device: Device) -> int:
+        return self.free_milli(device) // device.slot_milli
+
+    def unpromised_mib(self, device: Device) -> int:
+        """Memory that nobody is promised; of a device whose memory is not known, 0."""
+        return device.memory_mib - self.promised.get(device.key, 0)
+
+    def is_full(self, *, gpus: bool, but: Collection[str]) -> bool:
+        """Whether no GPU (or the lane) has anything left that may be used now, except for `but`."""
+        leased = self.leased
+        return not any(
+            leased.get(key, 0) < FULL_MILLI
+            and self.free_milli(device) > 0
+            and bool(device.ids) == gpus
+            and key not in self.blocked
+            and key not in but
+            for key, device in self.devices.items()
+        )
+
+    def has_room(self, device: Device, milli: int, mib: int, *, seen: bool) -> bool:
+        """Whether that much is free of a device; with `seen`, to a look at its memory, too."""
+        key = device.key
+        if milli > self.free_milli(device):
+            return False
+        if seen and self.seen_free.get(key, mib) < mib:
+            return False
+        return not mib or self.promised.get(key, 0) + mib <= device.memory_mib
+
+    def take(self, lease: Lease) -> None:
+        for part in lease:
+            key = part.device
+            self.leased[key] = self.leased.get(key, 0) + part.milli
+            if part.mib:
+                self.promised[key] = self.promised.get(key, 0) + part.mib
+                if key in self.seen_free:
+                    self.seen_free[key] -= part.mib
+            if key not in self.devices:
+                self._look_for_held()
+
+    def give_back(self, lease: Lease) -> None:
+        for part in lease:
+            key = part.device
+            if part.mib:
+                self._less(self.promised, key, part.mib)
+            if self._less(self.leased, key, part.milli) and key not in self.devices:
+                self._look_for_held()
+
+    @staticmethod
+    def _less(counts: dict[str, int], key: str, by: int) -> bool:
+        """Whether nothing is left there."""
+        left = counts[key] - by
+        if left:
+            counts[key] = left
+            return False
+        del counts[key]
+        return True
+
+    def label(self, key: str) -> str:
+        """What people call a device, in the pool or not."""
+        device = self.devices.get(key)
+        return key if device is None else device.label
+
+    # -- what may be used now ----------------------------------------------------------------------
+
+    def block(self, reasons: dict[str, str], soon: set[str], seen_free: dict[str, int]) -> None:
+        """From now on exactly these devices take no work, and there is that much memory. `soon`:
+        those of them that will take some in a moment, as far as anybody can tell."""
+        self.blocked, self.blocked_for_a_moment, self.seen_free = reasons, soon, seen_free
+
+    def may_be_counted_on(self, device: Device) -> bool:
+        return device.key not in self.blocked or device.key in self.blocked_for_a_moment
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def wanted(self, request: Request) -> int | None:
+        """How many GPUs; None: one slot of any. On a pool without GPUs, a job that does not say is
+        a job for the lane."""
+        if request.gpus is None and not (self.has_gpus or self.unknown or needs_gpu(request)):
+            return 0
+        return request.gpus
+
+
+def needs_gpu(request: Request) -> bool:
+    """Whether it can only be meant for a GPU, without saying how many."""
+    return bool(request.share_milli or request.vram_mib or request.gpu_model or request.exclusive)

@@ -1,0 +1,25 @@
+"""The shape of a job: what decides in which queue of ready jobs it stands. Pure arithmetic."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from gpud.core.model import Job, Request
+
+Shape = tuple[Request, int]  # what is asked for, and `Job.within_s` rounded up
+
+
+def within_s(time_limit_s: float | None, grace_s: float, linger_s: float | None) -> int:
+    """How long after a start a payload is gone at the latest, rounded up; 0: nobody knows."""
+    if time_limit_s is None or linger_s is None:
+        return 0
+    return ceil(time_limit_s + grace_s + linger_s)
+
+
+def shape_of(job: Job) -> Shape:
+    """Times are rounded up to eight steps per doubling: few queues, and no promise broken."""
+    bound = job.within_s
+    if bound > 16:
+        step = 1 << (bound.bit_length() - 4)
+        bound = -(-bound // step) * step
+    return job.request, bound

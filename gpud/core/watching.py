@@ -1,0 +1,88 @@
+"""Before a dispatch on GPUs that can be looked at: which may be used, and is a look needed first.
+
+Called by core/scheduler.py. Tells the pool what is blocked and how much memory is free, and asks
+for a look where only that stands between a job and a GPU. The reply is an event like any other, and
+the dispatch after it goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gpud.core.actions import Action, LookAtGpus
+from gpud.core.health import LOOK_AGAIN_MS
+from gpud.core.model import Attempt
+from gpud.core.state import State
+
+NOT_SEEN = "it is being looked at"
+ASK_AGAIN_MS = 30_000  # a watcher always replies; should it not, it is asked again
+
+
+def device_problems(state: State, now_ms: int) -> dict[str, str]:
+    """For people: why each device that takes no work takes none."""
+    holders = _holders(state)
+    found = {}
+    for key, device in state.pool.devices.items():
+        if device.uuids and (reason := state.health.reason(device, holders, now_ms)):
+            found[key] = reason
+    return found
+
+
+def _holders(state: State) -> dict[str, set[tuple[int, int]]]:
+    found: dict[str, set[tuple[int, int]]] = {}
+    for attempt in state.attempts.values():
+        for _, uuid in state.parts_of(attempt):
+            found.setdefault(uuid, set()).add((attempt.job, attempt.no))
+    return found
+
+
+def prepare(state: State, now_ms: int) -> Sequence[Action]:
+    """Judge every device; give back the wish for a look, if jobs wait for one.
+
+    Sets `state.look_at_ms`: when jobs wait for GPUs that others use, somebody looks again then.
+    """
+    pool, health = state.pool, state.health
+    holders = _holders(state)
+    on_device: dict[str, list[tuple[Attempt, int]]] = {}
+    deadlines = []
+    for attempt in state.attempts.values():
+        for part in attempt.lease:
+            on_device.setdefault(part.device, []).append((attempt, part.mib))
+    blocked: dict[str, str] = {}
+    soon: set[str] = set()
+    seen_free: dict[str, int] = {}
+    stale = in_use = False
+    for key, device in pool.devices.items():
+        if not device.uuids:
+            continue
+        room = pool.free_milli(device) > 0
+        if reason := health.reason(device, holders, now_ms):
+            blocked[key] = reason
+            in_use = in_use or (room and not health.is_quarantined(device))
+            if health.is_releasing(device, now_ms):
+                soon.add(key)
+        elif room and health.is_stale(device, now_ms):
+            blocked[key] = NOT_SEEN
+            soon.add(key)
+            stale = True
+        free = health.seen_free_mib(device, on_device.get(key, ()))
+        if free is not None:
+            seen_free[key] = free
+    pool.block(blocked, soon, seen_free)
+    look = False
+    if _gpus_are_wanted(state):
+        lately = 0 <= now_ms - health.looked_at_ms < LOOK_AGAIN_MS
+        if stale or (in_use and not lately):
+            asked = health.asked_at_ms and 0 <= now_ms - health.asked_at_ms < ASK_AGAIN_MS
+            look = not asked
+            health.asked_at_ms = now_ms if look else health.asked_at_ms
+            deadlines.append(health.asked_at_ms + ASK_AGAIN_MS)
+        elif in_use:
+            deadlines.append(health.looked_at_ms + LOOK_AGAIN_MS)
+    state.look_at_ms = min(deadlines, default=0)
+    return (LookAtGpus(),) if look else ()
+
+
+def _gpus_are_wanted(state: State) -> bool:
+    ready = tuple(state.ready)
+    return any(state.pool.wanted(shape[0]) != 0 and state.ready_head(shape) for shape in ready)

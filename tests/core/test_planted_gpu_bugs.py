@@ -1,0 +1,225 @@
+"""Bugs about GPUs, planted in the core: scenarios.py must notice each of them.
+
+As in test_planted_bugs.py; what is broken here is what queues for GPUs get wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+from msgspec import structs
+
+from gpud.core import attempts, health, placement, quarantines, scheduler, setbacks, sights
+from gpud.core.actions import Action
+from gpud.core.events import GpusSeen
+from gpud.core.health import Health
+from gpud.core.lifecycle import ContradictionError
+from gpud.core.model import Attempt, Device, LeasePart, Outcome, Phase, Request
+from gpud.core.pool import Lease, Pool
+from gpud.core.state import State
+
+from .planting import Bugs, plant
+from .scenarios import live
+
+MOST_SCENARIOS = 400
+
+BUGS: Bugs = {}
+bug = partial(plant, BUGS)
+
+
+# -- other people ---------------------------------------------------------------------------------
+
+
+@bug(health, "occupant")
+def other_people_are_not_seen(right):
+    return lambda sight, policy, holders: ""
+
+
+@bug(health, "occupant")
+def a_job_next_door_is_no_stranger(right):
+    """It uses a GPU that it has no lease on (task-spooler issue 73)."""
+
+    def occupant(sight, policy, holders) -> str:
+        own = tuple(process for process in sight.processes if not process.job)
+        return right(structs.replace(sight, processes=own), policy, holders)
+
+    return occupant
+
+
+@bug(Health, "is_stale")
+def an_old_look_is_good_enough(right):
+    return lambda self, device, now_ms: False
+
+
+@bug(sights, "on_gpus_seen")
+def a_look_that_is_told_late_wins(right):
+    def on_gpus_seen(state: State, event: GpusSeen, now_ms: int) -> Sequence[Action]:
+        state.health.seen_at_ms = 0
+        return right(state, event, now_ms)
+
+    return on_gpus_seen
+
+
+@bug(Health, "note_end")
+def a_look_from_before_the_end_counts(right):
+    return lambda self, uuids, job, at_ms, *, seen: None
+
+
+@bug(sights, "_give_back")
+def guests_stay(right):
+    return lambda state, attempt, at_ms: ()
+
+
+# -- what is sick ---------------------------------------------------------------------------------
+
+
+@bug(sights, "quarantine")
+def a_broken_gpu_is_used_again(right):
+    return lambda state, uuid, why, now_ms: None
+
+
+@bug(quarantines, "heal")
+def heal_heals_nothing(right):
+    return lambda state, uuid, now_ms, why: True
+
+
+@bug(sights, "quarantine")
+def a_restart_lifts_a_quarantine(right):
+    def quarantine(state: State, uuid: str, why: str, now_ms: int) -> None:
+        right(state, uuid, why, now_ms)
+        state.changes.quarantines.clear()
+
+    return quarantine
+
+
+@bug(setbacks, "sick_gpu")
+def the_job_pays_for_a_broken_gpu(right):
+    return lambda state, attempt: ""
+
+
+@bug(setbacks, "sick_gpu")
+def any_quarantine_excuses(right):
+    """Also one from long before the attempt, on a GPU that was healed since."""
+
+    def sick_gpu(state: State, attempt: Attempt) -> str:
+        return right(state, attempt) or ("broken" if state.health.gpus else "")
+
+    return sick_gpu
+
+
+@bug(attempts, "finish_after_look")
+def who_waits_for_a_look_waits_for_ever(right):
+    return lambda state, now_ms: ()
+
+
+@bug(sights, "finish_after_look")
+def any_look_will_do(right):
+    def finish(state: State, now_ms: int) -> Sequence[Action]:
+        for job in sorted(state.finishing):
+            attempts.end(state, state.attempts[job], Outcome.SUCCEEDED, "", now_ms)
+        return ()
+
+    return finish
+
+
+# -- memory and shares ----------------------------------------------------------------------------
+
+
+@bug(sights, "_judge_memory")
+def memory_that_is_not_given_back_goes_unnoticed(right):
+    return lambda gpu, sight, leased, now_ms: None
+
+
+@bug(sights, "_judge_memory")
+def memory_of_the_living_is_a_fault(right):
+    return lambda gpu, sight, leased, now_ms: right(gpu, sight, False, now_ms)
+
+
+@bug(Pool, "has_room")
+def memory_is_promised_twice(right):
+    return lambda pool, device, milli, mib, *, seen: right(pool, device, milli, 0, seen=False)
+
+
+@bug(Health, "seen_free_mib")
+def promises_that_are_not_used_yet_are_free(right):
+    return lambda self, device, attempts: right(self, device, ())
+
+
+@bug(placement, "takes")
+def to_be_alone_is_a_wish_that_is_not_heard(right):
+    def takes(device: Device, request: Request) -> tuple[int, int]:
+        return right(device, structs.replace(request, exclusive=False))
+
+    return takes
+
+
+@bug(scheduler, "place")
+def a_share_is_taken_for_a_whole(right):
+    def place(pool: Pool, request: Request, avoid=()) -> Lease | None:
+        lease = right(pool, request, avoid)
+        return lease and tuple(LeasePart(part.device, 1, part.mib) for part in lease)
+
+    return place
+
+
+# -- first come -----------------------------------------------------------------------------------
+
+
+@bug(scheduler, "reserve")
+def nothing_is_kept_for_the_first(right):
+    return lambda *args: None
+
+
+@bug(scheduler, "_ends_in_gap")
+def anybody_may_go_into_the_gap(right):
+    return lambda kept, now_ms, within_s: True
+
+
+@bug(scheduler, "_end_ms")
+def time_limits_are_forgotten(right):
+    return lambda state, now_ms, attempt: now_ms + 1000
+
+
+@bug(State, "set_phase")
+def gpus_are_freed_before_the_end_is_judged(right):
+    def set_phase(state: State, job, phase: Phase) -> None:
+        right(state, job, phase)
+        if phase is Phase.FINISHING:
+            state.pool.give_back(state.attempts[job.id].lease)
+
+    return set_phase
+
+
+# -- what was learned -----------------------------------------------------------------------------
+
+
+@bug(attempts, "note_usage")
+def what_runs_took_is_kept_in_memory_only(right):
+    def note_usage(state: State, attempt: Attempt, likeness: str) -> None:
+        right(state, attempt, likeness)
+        state.changes.usual_mib.clear()
+
+    return note_usage
+
+
+@bug(setbacks, "with_more_memory")
+def a_retry_after_oom_fails_in_the_same_way(right):
+    return lambda state, job, attempt: ""
+
+
+# -- all of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BUGS[name](monkeypatch)
+    with pytest.raises((AssertionError, ContradictionError)):
+        live_all()
+
+
+def live_all() -> None:
+    for seed in range(MOST_SCENARIOS):
+        live(seed)
