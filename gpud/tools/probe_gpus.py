@@ -1,4 +1,7 @@
-"""Probe of `gpud doctor`: the GPUs, by the NVIDIA driver, against those that are configured."""
+"""Probe of `gpud doctor`: the GPUs, by the NVIDIA driver, against those that are configured.
+
+The driver is asked through a process that can be left behind, so one that hangs is a finding.
+"""
 
 from __future__ import annotations
 
@@ -6,50 +9,58 @@ from collections.abc import Iterator
 
 from gpud.config import gpu_words
 from gpud.errors import GpudError
+from gpud.ports import GpusFound
 from gpud.tools.findings import Finding, Situation
+
+LIMIT_S = 4.5  # less than doctor gives a probe: the finding is to be ours
 
 
 def gpus(situation: Situation) -> Iterator[Finding]:
-    from gpud.devices.detect import Survey, survey
+    from gpud.devices.survey import survey
 
     words = situation.config.pool.gpus
     try:
-        found: Survey = survey()
+        found = survey(LIMIT_S)
     except GpudError as error:
-        missing = type(error.__cause__).__name__ == "NVMLError_LibraryNotFound"
-        if missing and words:
-            text = "no NVIDIA driver found: NVML library missing; the configured slots are used"
-            yield Finding("note", "gpus", text)
-        elif missing:
-            text = "no NVIDIA driver found: NVML library missing"
-            yield Finding("note", "gpus", text, error.hint)
-        else:
-            do = "nvidia-smi should work first; dmesg says more"
-            yield Finding("problem", "gpus", error.message, do)
+        yield _no_answer(error, configured=bool(words))
         return
     for gpu in found.gpus:
-        text = f"{gpu.number}: {gpu.name}, {gpu.memory_mib} MiB, {gpu.uuid}"
+        text = f"{gpu.index}: {gpu.model}, {gpu.memory_mib} MiB, {gpu.uuid}"
         yield Finding("ok", "gpus", text)
     for problem in found.problems:
         yield Finding("problem", "gpus", problem, "see dmesg for Xid; it may need a restart")
-    if not found.gpus and not found.problems:
-        yield Finding("note", "gpus", "the NVIDIA driver has none", "lspci | grep -i nvidia")
-    else:
-        yield Finding("ok", "gpus", f"driver {found.driver}")
+    yield Finding("ok", "gpus", f"driver {found.driver}")
+    if found.blind:
+        text = f"GPU processes cannot be told apart here: {found.blind}"
+        yield Finding("note", "gpus", text, "gpud sees the memory in use, and not whose it is")
     if words:
-        yield from _configured(words, found.gpus)
+        yield from _configured(words, found)
 
 
-def _configured(words: tuple[str, ...], found: tuple[object, ...]) -> Iterator[Finding]:
-    uuids = [str(getattr(gpu, "uuid", "")) for gpu in found]
+def _no_answer(error: GpudError, *, configured: bool) -> Finding:
+    """No driver and no GPU are how some machines are; the rest is a problem."""
+    why = error.message.partition(": ")[2]
+    if error.kind != "not-found":
+        do = "nvidia-smi should work first; dmesg says more"
+        if "does not answer" in why:
+            do = "see whether nvidia-smi answers; asleep GPUs take long: nvidia-smi -pm 1"
+        return Finding("problem", "gpus", error.message, do)
+    if configured:
+        return Finding("note", "gpus", f"{why}; the configured slots are used")
+    return Finding("note", "gpus", why, error.hint)
+
+
+def _configured(words: tuple[str, ...], found: GpusFound) -> Iterator[Finding]:
     for device in gpu_words.from_config(words):
         for one in device.ids:
-            known = int(one) < len(found) if one.isdigit() else _matches(one, uuids)
-            if not known:
+            if not _is_there(one, found):
                 text = f"pool.gpus names {one}, which this machine does not have"
                 yield Finding("problem", "gpus", text, "nvidia-smi -L lists what there is")
 
 
-def _matches(one: str, uuids: list[str]) -> bool:
-    """CUDA takes the beginning of a UUID; MIG ids are not looked for."""
-    return one.startswith("MIG-") or any(uuid.startswith(one) for uuid in uuids)
+def _is_there(one: str, found: GpusFound) -> bool:
+    """CUDA takes the beginning of a UUID, and MIG instances by their GPU's too (MIG-GPU-…/1/0)."""
+    if one.isdigit():
+        ill = any(problem.startswith(f"GPU {one} ") for problem in found.problems)
+        return ill or any(gpu.index == int(one) for gpu in found.gpus)
+    return one.startswith("MIG-GPU-") or any(gpu.uuid.startswith(one) for gpu in found.gpus)

@@ -8,15 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from nvml_stub import environment
+
+from gpud.devices.whose import blindness
+from tests.devices.nvml_stub import Stub, mig_uuid, uuid
+
+BLIND = ["GPU processes cannot be told apart here: " + blindness()] if blindness() else []
 
 
-def gpus(directory: Path, home: Path, config: str = "", **settings: object) -> list[dict[str, str]]:
+def gpus(stub: Stub, home: Path, config: str = "") -> list[dict[str, str]]:
     file = home / "gpud.toml"
     file.write_text(f'state_dir = "state"\nsocket = "s"\n{config}')
     done = subprocess.run(
         [sys.executable, "-m", "gpud.main", "doctor", "--json", "--config", str(file)],
-        env=environment(directory, **settings),
+        env=stub.environment,
         stdout=subprocess.PIPE,
         timeout=30,
         check=False,
@@ -25,57 +29,79 @@ def gpus(directory: Path, home: Path, config: str = "", **settings: object) -> l
     return [finding for finding in findings if finding["subject"] == "gpus"]
 
 
-def test_what_there_is(stub_nvml: Path, tmp_path: Path) -> None:
-    found = gpus(stub_nvml, tmp_path, gpus=1)
-    assert [finding["text"] for finding in found] == [
-        "0: Stub 0, 81920 MiB, GPU-00000000-aaaa-bbbb-cccc-dddddddddddd",
+def texts(found: list[dict[str, str]], level: str) -> list[str]:
+    assert all(finding["do"] for finding in found if finding["level"] != "ok")
+    return [finding["text"] for finding in found if finding["level"] == level]
+
+
+def test_what_there_is(stub: Stub, tmp_path: Path) -> None:
+    found = gpus(stub, tmp_path)
+    assert texts(found, "ok") == [
+        f"0: Stub 0, 81920 MiB, {uuid(0)}",
+        f"1: Stub 1, 82944 MiB, {uuid(1)}",
         "driver 999.01",
     ]
+    assert texts(found, "note") == BLIND
 
 
-def test_what_is_configured_and_is_not_there(stub_nvml: Path, tmp_path: Path) -> None:
-    config = '[pool]\ngpus = [1, 7, "GPU-00000000", "GPU-feed", "MIG-1"]'
-    found = gpus(stub_nvml, tmp_path, config, gpus=2)
-    assert [finding["text"] for finding in found if finding["level"] == "problem"] == [
+def test_what_is_configured_and_is_not_there(stub: Stub, tmp_path: Path) -> None:
+    stub.have(3)
+    stub.gpu(1, mig=1)
+    stub.instance(1, 0)
+    stub.order("fail", "*", gpu=2, code=15)
+    ids = f'[0, 1, 2, 7, "GPU-00000000", "GPU-feed", "{mig_uuid(1, 0)}", "MIG-1", "MIG-GPU-1/0/1"]'
+    found = gpus(stub, tmp_path, f"[pool]\ngpus = {ids.replace(' 2,', ' ')}")
+    assert texts(found, "problem") == [
+        "GPU 2 cannot be used: it has fallen off the bus",
         "pool.gpus names 7, which this machine does not have",
         "pool.gpus names GPU-feed, which this machine does not have",
+        "pool.gpus names MIG-1, which this machine does not have",
     ]
+
+
+def test_one_that_is_ill_is_not_said_to_be_missing(stub: Stub, tmp_path: Path) -> None:
+    stub.order("fail", "*", gpu=1, code=15)
+    found = gpus(stub, tmp_path, "[pool]\ngpus = [0, 1]")
+    assert texts(found, "problem") == ["GPU 1 cannot be used: it has fallen off the bus"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "level", "word"),
+    ("function", "code", "why"),
     [
-        ({"init": 9}, "problem", "installed and not loaded"),
-        ({"gpus": 2, "lost": 1}, "problem", "GPU 1 cannot be used: it has fallen off the bus"),
-        ({"gpus": 0}, "note", "the NVIDIA driver has none"),
+        ("nvmlInitWithFlags", 9, "the NVIDIA driver is installed and not loaded"),
+        ("nvmlInitWithFlags", 18, "the driver was updated: restart the machine"),
     ],
 )
-def test_what_is_wrong(
-    stub_nvml: Path, tmp_path: Path, settings: dict[str, int], level: str, word: str
-) -> None:
-    found = gpus(stub_nvml, tmp_path, **settings)
-    assert [finding["text"] for finding in found if finding["level"] == level] == [
-        text for text in (finding["text"] for finding in found) if word in text
+def test_what_is_wrong(stub: Stub, tmp_path: Path, function: str, code: int, why: str) -> None:
+    stub.order("fail", function, code=code)
+    assert texts(gpus(stub, tmp_path), "problem") == [
+        f"cannot ask the NVIDIA driver for GPUs: {why}"
     ]
-    assert any(word in finding["text"] for finding in found)
-    assert all(finding["do"] for finding in found if finding["level"] != "ok")
+
+
+def test_no_gpu_is_how_some_machines_are(stub: Stub, tmp_path: Path) -> None:
+    stub.have(0)
+    assert texts(gpus(stub, tmp_path), "note") == ["the NVIDIA driver has none"]
 
 
 HANGING = """
 from gpud.tools import doctor, probe_gpus
-doctor.PROBES, doctor.LIMIT_S = (probe_gpus.gpus,), 0.3
+doctor.PROBES, probe_gpus.LIMIT_S = (probe_gpus.gpus,), 0.3
 raise SystemExit(doctor.main([]))
 """
 
 
-def test_a_driver_that_hangs_does_not_hang_the_doctor(stub_nvml: Path) -> None:
+@pytest.mark.parametrize("function", ["nvmlInitWithFlags", "nvmlDeviceGetHandleByIndex_v2"])
+def test_a_driver_that_hangs_does_not_hang_the_doctor(stub: Stub, function: str) -> None:
+    stub.order("hang", function)
     done = subprocess.run(
         [sys.executable, "-c", HANGING],
-        env=environment(stub_nvml, hang=60, gpus=1),
+        env=stub.environment,
         stdout=subprocess.PIPE,
         text=True,
         timeout=30,
         check=False,
     )
     assert done.returncode == 1
-    assert done.stdout.startswith("problem  gpus  no answer within 0.3 s\n")
+    why = "it does not answer within 0.3 s"
+    assert f"problem  gpus  cannot ask the NVIDIA driver for GPUs: {why}\n" in done.stdout

@@ -1,0 +1,85 @@
+"""Hears the driver's Xid events, in a thread of the GPU helper that is blocked in NVML.
+
+Started by devices/child.py. Where the driver offers no events (WSL, vGPU) there are none; what an
+Xid leaves behind is then seen by devices/health.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpud.devices.finding import Unit
+from gpud.devices.health import recovery_action
+from gpud.devices.nvml import TIMEOUT, NvmlTrouble, call
+from gpud.devices.xids import is_broken_for_sure, judge
+
+XID_CRITICAL_ERROR = 0x8  # nvml.h: nvmlEventTypeXidCriticalError
+WAIT_MS = 600_000  # it wakes up for nothing six times an hour
+ERROR_PAUSE_S = 10.0  # a lost GPU makes every wait fail at once
+NO_INSTANCE = 0xFFFFFFFF
+
+
+class Listener:
+    """`broke` is called from the thread, with UUIDs and a clause; `stir` with the index of a GPU
+    about which there was any Xid at all."""
+
+    def __init__(
+        self,
+        broke: Callable[[tuple[str, ...], str], None],
+        stir: Callable[[int], None],
+    ) -> None:
+        self._broke, self._stir = broke, stir
+        self._units: dict[int, tuple[Unit, ...]] = {}  # by index
+        self._indices: dict[int, int] = {}  # by the address that a handle is
+        self._events: Any = None
+
+    def heed(self, index: int, units: Sequence[Unit]) -> None:
+        """What is at this index now. Asks for the GPU's events the first time."""
+        self._units[index] = tuple(units)
+        if not units or index in self._indices.values():
+            return
+        gpu = units[0].gpu
+        try:
+            if self._events is None:
+                self._events = call("EventSetCreate")
+                threading.Thread(target=self._listen, daemon=True).start()
+            call("DeviceRegisterEvents", gpu, XID_CRITICAL_ERROR, self._events)
+        except NvmlTrouble:
+            pass
+        self._indices[_address(gpu)] = index
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                event = call("EventSetWait_v2", self._events, WAIT_MS)
+            except NvmlTrouble as trouble:
+                if trouble.whole:
+                    return
+                if trouble.code != TIMEOUT:
+                    time.sleep(ERROR_PAUSE_S)
+                continue
+            index = self._indices.get(_address(event.device))
+            if index is not None and event.eventType & XID_CRITICAL_ERROR:
+                self._judge(index, int(event.eventData), event.gpuInstanceId)
+
+    def _judge(self, index: int, xid: int, instance: int) -> None:
+        self._stir(index)
+        units = self._units[index]
+        action = None
+        if not is_broken_for_sure(xid):
+            try:
+                action = recovery_action(units[0].gpu) if units else None
+            except NvmlTrouble:
+                pass
+            here = [unit for unit in units if unit.mig and unit.mig[0] == instance]
+            units = tuple(here) or units  # an Xid can be of one MIG instance
+        if units and (why := judge(xid, action)):
+            self._broke(tuple(unit.uuid for unit in units), why)
+
+
+def _address(handle: Any) -> int:
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0
