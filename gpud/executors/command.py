@@ -5,9 +5,12 @@ Called by executors/runner.py. Everything is bytes until it goes on the wire.
 
 from __future__ import annotations
 
-from gpud.core.model import JobSpec
+from collections.abc import Sequence
+
+from gpud.core.model import Device, JobSpec
 from gpud.protocol.text import Text, to_text
 
+AMD = "amd"
 # Linux refuses a single argument of 128 KiB and more, the NUL at its end counted
 # (MAX_ARG_STRLEN, execve(2)).
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1
@@ -59,13 +62,27 @@ def environment(spec: JobSpec) -> list[Text]:
         return [*map(to_text, spec.env.split(b"\0"))]
 
 
-def attempt_environment(spec: JobSpec, job: int, attempt: int, ids: tuple[str, ...]) -> list[Text]:
-    """`K=V` for the wire: what gpud tells this attempt."""
+def attempt_environment(
+    spec: JobSpec, job: int, attempt: int, devices: Sequence[Device]
+) -> list[Text]:
+    """`K=V` for the wire: what gpud tells this attempt. The table is in docs/gpus.md.
+
+    AMD's HIP reads CUDA_VISIBLE_DEVICES as it does its own variable; ROCR_VISIBLE_DEVICES would
+    renumber what these two name.
+    """
+    ids = ",".join([i for device in devices for i in device.ids])
+    uuids = ",".join([uuid for device in devices for uuid in device.uuids])
     found: list[Text] = [
-        f"CUDA_VISIBLE_DEVICES={','.join(ids)}",
+        f"CUDA_VISIBLE_DEVICES={ids}",
         f"GPUD_JOB_ID={job}",
         f"GPUD_ATTEMPT={attempt}",
     ]
+    if any(device.maker == AMD for device in devices):
+        found.append(f"HIP_VISIBLE_DEVICES={ids}")
+        return found
+    found.append(f"NVIDIA_VISIBLE_DEVICES={ids or 'void'}")  # of the container toolkit
+    if uuids:
+        found.append(f"GPUD_GPU_UUIDS={uuids}")
     if b"CUDA_DEVICE_ORDER=" not in spec.env:
         found.append("CUDA_DEVICE_ORDER=PCI_BUS_ID")  # so that an index means what nvidia-smi says
     return found

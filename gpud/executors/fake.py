@@ -2,8 +2,8 @@
 
 `FakeRunner` is the runner with its journal: it outlives any number of daemons. `FakeExecutor` is
 one daemon's door to it. Commands mean: `exit N` ends at once with N, `signal N` dies of it,
-`refuse` cannot be started, everything else runs until `FakeRunner.end` or a stop. Passes the
-contract suite of executors.
+`oom cuda` of want of memory, `refuse` cannot be started, everything else runs until
+`FakeRunner.end` or a stop. Passes the contract suite of executors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpud.core.events import (
     RunnerGone,
     RunnerReady,
 )
-from gpud.core.model import JobId
+from gpud.core.model import Device, JobId
 from gpud.ports import Launch, Post
 
 Key = tuple[JobId, int]
@@ -34,16 +34,17 @@ class FakeRunner:
         self.now_ms = 0
         self.starts: dict[Key, int] = {}
         self.commands: dict[Key, bytes] = {}
-        self.ids: dict[Key, tuple[str, ...]] = {}
+        self.devices: dict[Key, tuple[Device, ...]] = {}
         self.live: dict[Key, int] = {}  # to its pid
         self.ends: dict[Key, End] = {}  # not yet forgotten
         self.listener: FakeExecutor | None = None
 
-    def end(self, key: Key, *, exit_code: int | None = None, signal: int | None = None) -> None:
+    def end(
+        self, key: Key, *, exit_code: int | None = None, signal: int | None = None, oom: str = ""
+    ) -> None:
         del self.live[key]
-        job, attempt = key
         self._report(
-            key, AttemptEnded(job, attempt, self.now_ms, exit_code=exit_code, signal=signal)
+            key, AttemptEnded(*key, self.now_ms, exit_code=exit_code, signal=signal, oom=oom)
         )
 
     def reboot(self, boot_id: str) -> None:
@@ -63,7 +64,7 @@ class FakeRunner:
                 self.listener.post(AttemptStarted(*key, self.live[key], self.now_ms))
             return
         self.starts[key] = 1
-        self.commands[key], self.ids[key] = launch.spec.command, launch.ids
+        self.commands[key], self.devices[key] = launch.spec.command, launch.devices
         word, _, number = launch.spec.command.partition(b" ")
         if word == b"refuse":
             self._report(key, AttemptNotStarted(*key, self.now_ms, "cwd", "there is no directory"))
@@ -75,6 +76,8 @@ class FakeRunner:
             self.end(key, exit_code=int(number))
         elif word == b"signal":
             self.end(key, signal=int(number))
+        elif word == b"oom":
+            self.end(key, exit_code=1, oom=number.decode())
 
     def _report(self, key: Key, end: End) -> None:
         self.ends[key] = end

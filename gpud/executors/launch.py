@@ -93,3 +93,14 @@ def wait_ready(launching: Launching) -> int:
         "cannot start the runner: it ended before it was ready",
         hint=f"see {state_dir / 'runner.log'}",
     )
+
+
+def reap(launched: set[int]) -> None:
+    """A runner that we launched is our child: leave no zombie. Takes those out that have ended."""
+    for pid in list(launched):
+        try:
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                continue
+        except ChildProcessError:
+            pass
+        launched.discard(pid)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -31,6 +32,7 @@ class RunnerLink(asyncio.Protocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._rest = b""
+        self.peer_pid = 0  # the runner's
         self._unsent: list[bytes] = []
 
     def send(self, message: object) -> None:
@@ -58,6 +60,9 @@ class RunnerLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        client = transport.get_extra_info("socket")
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.peer_pid = int.from_bytes(credentials[:4], sys.byteorder)
 
     def data_received(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")

@@ -25,8 +25,9 @@ from gpud.executors.command import (
     environment,
     script_argv,
 )
-from gpud.executors.launch import Launching, launch, live_versions, wait_ready
+from gpud.executors.launch import Launching, launch, live_versions, reap, wait_ready
 from gpud.executors.link import RunnerLink, connect
+from gpud.executors.oom import OutOfMemory
 from gpud.executors.wire import (
     AnyMessage,
     EnvOp,
@@ -68,6 +69,7 @@ class RunnerExecutor:
         self._cgroup = cgroup
         self._launching = launching
         self._warn = warn
+        self._oom = OutOfMemory(self._state_path)
         self._links: dict[int, RunnerLink] = {}  # by version
         self._older: dict[tuple[int, int], RunnerLink] = {}  # attempts that are not in ours
         self._base_env: bytes | None = None  # what our version was last told on this connection
@@ -160,7 +162,7 @@ class RunnerExecutor:
         self._hellos = {}
         known: list[KnownAttempt] = []
         for hello in hellos:
-            known += hello.attempts
+            known += hello.known()
             older = self._links.get(hello.runner)
             if hello.runner != VERSION and older is not None:  # None: it has just ended
                 self._older.update({(k.job, k.attempt): older for k in hello.attempts})
@@ -181,7 +183,7 @@ class RunnerExecutor:
             return  # a connection that we have given up
         facts: list[Fact] = []
         for message in messages:
-            if (fact := fact_of(message)) is not None:
+            if (fact := fact_of(message, self._oom.of(message))) is not None:
                 facts.append(fact)
             elif isinstance(message, HelloMessage):
                 waiting = self._hellos.get(link.version)
@@ -205,7 +207,7 @@ class RunnerExecutor:
         if self._closed or self._links.get(link.version) is not link:
             return
         del self._links[link.version]
-        self._reap()
+        reap(self._launched)
         if link.version != VERSION and link.version not in live_versions(self._state_dir):
             return  # an older one has finished what it had
         if not self._hellos:
@@ -237,7 +239,7 @@ class RunnerExecutor:
                 attempt=attempt,
                 argv=[to_text(a) for a in argv],
                 cwd=to_text(spec.cwd),
-                env=attempt_environment(spec, job, attempt, launch.ids),
+                env=attempt_environment(spec, job, attempt, launch.devices),
                 log=to_text(os.fsencode(log_path(self._state_path, job, attempt))),
                 grace_s=spec.grace_s,
                 linger_s=spec.linger_s,
@@ -269,6 +271,10 @@ class RunnerExecutor:
         if ours:
             self._send(VERSION, {"op": "forget", "attempts": ours})
 
+    def runner_pids(self) -> tuple[int, ...]:
+        """Of those that we are connected to: the ancestors of everything that runs."""
+        return tuple(link.peer_pid for link in self._links.values())
+
     def flush(self) -> None:
         for link in self._links.values():
             link.flush()
@@ -291,16 +297,6 @@ class RunnerExecutor:
             file.write(text)
         draft.rename(path)
         return os.fsencode(path)
-
-    def _reap(self) -> None:
-        """A runner that we launched is our child: leave no zombie."""
-        for pid in list(self._launched):
-            try:
-                if os.waitpid(pid, os.WNOHANG) == (0, 0):
-                    continue
-            except ChildProcessError:
-                pass
-            self._launched.discard(pid)
 
 
 def _now_ms() -> int:

@@ -50,16 +50,26 @@ class RunnerMessage(Struct, frozen=True, tag_field="ev"):
     pass
 
 
+class Listed(Struct, frozen=True):
+    job: int
+    attempt: int
+    phase: str
+    pid: int | None = None  # None: no process was made, or the runner died while making it
+
+
 class HelloMessage(RunnerMessage, frozen=True, tag="hello"):
     runner: int
     pid: int
     boot_id: str
     payload: Literal["cgroup", "session"]
-    attempts: tuple[KnownAttempt, ...]
+    attempts: tuple[Listed, ...]
+
+    def known(self) -> list[KnownAttempt]:
+        return [KnownAttempt(JobId(a.job), a.attempt, a.phase, a.pid or 0) for a in self.attempts]
 
 
 class AttemptsMessage(RunnerMessage, frozen=True, tag="attempts"):
-    attempts: tuple[KnownAttempt, ...]
+    attempts: tuple[Listed, ...]
 
 
 class StartedMessage(RunnerMessage, frozen=True, tag="started"):
@@ -81,7 +91,7 @@ class EndedMessage(RunnerMessage, frozen=True, tag="ended"):
     attempt: int
     at_ms: int
     exit: Exit
-    started_at_ms: int = 0
+    started_at_ms: int | None = None  # None: the runner died while starting it
     timed_out: bool = False
     stopped: bool = False
     rusage: Rusage | None = None
@@ -130,8 +140,8 @@ def decode(line: bytes) -> AnyMessage:
     return message
 
 
-def fact_of(message: AnyMessage) -> Fact | None:
-    """The core's event for a message about one attempt; None for the others."""
+def fact_of(message: AnyMessage, oom: str = "") -> Fact | None:
+    """The core's event for a message about one attempt; None for the others. `oom`: of its end."""
     match message:
         case EndedMessage(job=job, attempt=attempt, at_ms=at_ms, exit=status):
             return AttemptEnded(
@@ -145,6 +155,7 @@ def fact_of(message: AnyMessage) -> Fact | None:
                 rusage=message.rusage,
                 killed=message.killed,
                 unassigned=message.unassigned,
+                oom=oom,
             )
         case StartedMessage(job=job, attempt=attempt, pid=pid, at_ms=at_ms):
             return AttemptStarted(JobId(job), attempt, pid, at_ms)

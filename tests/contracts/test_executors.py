@@ -1,8 +1,8 @@
 """The contract of executors (gpud/ports.py), over real processes and over the fake.
 
 A rig stands for what outlives a daemon: the runner. `meet` is a daemon that opens, `leave` one that
-goes. Commands are written so that both understand them: `exit 3`, `signal 9` (defined as a shell
-function for real shells by the rig's setup line), `sleep`-like `run`.
+goes. Commands are written so that both understand them: `exit 3`, `signal 9`, `oom cuda` (shell
+functions by the rig's setup line for real shells), `sleep`-like `run`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from gpud.core.events import (
     RunnerGone,
     RunnerReady,
 )
-from gpud.core.model import JobId, JobSpec, LeasePart
+from gpud.core.model import Device, JobId, JobSpec, LeasePart
 from gpud.executors.fake import FakeExecutor, FakeRunner
 from gpud.executors.runner import RunnerExecutor
 from gpud.ports import Launch
 
 TIMEOUT_S = 20
-SETUP = b"signal() { kill -$1 $$; sleep 9; }; run() { sleep 600; }"
+SETUP = b"""signal() { kill -$1 $$; sleep 9; }; run() { sleep 600; }
+cuda="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+oom() { case $1 in cuda) echo "$cuda";; host) echo MemoryError;; esac; exit 1; }"""
 
 
 class Box:
@@ -159,7 +161,7 @@ async def rig_in(rig_type: type[Rig], directory: Path) -> AsyncIterator[Rig]:
 
 def launch(rig: Rig, job: int, command: bytes, attempt: int = 1) -> Launch:
     action = StartAttempt(JobId(job), attempt, (LeasePart("0", 1000),))
-    return Launch(action, rig.spec(command), ("0",))
+    return Launch(action, rig.spec(command), (Device("0", ("0",)),))
 
 
 def _end_of(job: int, attempt: int = 1) -> Callable[[Event], bool]:
@@ -198,6 +200,27 @@ def test_what_cannot_start_says_why(rig_type: type[Rig], tmp_path: Path) -> None
             assert isinstance(end, AttemptNotStarted)
             assert end.kind == "cwd"
             assert end.why
+            executor.forget([(JobId(1), 1)])
+
+    asyncio.run(scenario())
+
+
+def test_a_start_that_failed_is_told_to_the_next_daemon_too(
+    rig_type: type[Rig], tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            first = Box()
+            executor = await rig.meet(first)
+            executor.start(launch(rig, 1, b"refuse"))
+            await first.wait(_end_of(1))
+            await rig.leave(executor)
+
+            second = Box()
+            executor = await rig.meet(second)
+            end = await second.wait(_end_of(1))
+            assert isinstance(end, AttemptNotStarted)
+            assert isinstance(second.events[0], RunnerReady)
             executor.forget([(JobId(1), 1)])
 
     asyncio.run(scenario())
@@ -250,6 +273,29 @@ def test_an_end_is_repeated_until_it_is_forgotten(rig_type: type[Rig], tmp_path:
             await third.wait(_end_of(2))
             assert not [e for e in third.events if _end_of(1)(e)]
             executor.forget([(JobId(2), 1)])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("kind", ["cuda", "host"])
+def test_an_end_for_want_of_memory_says_of_which(
+    rig_type: type[Rig], tmp_path: Path, kind: str
+) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            first = Box()
+            executor = await rig.meet(first)
+            executor.start(launch(rig, 1, b"oom " + kind.encode()))
+            executor.start(launch(rig, 2, b"exit 1"))
+            end = await first.wait(_end_of(1))
+            assert (end.exit_code, end.oom) == (1, kind)
+            assert (await first.wait(_end_of(2))).oom == ""
+            await rig.leave(executor)
+
+            second = Box()
+            executor = await rig.meet(second)
+            assert (await second.wait(_end_of(1))).oom == kind  # repeated, it says the same
+            executor.forget([(JobId(1), 1), (JobId(2), 1)])
 
     asyncio.run(scenario())
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from gpud.core.model import JobSpec
+from gpud.core.model import Device, JobSpec
 from gpud.executors.command import argv_of, attempt_environment, environment, script_argv
 
 
@@ -73,12 +73,32 @@ def test_the_environment_tells_the_job_what_it_has() -> None:
     spec = JobSpec(b"x", env=b"A=1\0B=2")
     assert environment(spec) == ["A=1", "B=2"]
     assert environment(JobSpec(b"x")) == []
-    assert attempt_environment(spec, 42, 3, ("0", "2")) == [
+    two = (Device("GPU-a", ("0",), uuids=("GPU-a",)), Device("GPU-b", ("2",), uuids=("GPU-b",)))
+    assert attempt_environment(spec, 42, 3, two) == [
         "CUDA_VISIBLE_DEVICES=0,2",
         "GPUD_JOB_ID=42",
         "GPUD_ATTEMPT=3",
+        "NVIDIA_VISIBLE_DEVICES=0,2",
+        "GPUD_GPU_UUIDS=GPU-a,GPU-b",
         "CUDA_DEVICE_ORDER=PCI_BUS_ID",
     ]
+
+
+def test_what_is_not_known_of_a_gpu_is_not_told() -> None:
+    told = attempt_environment(JobSpec(b"x"), 1, 1, (Device("1", ("1",)),))
+    assert "NVIDIA_VISIBLE_DEVICES=1" in told
+    assert not any(pair.startswith("GPUD_GPU_UUIDS") for pair in told)
+
+
+def test_a_job_for_the_cpu_sees_no_gpu() -> None:
+    told = attempt_environment(JobSpec(b"x"), 1, 1, (Device("cpu", (), 4),))
+    assert {"CUDA_VISIBLE_DEVICES=", "NVIDIA_VISIBLE_DEVICES=void"} <= set(told)
+
+
+def test_amds_gpus_have_their_own_variable() -> None:
+    told = attempt_environment(JobSpec(b"x"), 1, 1, (Device("1", ("1",), maker="amd"),))
+    assert {"CUDA_VISIBLE_DEVICES=1", "HIP_VISIBLE_DEVICES=1"} <= set(told)
+    assert not any(pair.startswith("NVIDIA") for pair in told)
 
 
 def test_an_order_of_devices_that_was_set_is_kept() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import gpud
 from gpud.core.actions import StartAttempt, StopAttempt
 from gpud.core.events import AttemptEnded, RunnerReady
-from gpud.core.model import JobId, JobSpec, LeasePart
+from gpud.core.model import Device, JobId, JobSpec, LeasePart
 from gpud.executors.launch import live_versions
 from gpud.executors.link import RunnerLink, connect
 from gpud.executors.runner import RunnerExecutor
@@ -55,7 +55,7 @@ def spec(command: bytes) -> JobSpec:
 
 
 def launch(job: int, command: bytes) -> Launch:
-    return Launch(StartAttempt(JobId(job), 1, LEASE), spec(command), ("0",))
+    return Launch(StartAttempt(JobId(job), 1, LEASE), spec(command), (Device("0", ("0",)),))
 
 
 def test_it_finishes_what_it_has(tmp_path: Path) -> None:
