@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from . import clients, idle, latency, queued, throughput
+from . import clients, deciding, idle, latency, polling, queued, simulated, throughput
 from .limits import LIMITS
 from .measure import FULL, QUICK, SMOKE, Bench, Effort, Measured
 from .place import workplace
@@ -25,7 +25,12 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "restart": queued.restart,
     "ls": clients.ls,
     "idle": idle.idle,
+    "polling": polling.polling,
     "growth": queued.growth,
+    "dispatch": deciding.dispatch,
+    "queue": deciding.queue,
+    "simulate": simulated.decisions,
+    "utilisation": simulated.utilisation,
 }
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,8 +90,15 @@ def user_environment() -> list[str]:
 class Daemon:
     """`gpud serve` on a directory of its own. Ends with its runner."""
 
-    def __init__(self, place: Path, *gpus: str, config: str = "") -> None:
+    def __init__(
+        self,
+        place: Path,
+        *gpus: str,
+        config: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.place = place
+        self._environment = {**quiet_environment(place), **(environment or {})}
         self.socket = place / "gpud.sock"
         self.pid = 0
         self._arguments = [*programs.gpud(), "serve", "--gpus", *gpus]
@@ -124,7 +131,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=quiet_environment(self.place),
+                env=self._environment,
             )
         self.pid = self._process.pid
         end = time.monotonic() + STARTS_WITHIN_S
@@ -151,6 +158,9 @@ class Daemon:
 
     def runners(self) -> set[int]:
         """The runners that this daemon has started."""
+        return {pid for pid in self.children() if b"runner" in _command(pid)}
+
+    def children(self) -> set[int]:
         found: set[int] = set()
         for thread in Path(f"/proc/{self.pid}/task").iterdir():
             found.update(map(int, (thread / "children").read_text().split()))
@@ -177,6 +187,13 @@ def seeds(count: int) -> list[str]:
     return [
         f"python train.py --lr 1e-3 --seed {number} > log.{number} 2>&1" for number in range(count)
     ]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has ended
 
 
 def rss_mb(pid: int) -> float:

@@ -79,7 +79,23 @@ LIMITS: dict[str, Limit] = {
     "idle-runner": Limit("wake-ups of the idle runner", "/s", 0.0, "Slurm's slurmd 0"),
     "idle-rss": Limit("memory of the daemon with 10,000 queued", "MB", 45.0, "HyperQueue 42"),
     "idle-runner-rss": Limit("memory of the runner", "MB", None, "Slurm's slurmd 5"),
+    "gpu-polling": Limit("looking at 8 GPUs, nothing running", "% of a core", 0.2, ""),
     "growth": Limit(
         "cost of a job with 100,000 others queued, against 1,000", "x", 1.2, "pueue #573 grows"
+    ),
+    "dispatch-8": Limit("a turn with 10,000 queued, 8 GPUs", "ms", None, ""),
+    "dispatch-64": Limit("a turn with 10,000 queued, 64 GPUs", "ms", 1.0, ""),
+    "dispatch-1024": Limit("a turn with 10,000 queued, 1,024 GPUs", "ms", None, ""),
+    "dispatch-growth-64": Limit("the same on 64 GPUs, against 8", "x n log n", 1.0, ""),
+    "dispatch-growth-1024": Limit("the same on 1,024 GPUs, against 64", "x n log n", 1.0, ""),
+    "dispatch-queued": Limit("a turn with 100,000 queued, against 10,000", "x", 1.5, ""),
+    "simulate-8": Limit("decisions over a trace of 100,000 jobs, 8 GPUs", "/s", None, ""),
+    "simulate-64": Limit("decisions over a trace of 100,000 jobs, 64 GPUs", "/s", None, ""),
+    "simulate-1024": Limit("decisions over a trace of 100,000 jobs, 1,024 GPUs", "/s", None, ""),
+    "simulate-growth": Limit(
+        "a trace of 100,000 jobs, against 10,000, 64 GPUs", "x n log n", 1.0, ""
+    ),
+    "load-utilisation": Limit(
+        "8 GPUs in use at load 0.9, against FIFO without backfill", "x", 1.0, "", at_least=True
     ),
 }

@@ -23,13 +23,21 @@ class Effort:
     large: int  # stands for 10,000
     huge: int  # stands for 100,000
     growth_jobs: int
+    turns: int  # of the core, with a long queue
+    trace: int  # jobs of a simulated trace, stands for 100,000
+    load_jobs: int  # of a trace on one small pool
     idle_s: float
+    polling_s: float  # of looking at GPUs that do nothing
     settle_s: float  # until what follows a turn (the check of everything) is over
 
 
-FULL = Effort("full", 5, 4000, 400, 100, 40, 100, 10_000, 100_000, 2000, 20.0, 12.0)
-QUICK = Effort("quick", 3, 1500, 150, 50, 15, 100, 10_000, 100_000, 1000, 5.0, 12.0)
-SMOKE = Effort("smoke", 1, 20, 5, 3, 2, 10, 100, 200, 10, 0.3, 0.0)
+FULL = Effort(
+    "full", 5, 4000, 400, 100, 40, 100, 10_000, 100_000, 2000, 300, 100_000, 2000, 20.0, 60.0, 12.0
+)
+QUICK = Effort(
+    "quick", 3, 1500, 150, 50, 15, 100, 10_000, 100_000, 1000, 100, 30_000, 1000, 5.0, 20.0, 12.0
+)
+SMOKE = Effort("smoke", 1, 20, 5, 3, 2, 10, 100, 200, 10, 5, 100, 50, 0.3, 0.3, 0.0)
 
 
 @dataclass(frozen=True)

@@ -356,15 +356,13 @@ def test_sources(situation: Situation, tmp_path: Path, monkeypatch: pytest.Monke
 def test_without_a_driver_it_is_a_note(
     situation: Situation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NVMLError_LibraryNotFound(Exception):
-        pass
+    def survey(limit_s: float) -> None:
+        why = "no NVIDIA driver found (NVML library missing)"
+        raise GpudError(f"cannot ask: {why}", kind="not-found", hint="--gpus 0,1")
 
-    def survey() -> None:
-        raise GpudError("cannot ask", hint="--gpus 0,1") from NVMLError_LibraryNotFound()
-
-    monkeypatch.setattr("gpud.devices.detect.survey", survey)
+    monkeypatch.setattr("gpud.devices.survey.survey", survey)
     finding = ask(probe_gpus.gpus, situation)
     assert finding[:2] == ("note", "gpus")
-    assert finding.text == "no NVIDIA driver found: NVML library missing"
+    assert finding.text == "no NVIDIA driver found (NVML library missing)"
     configured = with_config(situation, pool=Pool(gpus=("0",)))
     assert "the configured slots are used" in ask(probe_gpus.gpus, configured).text
