@@ -15,6 +15,7 @@ VERBS = {
     "serve": ("gpud.daemon.serve", "be the daemon: take jobs from sources and from gpuctl"),
     "check": ("gpud.tools.check", "say what is wrong with a configuration file"),
     "doctor": ("gpud.tools.doctor", "say what this machine offers gpud, and what to mend"),
+    "simulate": ("gpud.tools.simulate", "say when jobs would be done, on so many GPUs"),
 }
 
 HELP = f"""\

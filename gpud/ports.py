@@ -14,10 +14,12 @@ from msgspec import Struct
 
 from gpud.config.schema import JobDefaults
 from gpud.core.actions import Answer, StartAttempt, StopAttempt
+from gpud.core.changes import Changes, NewSubmission
 from gpud.core.events import Event
-from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, NewJob
+from gpud.core.health import Quarantine
+from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob
 from gpud.core.sight import GpuInfo
-from gpud.core.state import Changes, NewSubmission, State
+from gpud.core.state import State
 from gpud.errors import GpudError
 from gpud.protocol.replies import EventView, JobDetail, JobView, SourceView
 from gpud.protocol.selectors import Selection
@@ -26,12 +28,12 @@ from gpud.protocol.selectors import Selection
 class Launch(Struct, frozen=True):
     """A committed start, with all that the executor needs to make the process.
 
-    `spec` comes from the store; `ids` are the leased devices in lease order.
+    `spec` comes from the store; `by_uuid`: the job gets UUIDs, not indexes.
     """
 
     action: StartAttempt
     spec: JobSpec
-    ids: tuple[str, ...]
+    devices: tuple[Device, ...]  # of the lease, in its order
 
 
 class Executor(Protocol):
@@ -76,7 +78,8 @@ class Watched(Struct, frozen=True):
 class GpuWatcher(Protocol):
     """Looks at the machine's GPUs, again and again, and never makes anybody wait.
 
-    `find` asks once what there is; it raises GpudError with one sentence: kind `unreachable` when
+    `find` asks once what there is, and touches GPUs again at which the driver hung before (that is
+    what healing one means); it raises GpudError with one sentence: kind `unreachable` when
     the driver does not answer in time, `not-found` when there is no driver or no GPU.
     After `watch`, a `GpusSeen` is posted after each look: every `idle_s`, every `busy_s` while
     attempts are live, and as soon as can be after `look`. Each `look` is followed by a `GpusSeen`
@@ -169,6 +172,8 @@ class Loaded(Struct, frozen=True):
     next_id: JobId
     draining: bool
     stopped_sources: frozenset[str]
+    quarantines: dict[str, Quarantine] = {}  # by UUID
+    usual_mib: dict[str, int] = {}  # likeness -> MiB
 
 
 class Store(Protocol):
@@ -258,6 +263,10 @@ class Controlled(Protocol):
 
     async def switch_source(self, name: str, *, stopped: bool) -> None:
         """Stop or start a source. Raises GpudError (not-found) for one that is not configured."""
+        ...
+
+    def gpu_note(self) -> str:
+        """A sentence: what of the GPUs cannot be seen, and why; "" when all can."""
         ...
 
     def problems(self) -> list[str]:

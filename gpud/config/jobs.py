@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
+from gpud.config.requests import retry_on
 from gpud.config.schema import JobDefaults
-from gpud.core.model import JobSpec, Request, RetryPolicy
+from gpud.core.model import ONE_SLOT, JobSpec, Request, RetryPolicy
 
 
 def spec_of(
@@ -18,7 +19,7 @@ def spec_of(
     source: str = "",
     cwd: bytes = b"/",
     env: bytes = b"",
-    gpus: int | None = None,
+    request: Request = ONE_SLOT,
     priority: int = 0,
 ) -> JobSpec:
     """Not yet a job: it has no command."""
@@ -28,12 +29,11 @@ def spec_of(
         setup=os.fsencode(defaults.setup),
         cwd=cwd,
         env=env,
-        request=Request(gpus=gpus),
+        request=request,
         priority=priority,
-        retry=RetryPolicy(
-            retries=defaults.retries,
-            backoff_s=defaults.backoff_s,
-            backoff_max_s=defaults.backoff_max_s,
+        retry=retry_on(
+            RetryPolicy(defaults.retries, defaults.backoff_s, defaults.backoff_max_s),
+            defaults.retry_on,
         ),
         retry_args=os.fsencode(defaults.retry_args),
         time_limit_s=defaults.time_limit_s,

@@ -18,7 +18,11 @@ from gpud.config.limits import LONGEST_S, MOST_GPUS, MOST_PRIORITY, MOST_RETRIES
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_S)]
 Pause = Annotated[float, Meta(ge=0.05, le=LONGEST_S)]  # between two looks: never a busy loop
 TimeLimit = Annotated[float, Meta(gt=0, le=LONGEST_S)]
-Gpus = Annotated[int, Meta(ge=0, le=MOST_GPUS)]
+# "12G", "800M"; in memory MiB, 0: none.
+Size = Annotated[int, Meta(ge=0, extra={"size": True})]
+Vram = Size | Literal["auto"]
+# A whole number, or a share of one GPU.
+Gpus = Annotated[float, Meta(ge=0, le=MOST_GPUS, extra={"gpus": True})]
 Retries = Annotated[int, Meta(ge=0, le=MOST_RETRIES)]
 Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 # `~` and `$VARIABLES` are expanded; relative to the directory of the configuration file.
@@ -36,7 +40,13 @@ GpuWords = Annotated[
         extra={"numbers": True},
     ),
 ]
+# The ids of `gpus`, or UUIDs.
+GuestWords = Annotated[tuple[str, ...], Meta(description="like [2, 3]", extra={"numbers": True})]
 Slots = Annotated[int, Meta(ge=0, le=MOST_SLOTS)]
+ManySlots = Annotated[int, Meta(ge=1, le=MOST_SLOTS)]
+RetryOn = Annotated[
+    tuple[Literal["failed", "killed", "timed-out", "lost", "oom"], ...], Meta(min_length=1)
+]
 SourceName = Annotated[
     str,
     Meta(
@@ -65,6 +75,7 @@ class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     backoff_s: Seconds = 10.0
     backoff_max_s: Seconds = 600.0
     retry_args: str = ""  # added to the command from the second attempt on
+    retry_on: RetryOn = ("failed", "killed", "timed-out", "lost")  # and "oom": out of memory
     time_limit_s: TimeLimit | None = None
     grace_s: Seconds = 10.0
     linger_s: Seconds | Literal["wait"] = 10.0
@@ -89,11 +100,15 @@ class QueueFileSource(
     env: dict[EnvName, EnvValue] = {}
     env_file: PathText | None = None
     gpus: Gpus | None = None
+    vram: Vram = 0  # free on each GPU, and reserved
+    gpu_model: str = ""  # a part of the model's name, in any case
+    exclusive: bool = False  # nobody beside it on its GPUs
     priority: Priority = 0
     retries: Retries | None = None
     backoff_s: Seconds | None = None
     backoff_max_s: Seconds | None = None
     retry_args: str | None = None
+    retry_on: RetryOn | None = None
     time_limit_s: TimeLimit | None = None
     grace_s: Seconds | None = None
     linger_s: Seconds | Literal["wait"] | None = None
@@ -108,8 +123,23 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # config/gpu_words.py: "0", "1"; the same twice: two share it; "0,1": a pair; "none".
     # Empty, the default: what the NVIDIA driver finds.
     gpus: GpuWords = ()
+    slots_per_gpu: ManySlots = 1  # so many jobs of one slot share a GPU
     # For jobs that ask for no GPU. Default: the number of processors.
     cpu_slots: Slots | None = None
+    # What jobs are given in CUDA_VISIBLE_DEVICES: the index in PCI order, or the UUID.
+    visible: Literal["index", "uuid"] = "index"
+    # Of GPUs that no NVIDIA driver can be asked about.
+    maker: Literal["nvidia", "amd"] = "nvidia"  # amd: jobs get ROCm's variables
+    model: str = ""
+    memory: Size = 0  # of each GPU
+    # Somebody else's GPUs: used while nobody is there, given back when somebody comes.
+    guests: GuestWords = ()
+    respect_others: bool = True  # a GPU that another's process uses takes no job
+    tolerance: Size = 0  # a process with no more memory than this does not count
+    ignore: tuple[str, ...] = ()  # programs whose processes do not count, beside desktops and MPS
+    release_wait_s: Seconds = 60.0  # for the memory of an ended job, before it is a fault
+    idle_after_s: Seconds = 1800.0  # a job whose GPUs did nothing for so long is pointed out; 0: no
+    stop_idle: bool = False  # and stopped
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,9 +16,10 @@ from typing import Any
 
 from msgspec import inspect
 
+from gpud.config.asking import check_gpus
 from gpud.config.lines import dotted
 from gpud.config.schema import Config
-from gpud.config.units import parse_duration_s
+from gpud.config.units import parse_duration_s, parse_size_mib
 from gpud.errors import GpudError
 
 KeyPath = tuple[str | int, ...]
@@ -93,8 +94,12 @@ class Walk:
             return self._list(kind, value, path, numbers="numbers" in marks)
         elif isinstance(kind, inspect.LiteralType):
             self._choice(kind.values, value, path)
+        elif isinstance(kind, inspect.FloatType) and "gpus" in marks:
+            self._gpus(value, path)
         elif isinstance(kind, inspect.FloatType):
             return self._duration(kind, value, path)
+        elif isinstance(kind, inspect.IntType) and "size" in marks:
+            return self._size(value, path)
         elif isinstance(kind, inspect.IntType):
             if isinstance(value, int) and not isinstance(value, bool):
                 self._bounds(kind, value, path)
@@ -159,6 +164,27 @@ class Walk:
         else:
             self._bounds(kind, value, path)
         return value
+
+    def _size(self, value: Any, path: KeyPath) -> Any:
+        if value == 0 and type(value) is int:
+            return 0
+        if not isinstance(value, str):
+            self._wrong_type(path, "an amount of memory", value, ': write text like "12G"')
+            return value
+        try:
+            return parse_size_mib(value)
+        except GpudError as error:
+            self.problem(path, f"{dotted(path)}: {error.message}")
+            return value
+
+    def _gpus(self, value: Any, path: KeyPath) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self._wrong_type(path, "a number of GPUs", value)
+            return
+        try:
+            check_gpus(value)
+        except GpudError as error:
+            self.problem(path, f"{dotted(path)} cannot be {value}: {error.message}")
 
     def _text(
         self, kind: inspect.StrType, value: Any, path: KeyPath, marks: Mapping[str, Any]

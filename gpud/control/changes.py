@@ -12,6 +12,7 @@ from gpud.core.events import (
     CancelRequested,
     DrainRequested,
     Event,
+    HealRequested,
     HoldRequested,
     ReleaseRequested,
     RetryRequested,
@@ -25,6 +26,7 @@ from gpud.protocol.replies import (
     Cancelled,
     Changed,
     Drained,
+    Healed,
     HeldReply,
     RefusedView,
     Released,
@@ -36,6 +38,7 @@ from gpud.protocol.replies import (
 from gpud.protocol.requests import (
     Cancel,
     Drain,
+    Heal,
     Hold,
     Release,
     Retry,
@@ -80,6 +83,26 @@ async def drain(daemon: Controlled, request: Drain) -> Drained:
 async def undrain(daemon: Controlled, request: Undrain) -> Undrained:
     await daemon.ask(UndrainRequested)
     return Undrained(id=request.id)
+
+
+async def heal(daemon: Controlled, request: Heal) -> Healed:
+    """Raises GpudError (not-found) for a GPU that is none of the pool's."""
+    uuids: list[str] = []
+    for word in request.gpus:
+        found = [
+            uuid
+            for device in daemon.state.pool.devices.values()
+            if word == device.key or word in device.ids or word in device.uuids
+            for uuid in ([word] if word in device.uuids else device.uuids)
+        ]
+        if not found:
+            raise GpudError(
+                f"cannot heal GPU {word}: no such GPU is watched", kind="not-found",
+                hint="see: gpuctl gpus",
+            )  # fmt: skip
+        uuids += found
+    answer = await daemon.ask(lambda number: HealRequested(number, tuple(uuids)))
+    return Healed(id=request.id, count=answer.count)
 
 
 async def switch_source(

@@ -17,11 +17,11 @@ from msgspec import UNSET, structs
 
 from gpud.config.limits import (
     LONGEST_S,
-    MOST_GPUS,
     MOST_PRIORITY,
     MOST_RETRIES,
     wrong_with_name,
 )
+from gpud.config.requests import asked_of, request_of, retry_on, with_likeness
 from gpud.core.model import JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.protocol.requests import JobFields
@@ -52,10 +52,8 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
         changes["command"], changes["argv"] = _quoted(argv), argv
     if fields.env is not UNSET or fields.env_add is not UNSET:
         changes["env"] = _environment(base.env, fields, environments)
-    if fields.gpus is not UNSET:
-        if fields.gpus is not None:
-            _count(fields.gpus, "gpus", MOST_GPUS)
-        changes["request"] = _request(fields.gpus)
+    if not (fields.gpus is fields.vram_mib is fields.gpu_model is fields.exclusive is UNSET):
+        changes["request"] = _request(base.request, fields)
     if not (fields.retries is fields.backoff_s is fields.backoff_max_s is UNSET):
         changes["retry"] = _retry(
             base.retry.retries
@@ -63,8 +61,12 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
             else _count(fields.retries, "retries", MOST_RETRIES),
             _pause(fields.backoff_s, base.retry.backoff_s, "backoff_s"),
             _pause(fields.backoff_max_s, base.retry.backoff_max_s, "backoff_max_s"),
+            base.retry.on,
+            base.retry.oom,
         )
-    return structs.replace(base, **changes)
+    if fields.retry_on is not UNSET:
+        changes["retry"] = retry_on(changes.get("retry", base.retry), fields.retry_on)
+    return with_likeness(structs.replace(base, **changes))
 
 
 def _text(value: Text, what: str) -> bytes:
@@ -104,14 +106,17 @@ def _assignments(pairs: tuple[Text, ...], what: str) -> list[bytes]:
     return found
 
 
-@lru_cache(maxsize=256)
-def _request(gpus: int | None) -> Request:
-    return Request(gpus)
+def _request(base: Request, fields: JobFields) -> Request:
+    gpus, vram, model, exclusive = asked_of(base)
+    return request_of(
+        gpus if fields.gpus is UNSET else fields.gpus,
+        vram if fields.vram_mib is UNSET else fields.vram_mib,
+        model if fields.gpu_model is UNSET else fields.gpu_model,
+        exclusive if fields.exclusive is UNSET else fields.exclusive,
+    )
 
 
-@lru_cache(maxsize=256)
-def _retry(retries: int, backoff_s: float, backoff_max_s: float) -> RetryPolicy:
-    return RetryPolicy(retries, backoff_s, backoff_max_s)
+_retry = lru_cache(maxsize=256)(RetryPolicy)
 
 
 def _count(value: int, what: str, most: int) -> int:

@@ -16,7 +16,8 @@ from msgspec import structs
 
 from gpud import __version__
 from gpud.control.choice import choose
-from gpud.control.views import gpu_views, place_in_queue, reason, with_reason
+from gpud.control.views import gpu_views, labelled, place_in_queue, reason, with_reason
+from gpud.core.explain import devices_for
 from gpud.core.model import JobId, JobState
 from gpud.errors import GpudError
 from gpud.ports import Controlled
@@ -50,6 +51,7 @@ def status(daemon: Controlled, request: Status) -> StatusReply:
     active = states.get(JobState.ACTIVE, 0)
     # Active jobs come first among those that are not done; 0 would mean all.
     jobs, _ = daemon.store.page(RECENT, max(1, active))
+    jobs = [with_reason(state, job, now_ms) for job in jobs]
     return StatusReply(
         id=request.id,
         gpud=__version__,
@@ -64,7 +66,7 @@ def status(daemon: Controlled, request: Status) -> StatusReply:
         held=states.get(JobState.HELD, 0),
         active=active,
         done=outcomes,
-        gpus=gpu_views(state),
+        gpus=gpu_views(state, now_ms),
         sources=tuple(daemon.sources()),
         running=tuple(job for job in jobs if job.state == JobState.ACTIVE),
         recent=tuple(job for job in jobs if job.state == JobState.DONE),
@@ -119,7 +121,14 @@ def show(daemon: Controlled, request: Show) -> Shown:
     return Shown(
         id=request.id,
         jobs=tuple(
-            structs.replace(detail, job=with_reason(state, detail.job, now_ms))
+            structs.replace(
+                detail,
+                job=with_reason(state, detail.job, now_ms),
+                attempts=tuple(
+                    structs.replace(attempt, lease=labelled(state, attempt.lease))
+                    for attempt in detail.attempts
+                ),
+            )
             for detail in details
         ),
     )
@@ -134,7 +143,8 @@ async def why(daemon: Controlled, request: Why) -> Reasons:
     if len(reasons) == 1:  # it takes a walk through the queue
         (only,) = reasons
         told = only.reason + place_in_queue(daemon.state, JobId(only.job))
-        reasons = [structs.replace(only, reason=told)]
+        devices = devices_for(daemon.state, JobId(only.job)) if request.verbose else []
+        reasons = [structs.replace(only, reason=told, devices=tuple(devices))]
     return Reasons(id=request.id, reasons=tuple(reasons))
 
 

@@ -19,6 +19,7 @@ from gpud.protocol.requests import (
     Cancel,
     Drain,
     Gpus,
+    Heal,
     Hold,
     Ls,
     Ping,
@@ -47,6 +48,7 @@ OneReply = (
     | Drain
     | Undrain
     | Gpus
+    | Heal
     | Sources
     | SourceStop
     | SourceStart
@@ -74,7 +76,10 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
         case Why():
             return await queries.why(daemon, request)
         case Gpus():
-            return GpusReply(id=request.id, gpus=gpu_views(daemon.state))
+            gpus = gpu_views(daemon.state, daemon.now_ms())
+            return GpusReply(id=request.id, gpus=gpus, note=daemon.gpu_note())
+        case Heal():
+            return await changes.heal(daemon, request)
         case Sources():
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
         case Cancel() | Retry() | Hold() | Release():

@@ -12,8 +12,11 @@ from msgspec import structs
 
 from gpud.core.explain import ahead, explain
 from gpud.core.model import JobId, JobState, Outcome
+from gpud.core.placement import unsatisfiable
 from gpud.core.state import State, is_ready
-from gpud.protocol.replies import GpuView, JobView
+from gpud.core.watching import device_problems
+from gpud.protocol.gpus import GpuProcessView, GpuSightView, GpuView
+from gpud.protocol.replies import JobView
 from gpud.signals import signal_name
 
 WAITING = (JobState.QUEUED.value, JobState.HELD.value)
@@ -30,10 +33,24 @@ _ENDED = {
 
 
 def with_reason(state: State, view: JobView, now_ms: int) -> JobView:
-    """The view with its `reason`, if it waits."""
+    """The view with its `reason`, if it waits, and its devices as people call them."""
+    if view.lease:
+        view = structs.replace(view, lease=labelled(state, view.lease))
     if view.state not in WAITING:
         return view
     return structs.replace(view, reason=explain(state, JobId(view.id), now_ms))
+
+
+def labelled(state: State, lease: tuple[str, ...]) -> tuple[str, ...]:
+    """Of "GPU-8f6a…:500" the device's label, of a device that the pool has; the share stays."""
+    pool, found = state.pool, []
+    for part in lease:
+        key, colon, milli = part.rpartition(":")
+        if part in pool.devices or not colon:
+            found.append(pool.label(part))
+        else:
+            found.append(f"{pool.label(key)}:{milli}")
+    return tuple(found)
 
 
 def reason(state: State, view: JobView, now_ms: int) -> str:
@@ -46,7 +63,7 @@ def place_in_queue(state: State, job: JobId) -> str:
     record = state.jobs.get(job)
     if record is None or not is_ready(record) or state.draining or state.runner_problem:
         return ""
-    if state.pool.unsatisfiable(record.request):
+    if unsatisfiable(state.pool, record.request):
         return ""
     count = ahead(state, job)
     if not count:
@@ -66,10 +83,11 @@ def done_sentence(view: JobView) -> str:
     return f"{text}: {view.why}" if view.why else text
 
 
-def gpu_views(state: State) -> tuple[GpuView, ...]:
+def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
     """The pool, in its order (the lane cpu is the one without ids), then devices that have left it
     while a job still runs there."""
     pool = state.pool
+    problems = device_problems(state, now_ms)
     jobs: dict[str, list[int]] = {}
     for job, attempt in state.attempts.items():
         for part in attempt.lease:
@@ -79,8 +97,13 @@ def gpu_views(state: State) -> tuple[GpuView, ...]:
             key=device.key,
             ids=device.ids,
             slots=device.slots,
-            free_milli=pool.free_milli(device),
+            free_milli=pool.free_slots(device) * device.slot_milli,
             jobs=_sorted(jobs.get(device.key, ())),
+            problem=problems.get(device.key, ""),
+            model=device.model,
+            guest=device.guest,
+            quarantined=state.health.is_quarantined(device),
+            gpus=tuple(_sight(state, uuid) for uuid in device.uuids),
         )
         for device in pool.devices.values()
     ]
@@ -97,6 +120,26 @@ def gpu_views(state: State) -> tuple[GpuView, ...]:
         if key not in pool.devices
     )
     return tuple(views)
+
+
+def _sight(state: State, uuid: str) -> GpuSightView:
+    gpu = state.health.of(uuid)
+    seen = gpu.sight
+    if seen is None or seen.problem:
+        return GpuSightView(uuid, gpu.seen_at_ms)
+    return GpuSightView(
+        uuid=uuid,
+        seen_at_ms=gpu.seen_at_ms,
+        total_mib=seen.total_mib,
+        used_mib=seen.used_mib,
+        free_mib=seen.free_mib,
+        util=seen.util,
+        temperature_c=seen.temperature_c,
+        power_w=None if seen.power_mw is None else seen.power_mw / 1000,
+        processes=tuple(
+            GpuProcessView(p.pid, p.name, p.user, p.mib, p.job) for p in seen.processes
+        ),
+    )
 
 
 def _sorted(jobs: Iterable[int]) -> tuple[int, ...]:

@@ -93,7 +93,8 @@ def run_ls(args: Args) -> int:
 
 
 def run_why(args: Args) -> int:
-    reply = ask(args["socket"], {"type": "why", "jobs": args.words or ["@"]})
+    request = {"type": "why", "jobs": args.words or ["@"]}
+    reply = ask(args["socket"], request | ({"verbose": True} if args["verbose"] else {}))
     if args["json"]:
         print_json(reply)
         return 0
@@ -102,6 +103,8 @@ def run_why(args: Args) -> int:
     for reason in reply["reasons"]:
         sentence = on.clean(reason["reason"])
         print(f"{reason['job']}: {sentence}" if several else sentence)
+        for line in reason.get("devices", ()):
+            print(on.clean(f"  {line}"))
     return 0
 
 
@@ -138,8 +141,8 @@ case.""",
         run_why,
         words="[JOBS ...]",
         most=None,
-        options=(JSON,),
+        options=(Option("verbose", "what each GPU is to the job, and why", short="v"), JSON),
         about="Without JOBS: the last submitted one.",
-        examples=("gpuctl why 42", "gpuctl why state:queued"),
+        examples=("gpuctl why 42", "gpuctl why 42 --verbose", "gpuctl why state:queued"),
     ),
 ]

@@ -17,7 +17,7 @@ look
   logs        what a job has written; -f follows
   wait        wait until jobs are done, and exit as they did
   events      what happened; -f follows
-  gpus        the GPUs, their free slots and their jobs
+  gpus        the GPUs, who uses them, and why one takes no work
   sources     where jobs come from, and whether that works
 
 change jobs

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 GPU_COLUMNS = (
     Column("GPU"),
+    Column("MODEL", limit=26, drop=3),
     Column("STATE"),
     Column("FREE", right=True),
+    Column("MEMORY", right=True),
+    Column("UTIL", right=True),
+    Column("TEMP", right=True, drop=2),
+    Column("POWER", right=True, drop=1),
     Column("JOBS", limit=30),
-    Column("PROBLEM"),
+    Column("PROBLEM", wide=1_000_000),  # on a terminal it stands in full below
 )
 SOURCE_COLUMNS = (
     Column("SOURCE"),
@@ -35,8 +40,10 @@ SOURCE_COLUMNS = (
 
 
 def gpu_state(gpu: dict[str, Any]) -> tuple[str, str]:
+    if gpu.get("quarantined"):
+        return "quarantined", "red"
     if gpu.get("problem"):
-        return "unavailable", "yellow"
+        return ("in use" if gpu["problem"].startswith("used by") else "unavailable"), "yellow"
     if not gpu["jobs"]:
         return "free", "green"
     return ("full", "") if free_slots(gpu) == 0 else ("shared", "")
@@ -46,27 +53,90 @@ def free_slots(gpu: dict[str, Any]) -> int:
     return int(gpu["free_milli"]) // (1000 // max(int(gpu["slots"]), 1))
 
 
+def gpu_name(gpu: dict[str, Any]) -> str:
+    """The index where there is one; a MIG instance by its UUID."""
+    return ",".join(words.device(one) for one in gpu["ids"]) or words.device(gpu["key"])
+
+
 def gpu_lines(gpus: Sequence[dict[str, Any]], on: Screen) -> list[str]:
-    rows: list[list[Cell]] = [
-        [
-            gpu["key"],
-            gpu_state(gpu),
-            f"{free_slots(gpu)} of {gpu['slots']}",
-            words.ids(gpu["jobs"]),
-            (gpu.get("problem", ""), "yellow"),
-        ]
-        for gpu in gpus
+    """The table, then in full why a GPU takes no work and who else uses it."""
+    lines = table(on, GPU_COLUMNS, [_gpu_row(gpu) for gpu in gpus], steady=True)
+    if not on.width:
+        return lines
+    for gpu in gpus:
+        name = gpu_name(gpu)
+        if gpu.get("problem"):
+            colour = "red" if gpu.get("quarantined") else "yellow"
+            lines.append(on.paint(on.clean(f"GPU {name}: {gpu['problem']}"), colour))
+        for seen in gpu.get("gpus", ()):
+            for process in seen["processes"]:
+                if process["job"] <= 0 and f"pid {process['pid']} " not in gpu.get("problem", ""):
+                    lines.append(on.clean(f"GPU {name}: {_process(process)}"))
+    return lines
+
+
+def _gpu_row(gpu: dict[str, Any]) -> list[Cell]:
+    seen = gpu.get("gpus", ())
+    used, total = _sum(seen, "used_mib"), _sum(seen, "total_mib")
+    util, power = _sum(seen, "util"), _sum(seen, "power_w")
+    warm = [one["temperature_c"] for one in seen if one.get("temperature_c") is not None]
+    return [
+        gpu_name(gpu),
+        gpu.get("model", "") + (" (guest)" if gpu.get("guest") else ""),
+        gpu_state(gpu),
+        f"{free_slots(gpu)} of {gpu['slots']}",
+        f"{used / 1024:.1f}/{total / 1024:.0f}G" if total else "",
+        f"{util / len(seen):.0f}%" if util is not None else "",
+        f"{max(warm)}C" if warm else "",
+        f"{power:.0f}W" if power is not None else "",
+        words.ids(gpu["jobs"]),
+        gpu.get("problem", ""),
     ]
-    return table(on, GPU_COLUMNS, rows, steady=True)
+
+
+def _sum(seen: Sequence[dict[str, Any]], field: str) -> Any:
+    """None as soon as one of them is not known."""
+    values = [one.get(field) for one in seen]
+    return None if not values or None in values else sum(values)
+
+
+def _process(process: dict[str, Any]) -> str:
+    who = process["name"] or "?"
+    if process["user"]:
+        who += f" of {process['user']}"
+    memory = "" if process["mib"] is None else f", {words.size(process['mib'])}"
+    return f"also pid {process['pid']} ({who}{memory})"
 
 
 def run_gpus(args: Args) -> int:
+    if args.words:
+        return _heal(args)
     reply = ask(args["socket"], {"type": "gpus"})
     if args["json"]:
         print_json(reply)
         return 0
-    for line in gpu_lines(reply["gpus"], screen()):
+    on = screen()
+    for line in gpu_lines(reply["gpus"], on):
         print(line)
+    if reply.get("note") and on.width:
+        print(on.clean(reply["note"]))
+    return 0
+
+
+def _heal(args: Args) -> int:
+    if args.words[0] != "heal":
+        raise GpudError(
+            f"cannot {args.words[0]} GPUs: only heal{nearest(args.words[0], ('heal',))}",
+            kind="usage",
+            hint="see: gpuctl gpus --help",
+        )
+    reply = ask(args["socket"], {"type": "heal", "gpus": args.words[1:]})
+    if args["json"]:
+        print_json(reply)
+    elif reply["count"]:
+        print(f"{words.plural(reply['count'], 'GPU')} healed: the next look decides")
+    else:
+        print("no GPU was quarantined")
     return 0
 
 
@@ -130,10 +200,15 @@ def run_source(args: Args) -> int:
 VERBS = [
     Verb(
         "gpus",
-        "Show the GPUs, their free slots and their jobs.",
+        "Show the GPUs, who uses them, and why one takes no work.",
         run_gpus,
+        words="[heal [GPU ...]]",
+        most=None,
         options=(JSON,),
-        examples=("gpuctl gpus", "gpuctl gpus --json | jq .gpus[].key"),
+        about="""\
+A GPU that broke takes no work until the machine is started again, or until
+somebody says that it works: gpuctl gpus heal, of some or of all.""",
+        examples=("gpuctl gpus", "gpuctl gpus heal 3", "gpuctl gpus --json | jq .gpus[].key"),
     ),
     Verb(
         "sources",

@@ -66,7 +66,7 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
             f"{job['retries_left']} of {detail['retries']} left, after "
             f"{duration(detail['backoff_s'])} up to {duration(detail['backoff_max_s'])}"
         )
-    limit = detail["time_limit_s"]
+    limit, usual = detail["time_limit_s"], detail.get("usual_vram_mib")
     names = [from_text(name) for name in detail["env_names"]]
     return [
         ("command", words.command(job)),
@@ -74,7 +74,8 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("setup", from_text(detail["setup"])),
         ("retry args", from_text(detail["retry_args"])),
         ("directory", from_text(detail["cwd"])),
-        ("GPUs", "" if job["gpus"] is None else str(job["gpus"])),
+        ("GPUs", words.asked(job)),
+        ("usual VRAM", words.size(usual) if usual else ""),
         ("priority", str(job["priority"]) if job["priority"] else ""),
         ("retries", retries),
         ("next try", clock(job["not_before_ms"]) if job["not_before_ms"] else ""),
@@ -114,6 +115,12 @@ def _attempt(job: int, attempt: dict[str, Any], on: Screen) -> list[str]:
         parts.append(f"CPU {duration(attempt['user_s'] + (attempt['system_s'] or 0))}")
     if attempt["max_rss_kib"]:
         parts.append(f"{attempt['max_rss_kib'] / 1024:.0f} MiB")
+    if attempt.get("peak_vram_mib"):
+        parts.append(f"{words.size(attempt['peak_vram_mib'])} GPU memory")
+    if attempt.get("gpu_util") is not None:
+        parts.append(f"GPU at {attempt['gpu_util']} %")
+    if attempt.get("energy_j"):
+        parts.append(words.energy(attempt["energy_j"]))
     if attempt["pid"] and not attempt["outcome"]:
         parts.append(f"pid {attempt['pid']}")
     colour = words.COLOUR_OF.get(word, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpud.client.connection import ask
 from gpud.ctl import words
 from gpud.ctl.args import JSON, Verb
-from gpud.ctl.pool import free_slots
+from gpud.ctl.pool import free_slots, gpu_name
 from gpud.ctl.render import Column, Screen, print_json, screen, table
 
 TYPE_CHECKING = False
@@ -88,7 +88,7 @@ def headline(reply: dict[str, Any], on: Screen) -> list[str]:
 
 
 def _gpu(gpu: dict[str, Any], on: Screen) -> str:
-    name = "CPU" if gpu["key"] == "cpu" else f"GPU {gpu['key']}"
+    name = "CPU" if gpu["key"] == "cpu" else f"GPU {gpu_name(gpu)}"
     jobs = gpu["jobs"]
     told = on.paint("free", "green")
     if jobs:

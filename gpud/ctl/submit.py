@@ -87,9 +87,14 @@ def _fields(args: Args) -> dict[str, Any]:
         fields["retry_args"] = wire.to_text(os.fsencode(args["retry-args"]))
     if args["hold"]:
         fields["held"] = True
+    if args["exclusive"]:
+        fields["exclusive"] = True
     for option, field in (
         ("name", "name"),
         ("gpus", "gpus"),
+        ("vram", "vram_mib"),
+        ("gpu-model", "gpu_model"),
+        ("retry-on", "retry_on"),
         ("priority", "priority"),
         ("retries", "retries"),
         ("time-limit", "time_limit_s"),
@@ -143,6 +148,28 @@ def _pair(text: str) -> str:
     return text
 
 
+def _gpus(text: str) -> Any:
+    return int(text) if text.isdecimal() else _read("read_gpus", text)
+
+
+def _vram(text: str) -> Any:
+    return _read("read_vram", text)
+
+
+def _ends(text: str) -> Any:
+    return _read("read_retry_on", text)
+
+
+def _read(how: str, text: str) -> Any:
+    """By config/asking.py, which most submits do not need."""
+    from gpud.config import asking
+
+    try:
+        return getattr(asking, how)(text)
+    except GpudError as error:
+        raise ValueError(error.message) from error
+
+
 def _cannot(why: str, hint: str = "") -> GpudError:
     return GpudError(
         f"cannot submit: {why}", kind="usage", hint=hint or "see: gpuctl submit --help"
@@ -160,7 +187,10 @@ VERBS = [
         runs_command=True,
         options=(
             Option("name", "a name for people and for name:NAME", "NAME"),
-            Option("gpus", "how many GPUs; 0: none (default: one slot)", "N", count),
+            Option("gpus", "how many; 0.5: a share of one; 0: none", "N", _gpus),
+            Option("vram", "where that much memory is free: 12G, auto", "SIZE", _vram),
+            Option("gpu-model", "only on GPUs with this in their name", "TEXT"),
+            Option("exclusive", "nobody beside it on its GPUs"),
             Option("priority", "higher runs first (default: 0)", "N", whole_number),
             Option("cwd", "where to run (default: here)", "DIR"),
             Option(
@@ -173,6 +203,7 @@ VERBS = [
             ),
             Option("key", "submit at most once under this key", "KEY"),
             Option("retries", "how often to try again when it fails", "N", count),
+            Option("retry-on", "which ends: failed,killed,timed-out,lost,oom", "ENDS", _ends),
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
@@ -188,6 +219,9 @@ of a queue file: a backslash at the end and a here-document go on, and a line
 `#gpud: name=big gpus=2` is about the next job, over the options given here.
 The job gets your directory, umask and environment, without
 CUDA_VISIBLE_DEVICES, GPUD_*, SLURM_*, TMUX* and SSH_* (SSH_AUTH_SOCK stays).
+Without --gpus a job gets one slot. --vram alone shares a GPU with others as
+long as what was promised fits; auto takes what earlier runs of the same
+program took, and the first run goes alone.
 In a pipe only the ids are printed.
 With --key a submit can be repeated: the same jobs under the same key are
 queued once, from whatever directory and with whatever environment (--env is

@@ -55,8 +55,13 @@ def ending(job: dict[str, Any]) -> str:
 
 
 def devices(lease: Iterable[str]) -> str:
-    """The keys of the leased devices: `0`, `0,1`, `cpu`."""
-    return ",".join([_share(part)[0] for part in lease])
+    """The leased devices: `0`, `0,1`, `cpu`."""
+    return ",".join([device(_share(part)[0]) for part in lease])
+
+
+def device(key: str) -> str:
+    """A UUID as far as it tells GPUs apart: "GPU-8f6a1b2c"."""
+    return key[:12] if key.startswith(("GPU-", "MIG-")) else key
 
 
 def devices_in_words(lease: Iterable[str]) -> str:
@@ -64,12 +69,13 @@ def devices_in_words(lease: Iterable[str]) -> str:
     named = []
     for part in lease:
         key, milli = _share(part)
+        key = device(key)
         if key == "cpu":
             named.append(CPU_ONLY)
         elif milli == 1000:
             named.append(f"GPU {key}")
         else:
-            share = f"1/{1000 // milli}" if milli and 1000 % milli < 10 else f"{milli}/1000"
+            share = f"1/{1000 // milli}" if milli and 1000 % milli < 10 else f"{milli / 10:g} %"
             named.append(f"{share} of GPU {key}")
     return " and ".join(named)
 
@@ -89,6 +95,32 @@ def ran(job: dict[str, Any], on: Screen) -> str:
 
 def waited(job: dict[str, Any], on: Screen) -> str:
     return duration((on.now_ms - job["submitted_at_ms"]) / 1000)
+
+
+def asked(job: dict[str, Any]) -> str:
+    """What a job asks of the GPUs: "2, 12 GiB each, A100"; "" for one slot of any."""
+    parts = []
+    if job["gpus"] is not None:
+        parts.append(f"{job['gpus']:g}")
+    if job.get("vram_mib"):
+        vram = job["vram_mib"]
+        parts.append("as much memory as usual" if vram == "auto" else f"{size(vram)} of memory")
+    if job.get("gpu_model"):
+        parts.append(job["gpu_model"])
+    if job.get("exclusive"):
+        parts.append("to itself")
+    return ", ".join(parts)
+
+
+def size(mib: int) -> str:
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib} MiB"
+
+
+def energy(joules: float) -> str:
+    """ "0.35 kWh", "12 Wh", "340 J"."""
+    if joules < 3600:
+        return f"{joules:.0f} J"
+    return f"{joules / 3600:.0f} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.2f} kWh"
 
 
 def command(job: dict[str, Any]) -> str:
@@ -159,6 +191,14 @@ TOLD: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "processes": lambda value, _: ", ".join(value),
     "grace_s": lambda value, _: f"grace {duration(value)}",
     "source": lambda value, _: str(value),
+    "gpu": lambda value, _: device(value),
+    "rule": lambda value, _: str(value),
+    "program": lambda value, _: str(value),
+    "on": lambda value, _: f"uses {device(value)}",
+    "assigned": lambda value, _: f"was given {', '.join(map(device, value))}",
+    "owner": lambda value, _: str(value),
+    "idle_s": lambda value, _: f"for {duration(value)}",
+    "more": lambda value, _: f"the next try gets {value}",
 }
 
 

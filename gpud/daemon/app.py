@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from gpud.config.schema import JobDefaults, SourceConfig
+from gpud.config.units import format_duration
 from gpud.core.actions import Answer
 from gpud.core.events import Event
-from gpud.core.model import Device
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms
+from gpud.daemon.gpus import Gpus
 from gpud.daemon.hosting import Sources
 from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError, why_os
 from gpud.executors.launch import Launching
 from gpud.executors.runner import RunnerExecutor
-from gpud.ports import Source, Store
+from gpud.ports import Source, Store, Watched
 from gpud.protocol.replies import SourceView
 from gpud.store.sqlite import SqliteStore
 from gpud.store.statedir import StateDir
@@ -42,7 +43,6 @@ SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Settings(Struct, frozen=True):
     """What an instance needs to know to exist; everything else can change while it runs."""
 
-    devices: tuple[Device, ...]
     durable: bool = True
     sockets: tuple[Path, ...] = ()  # where it listens; none: nobody can talk to it
     cgroup: Path | None = None
@@ -57,6 +57,7 @@ class App:
         directory: StateDir,
         store: SqliteStore,
         settings: Settings,
+        gpus: Gpus,
         launching: Launching | None,
         warn: Callable[..., None],
     ) -> None:
@@ -67,7 +68,7 @@ class App:
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reloader: Callable[[], Sequence[str]] | None = None
         strikes = Strikes(directory.path)
-        self.engine = Engine(store, settings.devices, strikes=strikes, warn=warn)
+        self.engine = Engine(store, gpus.pool, strikes=strikes, warn=warn)
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
         self.executor = RunnerExecutor(
             directory.path,
@@ -80,6 +81,8 @@ class App:
         )
         self.engine.executor = self.executor
         self.engine.meet_runner = self.executor.meet_again
+        self.gpus = gpus
+        gpus.attach(self.engine, self._watched)
         self._directory = directory
         self._store = store
         self._settings = settings
@@ -91,18 +94,20 @@ class App:
         cls,
         directory: StateDir,
         settings: Settings,
+        gpus: Gpus,
         *,
         launching: Launching | None = None,
         warn: Callable[..., None],
     ) -> App:
         """`launching`: the runner, if it is being started. Raises GpudError with one sentence;
-        `directory` is closed then."""
+        `directory` and `gpus` are closed then."""
         try:
             store = SqliteStore.open(directory.path, durable=settings.durable)
         except BaseException:
+            await gpus.close()
             directory.close()
             raise
-        app = cls(directory, store, settings, launching, warn)
+        app = cls(directory, store, settings, gpus, launching, warn)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(app._on_loop_exception)
         app.executor.meet_again()  # jobs start once it has answered; the socket need not wait
@@ -127,6 +132,7 @@ class App:
         for server in self._servers:
             await server.close()
         self.engine.close()
+        await self.gpus.close()
         await self.executor.close(retire=retire_runner)
         self._store.close()
         self._directory.close()
@@ -189,19 +195,46 @@ class App:
             )
         await (self.sources_hosted.stop if stopped else self.sources_hosted.start)(name)
 
+    def gpu_note(self) -> str:
+        return self.gpus.note
+
+    def _watched(self) -> Watched:
+        """What the watcher needs to tell our processes from others'."""
+        live: dict[int, tuple[int, int]] = {
+            attempt.pid: (int(attempt.job), attempt.no)
+            for attempt in self.state.attempts.values()
+            if attempt.pid
+        }
+        return Watched(live, self.executor.runner_pids())
+
     def problems(self) -> list[str]:
         found = []
+        if self.state.pool.unknown:
+            found.append(f"no GPU is used now: {self.state.pool.unknown}")
         if self.engine.storage_problem:
             found.append(self.engine.storage_problem)
         elif self.state.runner_problem:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
         if self.state.shortage:
             found.append(f"the last start failed, and is tried again: {self.state.shortage}")
+        found += self._misused()
         found += [
             f"job {job} is set aside: its {event} has crashed gpud three times (gpuctl show {job})"
             for job, event in self.engine.set_aside.items()
         ]
         return found + [f"source {v.name}: {v.problem}" for v in self.sources() if v.problem]
+
+    def _misused(self) -> list[str]:
+        """What looks at the GPUs have shown of live attempts."""
+        found = []
+        for job, attempt in self.state.attempts.items():
+            used = attempt.usage
+            if used is not None and "wrong-gpu" in used.told:
+                found.append(f"job {job} uses a GPU that it was not given (gpuctl show {job})")
+            if used is not None and "idle" in used.told and used.idle_since_ms:
+                since = format_duration((self.now_ms() - used.idle_since_ms) // 60_000 * 60)
+                found.append(f"job {job} has done nothing on its GPUs for {since}")
+        return found
 
     async def reload(self) -> list[str]:
         if self.reloader is None:

@@ -22,13 +22,26 @@ import time
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
-from gpud.core.actions import Action, Answer, ForgetAttempt, Refuse, StartAttempt, StopAttempt
-from gpud.core.events import DevicesChanged, Event, JobsSubmitted, RetryRequested
+from gpud.core.actions import (
+    Action,
+    Answer,
+    ForgetAttempt,
+    LookAtGpus,
+    Refuse,
+    StartAttempt,
+    StopAttempt,
+)
+from gpud.core.changes import Changes
+from gpud.core.events import (
+    DevicesChanged,
+    Event,
+)
 from gpud.core.invariants import check_invariants
-from gpud.core.model import Device, JobId, JobSpec, JobState
-from gpud.core.placement import Pool
+from gpud.core.model import JobId, JobSpec, JobState
+from gpud.core.pool import Pool
 from gpud.core.scheduler import dispatch, handle, next_deadline
-from gpud.core.state import Changes, State
+from gpud.core.state import State
+from gpud.daemon.past import with_past
 from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError
 from gpud.ports import Executor, Launch, StorageError, Store
@@ -50,7 +63,7 @@ class Engine:
     def __init__(
         self,
         store: Store,
-        devices: Sequence[Device],
+        devices: DevicesChanged,
         *,
         clock: Callable[[], int] = wall_ms,
         strikes: Strikes | None = None,
@@ -64,7 +77,8 @@ class Engine:
         self._warn = warn
         self._strikes = strikes
         self.set_aside = strikes.set_aside() if strikes else {}
-        self._devices = tuple(devices)
+        self.look: Callable[[bool], None] = lambda afresh: None
+        self.devices = devices
         self._loop = asyncio.get_running_loop()
         self._mailbox: list[Event] = []
         self._asked: dict[int, asyncio.Future[Answer]] = {}
@@ -80,11 +94,13 @@ class Engine:
 
     def _loaded_state(self) -> State:
         loaded = self.store.load()
-        state = State(Pool(self._devices))
+        pool = self.devices
+        state = State(Pool(pool.devices, pool.unknown), pool.policy)
         state.next_id = loaded.next_id
         state.draining = loaded.draining
         state.stopped_sources = set(loaded.stopped_sources)
-        state.load(loaded.jobs, loaded.attempts)
+        state.pool.usual_mib = dict(loaded.usual_mib)
+        state.load(loaded.jobs, loaded.attempts, loaded.quarantines)
         check_invariants(state)
         for job_id in self.set_aside:
             job = state.jobs.get(JobId(job_id))
@@ -131,10 +147,10 @@ class Engine:
         """What was submitted. Of jobs that this turn has started, without a query."""
         return self._started_now.get(job) or self.store.spec(job)
 
-    def change_devices(self, devices: Sequence[Device]) -> None:
+    def change_devices(self, devices: DevicesChanged) -> None:
         """Another pool, for now and for every state loaded later."""
-        self._devices = tuple(devices)
-        self.post(DevicesChanged(self._devices))
+        self.devices = devices
+        self.post(devices)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
@@ -187,25 +203,13 @@ class Engine:
         job = getattr(event, "job", 0)
         if job in self.set_aside:
             return ()
-        whole = self._with_past(event)
+        whole = with_past(event, self.state, self.store, self.spec)
         try:
             return handle(self.state, whole, now_ms)  # type: ignore[arg-type]
         except Exception:
             if job and self._strikes is not None:
                 self._strikes.record(job, type(event).__name__, now_ms)
             raise
-
-    def _with_past(self, event: Event) -> Event:
-        """Add what the core cannot know: earlier submits by key, records of done jobs."""
-        match event:
-            case JobsSubmitted(key=key) if key:
-                if (found := self.store.submission(key)) is not None:
-                    earlier = (found.first, found.count, found.digest)
-                    return JobsSubmitted(event.request, event.jobs, key, event.digest, earlier)
-            case RetryRequested(jobs=jobs):
-                done = [job for job in jobs if job not in self.state.jobs]
-                return RetryRequested(event.request, jobs, tuple(self.store.recall(done)))
-        return event
 
     def _perform(self, actions: Sequence[Action]) -> StorageError | None:
         """All of them. A start whose spec cannot be read is made good when we meet the runner."""
@@ -223,6 +227,8 @@ class Engine:
                         self.executor.stop(action)
                 case ForgetAttempt(job=job, attempt=attempt):
                     forget.append((job, attempt))
+                case LookAtGpus():
+                    self.look(action.afresh)
                 case Answer():
                     if (future := self._take_asked(action.request)) is not None:
                         future.set_result(action)
@@ -243,9 +249,9 @@ class Engine:
         if self.executor is None:
             return
         devices = self.state.pool.devices
-        ids = [i for part in action.lease if (d := devices.get(part.device)) for i in d.ids]
+        leased = [found for part in action.lease if (found := devices.get(part.device))]
         spec = self._started_now[action.job] = self.store.spec(action.job)
-        self.executor.start(Launch(action, spec, tuple(ids)))
+        self.executor.start(Launch(action, spec, tuple(leased)))
 
     def _take_asked(self, request: int) -> asyncio.Future[Answer] | None:
         future = self._asked.pop(request, None)

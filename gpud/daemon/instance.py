@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 from gpud.config.schema import JobDefaults
-from gpud.core.model import Device
+from gpud.core.model import Request
 from gpud.daemon.app import App, Settings
+from gpud.daemon.devices import Plan
+from gpud.daemon.gpus import Gpus
 from gpud.daemon.neighbours import FILE_NAME as GPUS_FILE
 from gpud.daemon.running import Interrupts, Run
 from gpud.executors.launch import Launching
@@ -26,7 +28,8 @@ def run(
     directory: StateDir,
     launching: Launching | None,
     *,
-    devices: tuple[Device, ...],
+    plan: Plan,
+    request: Request,
     durable: bool,
     defaults: JobDefaults,
     resume: str,
@@ -36,24 +39,26 @@ def run(
 ) -> int:
     """The exit status. `read`: jobs come from standard input, too; `resume`: the command that goes
     on with what is not run. Raises GpudError with one sentence."""
-    settings = Settings(devices=devices, durable=durable, defaults=defaults)
-    return asyncio.run(_run(directory, launching, settings, resume, read, prefix, quiet))
+    settings = Settings(durable=durable, defaults=defaults)
+    source = _stdin(defaults, request) if read else None
+    return asyncio.run(_run(directory, launching, settings, plan, source, resume, prefix, quiet))
 
 
 async def _run(
     directory: StateDir,
     launching: Launching | None,
     settings: Settings,
+    plan: Plan,
+    source: Stdin | None,
     resume: str,
-    read: bool,
     prefix: bool,
     quiet: bool,
 ) -> int:
     interrupts = Interrupts(asyncio.get_running_loop())
-    app = await App.open(directory, settings, launching=launching, warn=_warn)
+    gpus = Gpus(plan, warn=_warn)
+    app = await App.open(directory, settings, gpus, launching=launching, warn=_warn)
     finished = False
     try:
-        source = _stdin(settings.defaults) if read else None
         if source is not None and sys.stdin is not None and sys.stdin.isatty():
             print("gpud: reading commands from the terminal; Ctrl-D ends them", file=sys.stderr)
         run = Run(app, interrupts, source, resume=resume, prefix=prefix, quiet=quiet)
@@ -66,9 +71,9 @@ async def _run(
             _tidy(directory.path)
 
 
-def _stdin(defaults: JobDefaults) -> Stdin:
+def _stdin(defaults: JobDefaults, request: Request) -> Stdin:
     env = clean_environment(os.environb)
-    return Stdin(0, defaults, cwd=os.getcwdb(), env=env, uid=os.geteuid())
+    return Stdin(0, defaults, cwd=os.getcwdb(), env=env, uid=os.geteuid(), request=request)
 
 
 def _tidy(directory: Path) -> None:

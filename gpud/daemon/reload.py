@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from gpud.config.gpu_words import from_config
 from gpud.config.load import load
 from gpud.config.schema import Config, SourceConfig
 from gpud.daemon.app import App
+from gpud.daemon.devices import Plan
 from gpud.errors import GpudError
 from gpud.ports import Source
 
@@ -28,13 +29,13 @@ def cpu_slots_of(config: Config) -> int:
 
 class Configured:
     def __init__(
-        self, app: App, path: Path | None, config: Config, gpu_words: list[str] | None
+        self, app: App, path: Path | None, config: Config, plan_of: Callable[[Config], Plan]
     ) -> None:
         self._app = app
         self._path = path
         self._config = config
         self._at_start = config  # what needs a restart stays as it was then
-        self._gpu_words = gpu_words  # given on the command line: the file's are not used
+        self._plan_of = plan_of  # the command line's words go before the file's
         self._work: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
 
@@ -63,13 +64,11 @@ class Configured:
         return changes or ["nothing has changed"]
 
     def _change_pool(self, new: Config) -> str:
-        if self._gpu_words is not None:
-            return "pool has changed, but --gpus on the command line holds"
-        if not new.pool.gpus:
-            return "pool has changed and names no GPUs: to look for them afresh needs a restart"
-        devices = from_config(new.pool.gpus, cpu_slots_of(new))
-        self._app.engine.change_devices(devices)
-        return "the pool is now " + ", ".join(d.key for d in devices)
+        plan = self._plan_of(new)
+        self._app.gpus.replan(plan)
+        if plan.named is None:
+            return "the pool has changed: every GPU there is, and the lane cpu"
+        return "the pool is now " + ", ".join(d.key for d in (*plan.named, *plan.lane))
 
     def _change_sources(self, old: Config, new: Config) -> list[str]:
         changes = []

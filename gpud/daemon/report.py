@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from gpud.config.units import format_duration
+from gpud.config.asking import AUTO
+from gpud.config.requests import asked_of
+from gpud.config.units import format_duration, format_size
 from gpud.core.model import JobSpec, Outcome
 from gpud.protocol.replies import JobView
 from gpud.protocol.text import own_bytes
@@ -26,8 +28,15 @@ def entry(spec: JobSpec) -> bytes:
     options = []
     if spec.name:
         options.append(f"name={shlex.quote(spec.name)}")
-    if spec.request.gpus is not None:
-        options.append(f"gpus={spec.request.gpus}")
+    gpus, vram, model, exclusive = asked_of(spec.request)
+    if gpus is not None:
+        options.append(f"gpus={gpus:g}")
+    if vram:
+        options.append(f"vram={vram}" + ("M" if vram != AUTO else ""))
+    if model:
+        options.append(f"gpu-model={shlex.quote(model)}")
+    if exclusive:
+        options.append("exclusive=yes")
     if spec.priority:
         options.append(f"priority={spec.priority}")
     line = f"#gpud: {' '.join(options)}\n".encode() if options else b""
@@ -51,12 +60,17 @@ def progress(done: int, running: int, failed: int, left: int, eta_s: float | Non
 def table(views: Sequence[JobView], width: int) -> list[str]:
     """A row per job, in id order, with the reason below where there is one."""
     rows = sorted(views, key=lambda v: v.id)
-    cells = [("id", "end", "gpu", "took")]
-    cells += [(str(v.id), how(v), where(v.lease), took(v)) for v in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    cells = [("id", "end", "gpu", "took", "memory", "energy")]
+    cells += [(str(v.id), how(v), where(v.lease), took(v), memory(v), energy(v)) for v in rows]
+    shown_columns = [i for i in range(6) if i < 4 or any(row[i] != "-" for row in cells[1:])]
+    widths = [max(len(row[i]) for row in cells) for i in range(6)]
     lines = []
-    for (job, end, gpu, time), view in zip(cells, [None, *rows], strict=True):
-        left = f"{job:>{widths[0]}}  {end:<{widths[1]}}  {gpu:<{widths[2]}}  {time:>{widths[3]}}  "
+    for row, view in zip(cells, [None, *rows], strict=True):
+        padded = [
+            f"{row[i]:<{widths[i]}}" if i in (1, 2) else f"{row[i]:>{widths[i]}}"
+            for i in shown_columns
+        ]
+        left = "  ".join([*padded, ""])
         text = "command" if view is None else shown(own_bytes(view.command), width - len(left))
         lines.append(left + text)
         if view is not None and view.why:
@@ -81,6 +95,19 @@ def counts(outcomes: Mapping[str, int], waiting: int) -> str:
 
 def seconds(value: float) -> str:
     return f"{value:.1f}s" if value < 60 else format_duration(round(value))
+
+
+def memory(view: JobView) -> str:
+    """The most that it had of a GPU's."""
+    return format_size(view.peak_vram_mib) if view.peak_vram_mib else "-"
+
+
+def energy(view: JobView) -> str:
+    """What its GPUs took, in watt-hours."""
+    if view.energy_j is None:
+        return "-"
+    wh = view.energy_j / 3600
+    return f"{wh:.1f} Wh" if wh < 1000 else f"{wh / 1000:.2f} kWh"
 
 
 def took(view: JobView) -> str:

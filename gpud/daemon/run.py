@@ -17,9 +17,13 @@ from pathlib import Path
 import msgspec
 
 from gpud import paths
-from gpud.config.gpu_words import from_command_line
-from gpud.config.schema import JobDefaults
+from gpud.config.asking import read_retry_on, read_vram
+from gpud.config.gpu_words import cpu_lane, from_command_line
+from gpud.config.limits import MOST_SLOTS
+from gpud.config.requests import request_of
+from gpud.config.schema import JobDefaults, Pool
 from gpud.config.units import parse_duration_s
+from gpud.daemon.devices import Plan
 from gpud.daemon.neighbours import announce, shared_gpus
 from gpud.errors import GpudError
 from gpud.executors.launch import Launching, begin, live_versions
@@ -60,6 +64,17 @@ def _parser() -> argparse.ArgumentParser:
         "--gpus", nargs="+", required=True, metavar="ID", help="the slots, see the examples"
     )
     parser.add_argument(
+        "--slots-per-gpu", type=_slots, default=1, metavar="N", help="so many jobs share a GPU (1)"
+    )
+    parser.add_argument(
+        "--vram", type=_vram, default=0, metavar="SIZE",
+        help='each job where that much GPU memory is free (12G), or "auto"',
+    )  # fmt: skip
+    parser.add_argument(
+        "--retry-on", type=_ends, default=None, metavar="ENDS",
+        help="which ends are tried again: failed,killed,timed-out,lost,oom (all but oom)",
+    )  # fmt: skip
+    parser.add_argument(
         "--retries", type=_whole, default=0, metavar="N", help="tries after a bad end"
     )
     parser.add_argument("--retry-args", default="", metavar="ARGS", help="added to a command then")
@@ -95,6 +110,26 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(error.message) from error
 
 
+def _slots(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SLOTS:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number from 1 to {MOST_SLOTS}')
+    return int(text)
+
+
+def _vram(text: str) -> int | str:
+    try:
+        return read_vram(text)
+    except GpudError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+
+
+def _ends(text: str) -> tuple[str, ...]:
+    try:
+        return read_retry_on(text)
+    except GpudError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+
+
 def _limit(text: str) -> float:
     seconds = _duration(text)
     if not seconds:
@@ -105,7 +140,10 @@ def _limit(text: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     """The runner starts while the rest of the program is loaded."""
     _check_no_file(options.gpus)
-    devices = from_command_line(options.gpus, len(os.sched_getaffinity(0)))
+    pool = Pool(slots_per_gpu=options.slots_per_gpu)
+    lane = cpu_lane(len(os.sched_getaffinity(0)))
+    plan = Plan(from_command_line(options.gpus), lane, pool)
+    devices = plan.named or ()
     defaults = _defaults(options)
     directory = _open_directory(options.state_dir, options.resume)
     launching = _begin_runner(directory.path)
@@ -120,13 +158,14 @@ def _run(options: argparse.Namespace) -> int:
     return run(
         directory,
         launching,
-        devices=devices,
+        plan=plan,
         durable=options.durable,
         defaults=defaults,
         resume=_resume_command(options, directory.path.name),
         read=options.resume is None,
         prefix=options.prefix,
         quiet=options.quiet,
+        request=request_of(None, options.vram, "", False),
     )
 
 
@@ -167,6 +206,8 @@ def _defaults(options: argparse.Namespace) -> JobDefaults:
         "time_limit_s": options.time_limit,
         "grace_s": options.grace,
     }
+    if options.retry_on is not None:
+        given["retry_on"] = options.retry_on
     try:
         return msgspec.convert(given, JobDefaults)
     except msgspec.ValidationError as error:

@@ -21,6 +21,7 @@ from gpud.core.actions import StopAttempt
 from gpud.core.events import CancelRequested, DrainRequested, Event, UndrainRequested
 from gpud.core.explain import explain
 from gpud.core.model import CPU_LANE, JobId, JobState, Outcome
+from gpud.core.placement import unsatisfiable
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
@@ -125,7 +126,7 @@ class Run:
             return True
         state = self._app.state
         return not any(
-            job.state is JobState.QUEUED and not state.pool.unsatisfiable(job.request)
+            job.state is JobState.QUEUED and not unsatisfiable(state.pool, job.request)
             for job in state.jobs.values()
         )
 

@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from gpud import paths
-from gpud.config.gpu_words import from_command_line, from_config
+from gpud.config.gpu_words import (
+    VARIABLE,
+    cpu_lane,
+    from_command_line,
+    from_config,
+    from_variable,
+)
+from gpud.config.limits import MOST_SLOTS
 from gpud.config.load import default_path, load
 from gpud.config.schema import Config
-from gpud.core.model import Device, Outcome
+from gpud.core.model import Outcome
 from gpud.daemon import systemd
 from gpud.daemon.app import App, Settings
+from gpud.daemon.devices import Plan
+from gpud.daemon.gpus import Gpus
 from gpud.daemon.logs import configure
 from gpud.daemon.neighbours import announce, shared_gpus
 from gpud.daemon.reload import Configured, cpu_slots_of
@@ -31,6 +43,9 @@ from gpud.store.statedir import StateDir
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
+
+WORTH_A_WARNING = ("wrong-gpu", "gpu-idle", "gpu-quarantined", "gpu-healed", "stopped-by-gpud")
+DRIVER_WAIT_S = 5.0  # for the driver's first answer; then gpud serves without its GPUs
 
 EXAMPLES = """\
 examples:
@@ -63,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ID",
         help="slots: 0 1 2, or 0,1 2 (a pair and a single one), or 0 0 (two jobs share it)",
     )
+    parser.add_argument(
+        "--slots-per-gpu", type=slots, metavar="N", help="so many jobs of one slot share a GPU"
+    )
     parser.add_argument("--state-dir", type=Path, help="where the queue is kept")
     parser.add_argument("--socket", type=Path, help="where gpuctl finds this daemon")
     parser.add_argument("--log-format", choices=["auto", "text", "json"])
@@ -91,24 +109,31 @@ async def _serve(options: argparse.Namespace) -> int:
     config = load(path) if path is not None else Config()
     level = options.log_level or config.log.level
     log = configure(level=level, form=options.log_format or config.log.format)
-    devices = devices_of(config, options.gpus)
+    plan = plan_of(config, options)
     directory = open_state_dir(options.state_dir, config)
     if directory.note:
         log.warning("state_directory", note=directory.note)
+    gpus = Gpus(plan, warn=log.warning)
+    try:
+        await gpus.wait(DRIVER_WAIT_S)
+    except GpudError:
+        await gpus.close()
+        directory.close()
+        raise
+    devices = gpus.pool.devices
     for sentence in shared_gpus(directory.path, devices, but=directory.path):
         log.warning("shared_gpus", note=sentence)
     announce(directory.path, devices)
     given = options.socket or (Path(config.socket) if config.socket else None)
     settings = Settings(
-        devices=devices,
         sockets=paths.listening_at(directory.path, given),
         cgroup=Path(config.cgroup) if config.cgroup else delegated(),
         defaults=config.defaults,
     )
-    app = await App.open(directory, settings, warn=log.warning)
+    app = await App.open(directory, settings, gpus, warn=log.warning)
     try:
         app.subscribe(lambda events: _log_events(events, log, verbose=level == "debug"))
-        in_force = Configured(app, path, config, options.gpus)
+        in_force = Configured(app, path, config, lambda new: plan_of(new, options))
         in_force.start_sources()
         app.reloader = lambda: _reload(in_force, log)
         told.reload = lambda: _reload_by_signal(app)
@@ -118,6 +143,7 @@ async def _serve(options: argparse.Namespace) -> int:
             socket=app.socket,
             state_dir=app.state_dir,
             gpus=[d.key for d in devices if d.ids],
+            gpus_note=gpus.note,
             queued=states["queued"],
             active=states["active"],
         )
@@ -167,21 +193,31 @@ def _log_events(events: Sequence[EventView], log: FilteringBoundLogger, *, verbo
     """Jobs that did not succeed are worth a line in the journal; the rest is for debugging."""
     for event in events:
         bad = event.kind == "ended" and event.detail.get("outcome") != Outcome.SUCCEEDED
-        if bad or verbose:
+        if event.kind in WORTH_A_WARNING:
+            log.warning(event.kind.replace("-", "_"), job=event.job, **event.detail)
+        elif bad or verbose:
             bound = log.bind(job=event.job, attempt=event.attempt)
             (bound.info if bad else bound.debug)(event.kind.replace("-", "_"), **event.detail)
 
 
-def devices_of(config: Config, words: list[str] | None) -> tuple[Device, ...]:
-    """From --gpus, else the configuration, else what NVML finds. Raises GpudError."""
-    cpu_slots = cpu_slots_of(config)
-    if words is not None:
-        return from_command_line(words, cpu_slots)
-    if config.pool.gpus:
-        return from_config(config.pool.gpus, cpu_slots)
-    from gpud.devices.detect import detect
+def plan_of(config: Config, options: argparse.Namespace) -> Plan:
+    """The slots are named by --gpus, else by the configuration, else by a CUDA_VISIBLE_DEVICES that
+    gpud itself was given, else all that there are. Raises GpudError (usage)."""
+    pool, lane = config.pool, cpu_lane(cpu_slots_of(config))
+    if options.slots_per_gpu is not None:
+        pool = structs.replace(pool, slots_per_gpu=options.slots_per_gpu)
+    given = os.environ.get(VARIABLE)
+    if options.gpus is not None:
+        return Plan(from_command_line(options.gpus), lane, pool)
+    if pool.gpus:
+        return Plan(from_config(pool.gpus), lane, pool)
+    return Plan(None if given is None else from_variable(given), lane, pool)
 
-    return detect(cpu_slots)
+
+def slots(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SLOTS:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number from 1 to {MOST_SLOTS}')
+    return int(text)
 
 
 def open_state_dir(given: Path | None, config: Config) -> StateDir:

@@ -1,6 +1,7 @@
 """What the daemon answers: one struct per reply, tagged by `type`; also the shapes of `--json`.
 
-Clients ignore fields they do not know. Times are milliseconds since 1970 (0: not yet), ids are
+Clients ignore fields they do not know; fields that have come later are left out while they say
+nothing (their default). Times are milliseconds since 1970 (0: not yet), ids are
 numbers, texts that are not UTF-8 are `{"b64": …}`.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from gpud.protocol.gpus import GpuView
 from gpud.protocol.text import Text
 
 MOST_OF_COMMAND = 1000  # characters in lists; a longer one ends in "…" there
@@ -22,7 +24,7 @@ class Greeting(Struct, frozen=True):
     host: str
 
 
-class AttemptView(Struct, frozen=True):
+class AttemptView(Struct, frozen=True, omit_defaults=True):
     attempt: int
     phase: str  # "" once ended
     outcome: str  # "" while live
@@ -38,9 +40,13 @@ class AttemptView(Struct, frozen=True):
     system_s: float | None
     max_rss_kib: int | None
     log: str  # absolute path
+    oom: str = ""  # it ran out of memory: "cuda" (of a GPU), "host"
+    energy_j: float | None = None  # its share of what its GPUs took; null: nobody could look
+    peak_vram_mib: int | None = None  # on one GPU
+    gpu_util: int | None = None  # per cent, the mean
 
 
-class JobView(Struct, frozen=True):
+class JobView(Struct, frozen=True, omit_defaults=True):
     """A job as `ls` shows it. Of the last attempt: exit_code, signal, lease and the two times.
 
     `command`: only in `show` more than its first MOST_OF_COMMAND characters.
@@ -58,7 +64,7 @@ class JobView(Struct, frozen=True):
     attempt: int
     retries_left: int
     priority: int
-    gpus: int | None
+    gpus: int | float | None  # 2, 0.5 (a share of one), or null: one slot of any device
     lease: tuple[str, ...]
     command: Text
     source: str
@@ -67,6 +73,13 @@ class JobView(Struct, frozen=True):
     started_at_ms: int
     ended_at_ms: int
     not_before_ms: int
+    vram_mib: int | str = 0  # asked for on each GPU; "auto"
+    gpu_model: str = ""
+    exclusive: bool = False
+    # Of all attempts: null where nobody could look at the GPUs.
+    energy_j: float | None = None
+    peak_vram_mib: int | None = None
+    gpu_util: int | None = None  # of the last attempt
 
 
 class EventView(Struct, frozen=True):
@@ -81,7 +94,7 @@ class EventView(Struct, frozen=True):
     count: int = 1
 
 
-class JobDetail(Struct, frozen=True):
+class JobDetail(Struct, frozen=True, omit_defaults=True):
     job: JobView
     argv: tuple[Text, ...] | None
     shell: tuple[Text, ...]
@@ -98,12 +111,15 @@ class JobDetail(Struct, frozen=True):
     uid: int
     attempts: tuple[AttemptView, ...]
     story: tuple[EventView, ...]
+    retry_on: tuple[str, ...] = ()
+    usual_vram_mib: int | None = None  # what earlier jobs like this one took of a GPU at most
 
 
-class ReasonView(Struct, frozen=True):
+class ReasonView(Struct, frozen=True, omit_defaults=True):
     job: int
     state: str
     reason: str  # a sentence, whatever the state
+    devices: tuple[str, ...] = ()  # asked for by `verbose`: what each device is to this job
 
 
 class EndView(Struct, frozen=True):
@@ -116,15 +132,6 @@ class EndView(Struct, frozen=True):
 class RefusedView(Struct, frozen=True):
     job: int
     message: str
-
-
-class GpuView(Struct, frozen=True):
-    key: str
-    ids: tuple[str, ...]
-    slots: int
-    free_milli: int
-    jobs: tuple[int, ...]
-    problem: str = ""  # why it takes no work, if it takes none
 
 
 class SourceView(Struct, frozen=True):
@@ -230,8 +237,13 @@ class Undrained(Reply, frozen=True, tag="undrained"):
     pass
 
 
-class GpusReply(Reply, frozen=True, tag="gpus"):
+class GpusReply(Reply, frozen=True, tag="gpus", omit_defaults=True):
     gpus: tuple[GpuView, ...]
+    note: str = ""  # a sentence: what of the GPUs cannot be seen, and why
+
+
+class Healed(Reply, frozen=True, tag="healed"):
+    count: int  # of GPUs that were quarantined
 
 
 class SourcesReply(Reply, frozen=True, tag="sources"):

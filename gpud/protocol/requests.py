@@ -32,12 +32,17 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     env_add: tuple[Text, ...] | UnsetType = UNSET  # "K=V"; over `env`
     umask: int | UnsetType = UNSET
     name: str | UnsetType = UNSET
-    gpus: int | UnsetType | None = UNSET  # null: one slot of any device
+    # 2; 0.5: a share of one; null: one slot of any device
+    gpus: int | float | UnsetType | None = UNSET
+    vram_mib: int | Literal["auto"] | UnsetType = UNSET  # free on each GPU, and reserved
+    gpu_model: str | UnsetType = UNSET  # a part of the model's name, in any case
+    exclusive: bool | UnsetType = UNSET  # nobody beside it on its GPUs
     priority: int | UnsetType = UNSET
     retries: int | UnsetType = UNSET
     backoff_s: float | UnsetType = UNSET
     backoff_max_s: float | UnsetType = UNSET
     retry_args: Text | UnsetType = UNSET
+    retry_on: tuple[str, ...] | UnsetType = UNSET  # failed, killed, timed-out, lost, oom
     time_limit_s: float | UnsetType | None = UNSET
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
@@ -88,7 +93,10 @@ class Show(RequestBase, frozen=True, tag="show"):
 
 
 class Why(RequestBase, frozen=True, tag="why"):
+    """`verbose`: what each device is to the job, too; for one job."""
+
     jobs: tuple[Selector, ...]
+    verbose: bool = False
 
 
 class Wait(RequestBase, frozen=True, tag="wait"):
@@ -122,6 +130,12 @@ class Undrain(RequestBase, frozen=True, tag="undrain"):
 
 class Gpus(RequestBase, frozen=True, tag="gpus"):
     pass
+
+
+class Heal(RequestBase, frozen=True, tag="heal"):
+    """Quarantined GPUs work again: `gpus` are their ids, keys or UUIDs; none: all of them."""
+
+    gpus: tuple[str, ...] = ()
 
 
 class Sources(RequestBase, frozen=True, tag="sources"):
@@ -167,6 +181,7 @@ AnyRequest = (
     | Drain
     | Undrain
     | Gpus
+    | Heal
     | Sources
     | SourceStop
     | SourceStart

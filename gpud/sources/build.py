@@ -13,13 +13,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from msgspec import structs
 
 from gpud import environment
 from gpud.config.jobs import spec_of
+from gpud.config.requests import asked_of, request_of, retry_on, with_likeness
 from gpud.config.schema import JobDefaults, QueueFileSource
-from gpud.core.model import JobSpec, NewJob, Request
+from gpud.core.model import JobSpec, NewJob, Request, RetryPolicy
 from gpud.errors import GpudError, why_os
 from gpud.sources import options as entry_options
 from gpud.sources.lexer import Entry
@@ -36,6 +38,8 @@ _AS_THEY_ARE: tuple[Field, ...] = (
     "held",
 )
 _OF_RETRY: tuple[Field, ...] = ("retries", "backoff_s", "backoff_max_s")
+
+_OF_REQUEST: tuple[Field, ...] = ("gpus", "vram", "gpu_model", "exclusive")
 
 _KEPT_ENVIRONMENTS = 64
 _MAX_ENV_FILE = 1024 * 1024
@@ -70,8 +74,12 @@ class Template:
         if chosen is None:
             spec = structs.replace(base, command=entry.command, entry_key=key, where=where)
         else:
-            spec = self._with_options(entry.command, key, where, chosen)
-        return NewJob(spec, problem)
+            try:
+                spec = self._with_options(entry.command, key, where, chosen)
+            except GpudError as error:
+                problem = self._problem(error.message, entry.line)
+                spec = structs.replace(base, command=entry.command, entry_key=key, where=where)
+        return NewJob(with_likeness(spec), problem)
 
     def _problem(self, why: str, line: int) -> str:
         return f"cannot run line {line} of {self.label}: {why}"
@@ -81,12 +89,16 @@ class Template:
         changes: dict[str, object] = {
             field: chosen[field] for field in _AS_THEY_ARE if field in chosen
         }
-        if "gpus" in chosen:
-            changes["request"] = Request(gpus=chosen["gpus"])
+        if any(field in chosen for field in _OF_REQUEST):
+            changes["request"] = _request(base.request, chosen)
         if "cwd" in chosen:
             changes["cwd"] = os.path.join(base.cwd, chosen["cwd"])
         if retry := {field: chosen[field] for field in _OF_RETRY if field in chosen}:
             changes["retry"] = structs.replace(base.retry, **retry)
+        if "retry_on" in chosen:
+            changes["retry"] = retry_on(
+                cast(RetryPolicy, changes.get("retry", base.retry)), chosen["retry_on"]
+            )
         if "env" in chosen:
             changes["env"] = self._environment(chosen["env"])
         return structs.replace(base, command=command, entry_key=key, where=where, **changes)
@@ -102,6 +114,16 @@ class Template:
         return env
 
 
+def _request(base: Request, chosen: Options) -> Request:
+    gpus, vram, model, exclusive = asked_of(base)
+    return request_of(
+        chosen.get("gpus", gpus),
+        chosen.get("vram", vram),
+        chosen.get("gpu_model", model),
+        chosen.get("exclusive", exclusive),
+    )
+
+
 _OVERRIDES = (
     "shell",
     "setup",
@@ -109,6 +131,7 @@ _OVERRIDES = (
     "backoff_s",
     "backoff_max_s",
     "retry_args",
+    "retry_on",
     "time_limit_s",
     "grace_s",
     "linger_s",
@@ -141,7 +164,7 @@ def template_of(
         cwd=os.fsencode(cwd),
         env=merged(clean_environment(environ), extra),
         uid=uid,
-        gpus=config.gpus,
+        request=request_of(config.gpus, config.vram, config.gpu_model, config.exclusive),
         priority=config.priority,
     )
     return Template(spec, path.name)

@@ -15,9 +15,9 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Literal, TypedDict, cast
 
+from gpud.config.asking import read_gpu_model, read_gpus, read_retry_on, read_vram
 from gpud.config.limits import (
     LONGEST_S,
-    MOST_GPUS,
     MOST_PRIORITY,
     MOST_RETRIES,
     wrong_with_name,
@@ -35,7 +35,11 @@ class Options(TypedDict, total=False):
     """What an entry says itself; what it does not say is not there: others decide."""
 
     name: str
-    gpus: int
+    gpus: float
+    vram: int | str  # MiB, or asking.AUTO
+    gpu_model: str
+    exclusive: bool
+    retry_on: tuple[str, ...]
     priority: int
     retries: int
     backoff_s: float
@@ -199,8 +203,12 @@ def _directory(text: str) -> bytes:
 Field = Literal[
     "name",
     "gpus",
+    "vram",
+    "gpu_model",
+    "exclusive",
     "priority",
     "retries",
+    "retry_on",
     "backoff_s",
     "backoff_max_s",
     "retry_args",
@@ -214,9 +222,13 @@ Field = Literal[
 # option -> field of `Options`, and what reads its value
 KEYS: dict[str, tuple[Field, Callable[[str], object]]] = {
     "name": ("name", _name),
-    "gpus": ("gpus", _whole(0, MOST_GPUS)),
+    "gpus": ("gpus", read_gpus),
+    "vram": ("vram", read_vram),
+    "gpu-model": ("gpu_model", read_gpu_model),
+    "exclusive": ("exclusive", _truth),
     "priority": ("priority", _whole(-MOST_PRIORITY, MOST_PRIORITY)),
     "retries": ("retries", _whole(0, MOST_RETRIES)),
+    "retry-on": ("retry_on", read_retry_on),
     "backoff": ("backoff_s", _duration),
     "backoff-max": ("backoff_max_s", _duration),
     "retry-args": ("retry_args", _bytes),

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from gpud.config.jobs import spec_of
 from gpud.config.schema import JobDefaults
-from gpud.core.model import NewJob
+from gpud.core.model import ONE_SLOT, NewJob, Request
 from gpud.errors import why_os
 from gpud.ports import SourceHealth, SourceHost
 from gpud.sources.aside import aside
@@ -35,7 +35,7 @@ _PIECE = 64 * 1024
 
 
 class Stdin:
-    """`cwd`, `env` (`build.clean_environment`), `uid`, `gpus`, `priority`: of every job."""
+    """`cwd`, `env` (`build.clean_environment`), `uid`, `request`, `priority`: of every job."""
 
     kind = "stdin"
 
@@ -47,7 +47,7 @@ class Stdin:
         cwd: bytes,
         env: bytes,
         uid: int,
-        gpus: int | None = None,
+        request: Request = ONE_SLOT,
         priority: int = 0,
         name: str = "stdin",
         label: str = "standard input",
@@ -59,7 +59,7 @@ class Stdin:
         self._clock = clock
         self._lexer = Lexer(limits=limits)
         spec = spec_of(
-            defaults, source=name, cwd=cwd, env=env, uid=uid, gpus=gpus, priority=priority
+            defaults, source=name, cwd=cwd, env=env, uid=uid, request=request, priority=priority
         )
         self._template = Template(spec, label)
         self._untaken: list[NewJob] = []

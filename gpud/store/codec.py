@@ -15,6 +15,8 @@ from msgspec import Struct
 
 from gpud.core.model import (
     FULL_MILLI,
+    Attempt,
+    Job,
     JobSpec,
     JobState,
     LeasePart,
@@ -23,6 +25,7 @@ from gpud.core.model import (
     Request,
     RetryPolicy,
     Rusage,
+    Usage,
 )
 
 OUTCOME = {outcome.value: outcome for outcome in Outcome}
@@ -47,12 +50,32 @@ class Common(Struct, frozen=True, gc=False):
     uid: int
 
 
+class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What has become of a job beside its columns: `jobs.amended`."""
+
+    request: Request | None = None  # instead of the template's
+    setbacks: int = 0
+
+
+class OnGpu(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What looks at the GPUs have made of an attempt: `attempts.on_gpu`."""
+
+    usage: Usage | None = None
+    oom: str = ""
+    stop_why: str = ""
+
+
+AS_SUBMITTED, NOTHING_SEEN = Amended(), OnGpu()
+
 _common_fields = attrgetter(*Common.__struct_fields__)
 _json = msgspec.json.Encoder()
 _common = msgspec.json.Decoder(Common)
 _argv = msgspec.json.Decoder(tuple[bytes, ...])
 _rusage = msgspec.json.Decoder(Rusage)
-_lease = msgspec.json.Decoder(dict[str, int])
+_lease = msgspec.json.Decoder(dict[str, int | tuple[int, int]])
+_amended = msgspec.json.Decoder(Amended)
+_on_gpu = msgspec.json.Decoder(OnGpu)
+_on_gpus = msgspec.json.Decoder(list[OnGpu])
 _detail = msgspec.json.Decoder(dict[str, object])
 
 
@@ -86,12 +109,35 @@ def decode_rusage(column: str | None) -> Rusage | None:
 
 
 def encode_lease(lease: tuple[LeasePart, ...]) -> str:
-    """{"device": thousandths, ...}: a device stands in a lease once."""
-    return encode({part.device: part.milli for part in lease})
+    """{"device": thousandths or [thousandths, MiB], ...}: a device stands in a lease once."""
+    return encode({p.device: (p.milli, p.mib) if p.mib else p.milli for p in lease})
 
 
 def decode_lease(column: str) -> tuple[LeasePart, ...]:
-    return tuple(LeasePart(device, milli) for device, milli in _lease.decode(column).items())
+    return tuple(
+        LeasePart(device, takes) if isinstance(takes, int) else LeasePart(device, *takes)
+        for device, takes in _lease.decode(column).items()
+    )
+
+
+def encode_amended(job: Job) -> str | None:
+    if not job.grown and not job.setbacks:
+        return None
+    return encode(Amended(job.request if job.grown else None, job.setbacks))
+
+
+def decode_amended(column: str | None) -> Amended:
+    return AS_SUBMITTED if column is None else _amended.decode(column)
+
+
+def encode_on_gpu(attempt: Attempt) -> str | None:
+    if attempt.usage is None and not attempt.oom and not attempt.stop_why:
+        return None
+    return encode(OnGpu(attempt.usage, attempt.oom, attempt.stop_why))
+
+
+def decode_on_gpu(column: str | None) -> OnGpu:
+    return NOTHING_SEEN if column is None else _on_gpu.decode(column)
 
 
 def encode_detail(detail: dict[str, object]) -> str:
@@ -100,6 +146,10 @@ def encode_detail(detail: dict[str, object]) -> str:
 
 def decode_detail(column: str) -> dict[str, object]:
     return _detail.decode(column) if column else {}
+
+
+def decode_on_gpus(column: str | None) -> list[OnGpu]:
+    return [] if column is None else _on_gpus.decode(column)
 
 
 def env_names(env: bytes) -> tuple[bytes, ...]:

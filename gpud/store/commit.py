@@ -15,22 +15,32 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 
+from msgspec.structs import astuple
+
+from gpud.core.changes import Changes
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
-from gpud.core.state import Changes
 from gpud.protocol.replies import EventView
-from gpud.store.codec import VALUE, encode_detail, encode_lease, encode_rusage
+from gpud.store.codec import (
+    VALUE,
+    encode_amended,
+    encode_detail,
+    encode_lease,
+    encode_on_gpu,
+    encode_rusage,
+)
 from gpud.store.inserting import Inserter
 from gpud.store.intern import Interned
 from gpud.store.tally import Kind, Tally, kind_of
 
 UPDATE_JOB = """UPDATE jobs SET state = ?, priority = ?, retries_left = ?, attempt = ?,
-  retry_no = ?, not_before_ms = ?, outcome = ?, ended_at_ms = ?, why = ? WHERE id = ?"""
+  retry_no = ?, not_before_ms = ?, outcome = ?, ended_at_ms = ?, why = ?,
+  amended = ? WHERE id = ?"""
 INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, stop_grace_s, ended_at_ms,
-  outcome, exit_code, signal, why, rusage, job, no, boot_id, dispatched_at_ms, lease)
-  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+  outcome, exit_code, signal, why, rusage, on_gpu, job, no, boot_id, dispatched_at_ms, lease)
+  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 UPDATE_ATTEMPT = """UPDATE attempts SET phase = ?, started_at_ms = ?, pid = ?, stop_grace_s = ?,
-  ended_at_ms = ?, outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ?
+  ended_at_ms = ?, outcome = ?, exit_code = ?, signal = ?, why = ?, rusage = ?, on_gpu = ?
   WHERE job = ? AND no = ?"""
 INSERT_EVENT = """INSERT INTO events (seq, at_ms, job, attempt, count, kind, detail)
   VALUES (?,?,?,?,?,?,?)"""
@@ -41,6 +51,9 @@ SET_STOPPED = """INSERT INTO sources (name, stopped) VALUES (?, ?)
   ON CONFLICT (name) DO UPDATE SET stopped = excluded.stopped"""
 ADD_TAKEN = """INSERT INTO sources (name, taken) VALUES (?, ?)
   ON CONFLICT (name) DO UPDATE SET taken = taken + excluded.taken"""
+
+SET_QUARANTINE = "REPLACE INTO quarantines (uuid, why, at_ms, boot_id) VALUES (?,?,?,?)"
+SET_USUAL = "REPLACE INTO usual_memory (likeness, mib) VALUES (?,?)"
 
 
 class Writer:
@@ -83,6 +96,13 @@ class Writer:
             db.executemany(ADD_TAKEN, list(taken.items()))
         if changes.stopped:
             db.executemany(SET_STOPPED, list(changes.stopped.items()))
+        for uuid, quarantine in changes.quarantines.items():
+            if quarantine is None:
+                db.execute("DELETE FROM quarantines WHERE uuid = ?", (uuid,))
+            else:
+                db.execute(SET_QUARANTINE, (uuid, *astuple(quarantine)))
+        if changes.usual_mib:
+            db.executemany(SET_USUAL, list(changes.usual_mib.items()))
         if changes.next_id is not None:
             db.execute("UPDATE meta SET next_id = ?", (changes.next_id,))
         if changes.draining is not None:
@@ -153,6 +173,7 @@ def _job_row(job: Job) -> tuple[object, ...]:
         None if job.outcome is None else VALUE[job.outcome],
         job.ended_at_ms,
         job.why,
+        encode_amended(job),
         job.id,
     )
 
@@ -169,6 +190,7 @@ def _attempt_row(attempt: Attempt) -> tuple[object, ...]:
         attempt.signal,
         attempt.why,
         encode_rusage(attempt.rusage),
+        encode_on_gpu(attempt),
         attempt.job,
         attempt.no,
     )

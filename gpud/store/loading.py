@@ -10,29 +10,39 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gpud.core.changes import NewSubmission
+from gpud.core.health import Quarantine
 from gpud.core.model import Attempt, Job, JobSpec, JobState
-from gpud.core.state import NewSubmission
+from gpud.core.shape import within_s
 from gpud.errors import GpudError
 from gpud.ports import Loaded
-from gpud.store.codec import OUTCOME, PHASE, decode_argv, decode_lease, decode_rusage
+from gpud.store.codec import (
+    OUTCOME,
+    PHASE,
+    decode_amended,
+    decode_argv,
+    decode_lease,
+    decode_on_gpu,
+    decode_rusage,
+)
 from gpud.store.intern import Interned
 from gpud.store.rows import by_size, chunks
 
 READ_AHEAD = 32
 READ_AHEAD_BYTES = 1 << 16
 RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no,
-  not_before_ms, source FROM"""
+  not_before_ms, source, amended FROM"""
 # In the order in which the index `jobs_open` has them: no sorting. The term that looks superfluous
 # is that of the index.
 OPEN = f"""{RECORD} jobs WHERE state = ? AND state <> 'done'
   ORDER BY not_before_ms, priority DESC, id"""
 LIVE = """SELECT job, no, phase, boot_id, dispatched_at_ms, started_at_ms, pid, stop_grace_s,
-  attempts.ended_at_ms, exit_code, signal, attempts.why, rusage, lease
+  attempts.ended_at_ms, exit_code, signal, attempts.why, rusage, lease, on_gpu
   FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
   WHERE state = 'active' AND state <> 'done' ORDER BY id"""
 ENDED = by_size(
     """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no, outcome,
-      ended_at_ms, why, source FROM jobs WHERE state = 'done' AND id IN ({})"""
+      ended_at_ms, why, source, amended FROM jobs WHERE state = 'done' AND id IN ({})"""
 )
 SPECS = """SELECT id, template, command, argv, name, priority, source, entry_key, origin FROM jobs
   WHERE id BETWEEN ? AND ?"""
@@ -55,19 +65,27 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
         stopped_sources=frozenset(
             name for (name,) in db.execute("SELECT name FROM sources WHERE stopped")
         ),
+        quarantines={
+            uuid: Quarantine(*row)
+            for uuid, *row in db.execute("SELECT uuid, why, at_ms, boot_id FROM quarantines")
+        },
+        usual_mib=dict(db.execute("SELECT likeness, mib FROM usual_memory")),
     )
 
 
 def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Iterator[Job]:
     last = None
     for row in db.execute(OPEN, (state.value,)):
-        job_id, template, priority, submitted, retries_left, attempt, retry_no, due, source = row
+        job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
+        source, amended = row[8:]
         if template != last:
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
+            bound_s = within_s(common.time_limit_s, grace_s, common.linger_s)
+        more = decode_amended(amended)
         yield Job(
             job_id,
-            request,
+            more.request or request,
             priority,
             retry,
             grace_s,
@@ -78,12 +96,16 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             retry_no,
             due,
             source=sys.intern(source),
+            within_s=bound_s,
+            grown=more.request is not None,
+            setbacks=more.setbacks,
         )
 
 
 def _live(row: tuple[Any, ...]) -> Attempt:
     job, no, phase, boot_id, dispatched, started, pid, grace, ended, code, signal = row[:11]
-    why, usage, lease = row[11:]
+    why, rusage, lease, column = row[11:]
+    on_gpu = decode_on_gpu(column)
     return Attempt(
         job=job,
         no=no,
@@ -98,7 +120,10 @@ def _live(row: tuple[Any, ...]) -> Attempt:
         exit_code=code,
         signal=signal,
         why=why,
-        rusage=decode_rusage(usage),
+        rusage=decode_rusage(rusage),
+        oom=on_gpu.oom,
+        usage=on_gpu.usage,
+        stop_why=on_gpu.stop_why,
     )
 
 
@@ -112,11 +137,13 @@ def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> l
 
 
 def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
-    job, template, priority, submitted, left, attempt, retry_no, outcome, ended, why, source = row
+    job, template, priority, submitted, left, attempt, retry_no, outcome, ended = row[:9]
+    why, source, amended = row[9:]
     common = interned.template(template)[1]
+    more = decode_amended(amended)
     return Job(
         id=job,
-        request=common.request,
+        request=more.request or common.request,
         priority=priority,
         retry=common.retry,
         grace_s=common.grace_s,
@@ -129,6 +156,9 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         ended_at_ms=ended,
         why=why,
         source=source,
+        within_s=within_s(common.time_limit_s, common.grace_s, common.linger_s),
+        grown=more.request is not None,
+        setbacks=more.setbacks,
     )
 
 

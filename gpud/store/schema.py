@@ -122,4 +122,23 @@ CREATE TABLE submissions (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (V1,)  # the n-th brings version n - 1 to n
+# `jobs.amended` and `attempts.on_gpu` are NULL where there is nothing to say, which is nearly
+# always: store/codec.py, Amended and OnGpu.
+V2 = """
+ALTER TABLE jobs ADD COLUMN amended TEXT CHECK (amended IS NULL OR typeof(amended) = 'text');
+ALTER TABLE attempts ADD COLUMN on_gpu TEXT CHECK (on_gpu IS NULL OR typeof(on_gpu) = 'text');
+
+CREATE TABLE quarantines (
+  uuid TEXT PRIMARY KEY CHECK (typeof(uuid) = 'text'),
+  why TEXT NOT NULL CHECK (typeof(why) = 'text'),
+  at_ms INTEGER NOT NULL CHECK (typeof(at_ms) = 'integer'),
+  boot_id TEXT NOT NULL CHECK (typeof(boot_id) = 'text')
+) WITHOUT ROWID;
+
+CREATE TABLE usual_memory (
+  likeness TEXT PRIMARY KEY CHECK (typeof(likeness) = 'text'),
+  mib INTEGER NOT NULL CHECK (typeof(mib) = 'integer' AND mib > 0)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1, V2)  # the n-th brings version n - 1 to n

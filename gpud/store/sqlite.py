@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from gpud.core.changes import Changes, NewSubmission
 from gpud.core.model import Job, JobId, JobSpec
-from gpud.core.state import Changes, NewSubmission
 from gpud.errors import GpudError
 from gpud.ports import Loaded, StorageError
 from gpud.protocol.replies import EventView, JobDetail, JobView

@@ -11,15 +11,24 @@ from typing import Any
 
 from msgspec import structs
 
+from gpud.core.likeness import likeness_of
 from gpud.paths import log_path
 from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
 from gpud.protocol.text import to_text
-from gpud.store.codec import decode_detail, decode_lease, decode_rusage, env_names, show_lease
+from gpud.store.codec import (
+    decode_detail,
+    decode_lease,
+    decode_on_gpu,
+    decode_rusage,
+    env_names,
+    show_lease,
+)
 from gpud.store.intern import Interned
 from gpud.store.loading import specs
+from gpud.store.viewing import used_of
 
 ATTEMPTS = """SELECT no, phase, outcome, exit_code, signal, why, pid, dispatched_at_ms,
-  started_at_ms, ended_at_ms, rusage, lease FROM attempts WHERE job = ? ORDER BY no"""
+  started_at_ms, ended_at_ms, rusage, lease, on_gpu FROM attempts WHERE job = ? ORDER BY no"""
 EVENT = "SELECT seq, at_ms, job, attempt, kind, detail, count FROM events"
 STORY = f"""{EVENT} WHERE job = ? AND count = 1 UNION ALL
   {EVENT} INDEXED BY events_of_many
@@ -46,7 +55,14 @@ def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: Job
         uid=s.uid,
         attempts=tuple(_attempt(state_dir, job.id, row) for row in db.execute(ATTEMPTS, (job.id,))),
         story=tuple(_event(row) for row in db.execute(STORY, (job.id,) * 3)),
+        retry_on=(*(outcome.value for outcome in s.retry.on), *(["oom"] if s.retry.oom else [])),
+        usual_vram_mib=_usual(db, likeness_of(s.name, s.command, s.uid)),
     )
+
+
+def _usual(db: sqlite3.Connection, likeness: str) -> int | None:
+    row = db.execute("SELECT mib FROM usual_memory WHERE likeness = ?", (likeness,)).fetchone()
+    return None if row is None else row[0]
 
 
 def events_after(db: sqlite3.Connection, seq: int, limit: int) -> list[EventView]:
@@ -55,8 +71,9 @@ def events_after(db: sqlite3.Connection, seq: int, limit: int) -> list[EventView
 
 def _attempt(state_dir: Path, job: int, row: tuple[Any, ...]) -> AttemptView:
     no, phase, outcome, code, signal, why, pid, dispatched, started, ended = row[:10]
-    column, lease = row[10:]
-    rusage = decode_rusage(column)
+    column, lease, seen = row[10:]
+    rusage, on_gpu = decode_rusage(column), decode_on_gpu(seen)
+    energy_j, peak_mib, util = used_of([on_gpu])
     return AttemptView(
         attempt=no,
         phase="" if outcome else phase,
@@ -73,6 +90,10 @@ def _attempt(state_dir: Path, job: int, row: tuple[Any, ...]) -> AttemptView:
         system_s=rusage.system_s if rusage else None,
         max_rss_kib=rusage.max_rss_kib if rusage else None,
         log=log_path(state_dir, job, no),
+        oom=on_gpu.oom,
+        energy_j=energy_j,
+        peak_vram_mib=peak_mib,
+        gpu_util=util,
     )
 
 

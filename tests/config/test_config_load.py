@@ -122,7 +122,7 @@ env = { OMP_NUM_THREADS = 4 }
         ("[defaults]\ntime_limit_s = 0", "defaults.time_limit_s must be more than 0, not 0"),
         (
             '[source.a]\ntype = "queue-file"\npath = "q"\ngpus = 1025',
-            "source.a.gpus must be at most 1024, not 1025",
+            "source.a.gpus cannot be 1025: it takes a whole number from 0 to 1024, or a share",
         ),
         ("[defaults]\nretries = 1.5", "defaults.retries must be a whole number, not a number"),
         ("[defaults]\nretries = 99999999999999999999", "defaults.retries must be at most 1000000"),

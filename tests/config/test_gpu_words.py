@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gpud.config.gpu_words import from_command_line, from_config
 from gpud.core.model import Device
-from gpud.core.placement import Pool
+from gpud.core.pool import Pool
 from gpud.errors import EXIT_USAGE, GpudError
 
 UUID = "GPU-8f2c1d3e-0000-1111-2222-333344445555"

@@ -1,12 +1,16 @@
-"""Durations as people write them."""
+"""Durations and amounts of memory as people write them."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.config.units import format_duration, parse_duration_s
+from gpud.config.units import format_duration, format_size, parse_duration_s, parse_size_mib
 from gpud.errors import GpudError
 
 
@@ -51,3 +55,82 @@ def test_whatever_the_text_a_duration_or_a_sentence(text: str) -> None:
         assert parse_duration_s(text) >= 0
     except GpudError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"),
+    [
+        ("12G", 12288), ("12GB", 12288), ("12GiB", 12288), ("512M", 512), ("24g", 24576),
+        ("1.5G", 1536), ("800MiB", 800), (" 800 mb ", 800), ("1T", 1048576), ("0.1G", 103),
+        ("0.0001M", 1), ("11.9 GiB", 12186), ("999999999T", 999999999 * 1048576),
+    ],
+)  # fmt: skip
+def test_reading_an_amount_of_memory(text: str, mib: int) -> None:
+    assert parse_size_mib(text) == mib
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "much", "-5G", "0G", "0.0M", "12", "1.5", "12K", "12GG", "1,5G", "G", "12 G M", "5B",
+     "1e3G", "inf", "٣G", "12G 500M", "1" * 40 + "G", "1.G", ".5G"],
+)  # fmt: skip
+def test_what_is_no_amount_of_memory_gets_one_sentence(text: str) -> None:
+    with pytest.raises(GpudError) as caught:
+        parse_size_mib(text)
+    assert caught.value.message.startswith("cannot ")
+    assert f'"{text}"' in caught.value.message
+    assert caught.value.kind == "usage"
+    assert "12G" in caught.value.hint
+
+
+def test_a_bare_number_is_asked_back() -> None:
+    with pytest.raises(GpudError, match=r"say of what, 12G or 12M$"):
+        parse_size_mib("12")
+
+
+@pytest.mark.parametrize(
+    ("mib", "text"),
+    [
+        (0, "0 MiB"), (800, "800 MiB"), (1023, "1023 MiB"), (1024, "1 GiB"), (12186, "11.9 GiB"),
+        (12288, "12 GiB"), (81559, "79.6 GiB"), (1536 * 1024, "1.5 TiB"),
+    ],
+)  # fmt: skip
+def test_writing_an_amount_of_memory(mib: int, text: str) -> None:
+    assert format_size(mib) == text
+
+
+@given(mib=st.integers(1, 2**40))
+def test_what_is_written_of_memory_can_be_read(mib: int) -> None:
+    text = format_size(mib)
+    unit = {"MiB": 1, "GiB": 1024, "TiB": 1048576}[text.split()[1]]
+    assert abs(parse_size_mib(text) - mib) <= unit // 20 + 1
+    assert len(text) < 16
+
+
+@given(
+    hundredths=st.integers(1, 10**9),
+    unit=st.sampled_from(["M", "mb", "MiB", "G", "gb", "GiB", "T", "tB", "tib"]),
+    space=st.sampled_from(["", " "]),
+)
+def test_an_amount_is_exact_and_rounded_up(hundredths: int, unit: str, space: str) -> None:
+    read = parse_size_mib(f"{hundredths // 100}.{hundredths % 100:02}{space}{unit}")
+    exact = Fraction(hundredths, 100) * 1024 ** "mgt".index(unit[0].lower())
+    assert 0 <= read - exact < 1
+
+
+@given(
+    text=st.text(max_size=20) | st.from_regex(r"[0-9.]{1,6} ?[kKmMgGtT]?i?[bB]?", fullmatch=True)
+)
+def test_whatever_the_text_an_amount_of_memory_or_a_sentence(text: str) -> None:
+    try:
+        assert parse_size_mib(text) > 0
+    except GpudError:
+        pass
+
+
+def test_gpuctl_can_afford_it() -> None:
+    code = "import sys, gpud.config.units; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert not {"msgspec", "decimal", "fractions", "json"} & set(loaded.stdout.split())

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.core.changes import Changes, NewSubmission
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import (
     Cursor,
@@ -28,8 +29,8 @@ from gpud.core.model import (
     Rusage,
     Story,
 )
-from gpud.core.placement import Pool
-from gpud.core.state import Changes, NewSubmission, State
+from gpud.core.pool import Pool
+from gpud.core.state import State
 from gpud.errors import GpudError
 from gpud.ports import StorageError, Store
 from gpud.protocol.replies import MOST_OF_COMMAND
@@ -132,7 +133,15 @@ specs = st.builds(
     env=st.binary(max_size=20),
     umask=st.none() | st.integers(0, 0o777),
     name=names,
-    request=st.builds(Request, gpus=st.none() | st.integers(0, 9)),
+    request=st.builds(
+        Request,
+        gpus=st.none() | st.integers(0, 9),
+        share_milli=st.integers(0, 999),
+        vram_mib=st.integers(-1, 10**6),
+        gpu_model=names,
+        exclusive=st.booleans(),
+        likeness=names,
+    ),
     priority=st.integers(-(10**9), 10**9),
     retry=st.builds(
         RetryPolicy,

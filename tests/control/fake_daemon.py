@@ -23,7 +23,7 @@ from gpud.core.events import (
     SourceSwitched,
 )
 from gpud.core.model import CPU_LANE, Device, JobId
-from gpud.core.placement import Pool
+from gpud.core.pool import Pool
 from gpud.core.scheduler import step
 from gpud.core.state import State
 from gpud.errors import GpudError
@@ -102,6 +102,9 @@ class FakeDaemon:
             )
         self.switched.append((name, stopped))
         await self.ask(lambda number: SourceSwitched(number, name, stopped))
+
+    def gpu_note(self) -> str:
+        return ""
 
     def problems(self) -> list[str]:
         return [self.broken] if self.broken else []

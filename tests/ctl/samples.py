@@ -54,12 +54,12 @@ JOBS = (
 )
 
 GPUS = (
-    replies.GpuView("0", ("0",), 1, 0, (42,)),
-    replies.GpuView("1", ("1",), 1, 0, (42,)),
-    replies.GpuView("2", ("2",), 2, 500, (43,)),
-    replies.GpuView("3", ("3",), 1, 1000, ()),
+    replies.GpuView("0", ("0",), 1, 0, (42,), ""),
+    replies.GpuView("1", ("1",), 1, 0, (42,), ""),
+    replies.GpuView("2", ("2",), 2, 500, (43,), ""),
+    replies.GpuView("3", ("3",), 1, 1000, (), ""),
     replies.GpuView("4", ("4",), 1, 1000, (), "process 4711 of alice uses it"),
-    replies.GpuView("cpu", (), 16, 938, (44,)),
+    replies.GpuView("cpu", (), 16, 938, (44,), ""),
 )
 
 SOURCES = (

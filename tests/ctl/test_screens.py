@@ -191,7 +191,7 @@ def test_ids(jobs: list[int], text: str) -> None:
         (("0", "1"), "0,1", "GPU 0 and GPU 1"),
         (("1:500",), "1", "1/2 of GPU 1"),
         (("1:333",), "1", "1/3 of GPU 1"),
-        (("1:700",), "1", "700/1000 of GPU 1"),
+        (("1:700",), "1", "70 % of GPU 1"),
         (("cpu:62",), "cpu", "CPU only"),
         (("MIG-GPU-8a:1:2",), "MIG-GPU-8a:1", "1/500 of GPU MIG-GPU-8a:1"),
     ],

@@ -206,7 +206,10 @@ def test_a_line_that_is_too_long(server: FakeServer, gpuctl: Gpuctl, tmp_path: P
         (["--file", "x", "ls"], "cannot submit: a command and --file exclude each other"),
         (["--env", "A", "ls"], "cannot submit: --env: write NAME=VALUE"),
         (["--env", "=A", "ls"], "cannot submit: --env: write NAME=VALUE"),
-        (["--gpus", "two", "ls"], 'cannot submit: --gpus "two": that is not a whole number'),
+        (
+            ["--gpus", "two", "ls"],
+            'cannot submit: --gpus "two": it takes a whole number, or a share',
+        ),
         (["--time-limit", "soon", "ls"], 'cannot submit: --time-limit "soon": that is no duration'),
         (["--gpu", "2", "ls"], "cannot submit: no such option: --gpu (did you mean --gpus?)"),
     ],

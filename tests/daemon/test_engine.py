@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 from gpud.core import scheduler
-from gpud.core.events import CancelRequested, HoldRequested, JobsSubmitted, RetryRequested
+from gpud.core.changes import Changes
+from gpud.core.events import (
+    CancelRequested,
+    DevicesChanged,
+    HoldRequested,
+    JobsSubmitted,
+    RetryRequested,
+)
 from gpud.core.model import Device, JobId, JobSpec, JobState, NewJob, RetryPolicy
-from gpud.core.state import Changes
 from gpud.daemon import engine as engine_module
 from gpud.daemon.engine import Engine
 from gpud.daemon.strikes import Strikes
@@ -46,7 +52,7 @@ class Rig:
     def __init__(self, directory: Path, runner: FakeRunner | None = None) -> None:
         self.runner = runner or FakeRunner()
         self.store = BrittleStore(SqliteStore.open(directory, durable=False))
-        self.engine = Engine(self.store, DEVICES, strikes=Strikes(directory))  # type: ignore[arg-type]
+        self.engine = Engine(self.store, DevicesChanged(DEVICES), strikes=Strikes(directory))  # type: ignore[arg-type]
         self.executor = FakeExecutor(self.runner, self.engine.post)
         self.engine.executor = self.executor
         self.engine.meet_runner = self.executor.open

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from gpud.core.actions import Answer
+from gpud.core.changes import Changes
 from gpud.core.events import (
     CancelRequested,
+    DevicesChanged,
     DrainRequested,
     EntriesRead,
     Event,
@@ -38,7 +40,6 @@ from gpud.core.model import (
     Request,
     RetryPolicy,
 )
-from gpud.core.state import Changes
 from gpud.daemon.engine import Engine
 from gpud.errors import GpudError
 from gpud.executors.fake import FakeExecutor, FakeRunner
@@ -113,7 +114,7 @@ class Daemon:
         self.store = SqliteStore.open(directory, durable=False)
         self.engine = Engine(
             DoomedStore(self.store, doom),
-            DEVICES,
+            DevicesChanged(DEVICES),
             clock=lambda: runner.now_ms,  # type: ignore[arg-type]
         )
         self.executor = DoomedExecutor(runner, self.engine.post)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from gpud.config.schema import JobDefaults
+from gpud.core.model import Request
 from gpud.sources.stdin import Stdin
 
 from .fakes import FakeHost, running, turns_of_the_loop
@@ -25,7 +26,7 @@ def test_a_pipe_line_by_line() -> None:
     async def main() -> None:
         host = FakeHost()
         out, into = os.pipe()
-        async with running(stdin(out, gpus=1), host) as task:
+        async with running(stdin(out, request=Request(1)), host) as task:
             for index in range(3):
                 os.write(into, b"run %d\n" % index)
                 await host.until(lambda index=index: len(host.jobs) == index + 1)

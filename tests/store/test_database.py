@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gpud.core.model import JobSpec, NewJob
-from gpud.core.placement import Pool
+from gpud.core.pool import Pool
 from gpud.core.state import State
 from gpud.errors import GpudError
 from gpud.store.database import CHECKED_SIZE, connect

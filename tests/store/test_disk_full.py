@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from gpud.core.changes import Changes
 from gpud.core.model import JobSpec, NewJob
-from gpud.core.placement import Pool
-from gpud.core.state import Changes, State
+from gpud.core.pool import Pool
+from gpud.core.state import State
 from gpud.ports import StorageError
 from gpud.store import reserve as reserve_module
 from gpud.store.reserve import PAUSE_S, SIZE, Reserve
@@ -120,7 +121,8 @@ ON_A_SMALL_DISK = """
 import errno, os, subprocess, sys
 from pathlib import Path
 from gpud.core.model import Device, JobSpec, NewJob, Outcome
-from gpud.core.placement import Pool
+from gpud.core.placement import place
+from gpud.core.pool import Pool
 from gpud.core.state import State
 from gpud.errors import GpudError
 from gpud.ports import StorageError
@@ -145,7 +147,7 @@ store = SqliteStore.open(disk)
 assert (disk / "reserve").exists()
 state = State(Pool([Device("0", ("0",))]))
 job = state.add(NewJob(JobSpec(b"sleep 1")), 1)
-state.activate(job, state.pool.place(job.request), 1)
+state.activate(job, place(state.pool, job.request), 1)
 store.commit(state.take_changes())
 fill()
 

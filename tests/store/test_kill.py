@@ -13,7 +13,7 @@ import pytest
 
 from gpud.core.invariants import check_invariants
 from gpud.core.model import Device, Outcome
-from gpud.core.placement import Pool
+from gpud.core.pool import Pool
 from gpud.core.state import State
 from gpud.store.sqlite import SqliteStore
 
@@ -21,7 +21,8 @@ WRITER = """
 import sys
 from pathlib import Path
 from gpud.core.model import Device, JobId, JobSpec, NewJob, Outcome
-from gpud.core.placement import Pool
+from gpud.core.placement import place
+from gpud.core.pool import Pool
 from gpud.core.state import State
 from gpud.store.sqlite import SqliteStore
 
@@ -39,7 +40,7 @@ while True:
             state.finish(job, Outcome.SUCCEEDED, "", 2)
             state.tell(job.id, job.attempt, "ended", 2)
             done.append(f"ended {job.id}")
-        elif (lease := state.pool.place(job.request)) is not None:
+        elif (lease := place(state.pool, job.request)) is not None:
             state.activate(job, lease, 1)
     for _ in range(7):
         job = state.add(NewJob(JobSpec(b"x" * 300, env=b"E=%d" % (state.next_id // 9))), 1)

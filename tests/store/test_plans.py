@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from gpud.core.model import Device, JobId, JobSpec, JobState, NewJob, Outcome
-from gpud.core.placement import Pool
+from gpud.core.placement import place
+from gpud.core.pool import Pool
 from gpud.core.state import State
 from gpud.protocol.selectors import parse
 from gpud.store import inserting, intern
@@ -29,7 +30,7 @@ def filled(waiting: int, ended: int) -> SqliteStore:
         state.add(NewJob(JobSpec(b"x", source="q")), 1)
     state.tell_many(JobId(ended + 1), waiting, "submitted", 1)
     running = state.add(NewJob(JobSpec(b"x")), 1)
-    lease = state.pool.place(running.request)
+    lease = place(state.pool, running.request)
     assert lease is not None
     state.activate(running, lease, 1)
     store.commit(state.take_changes())
@@ -59,7 +60,7 @@ def turn(store: SqliteStore) -> int:
     state.attempts[active.id].outcome = Outcome.SUCCEEDED
     state.finish(active, Outcome.SUCCEEDED, "", 5)
     state.tell(active.id, 1, "ended", 5)
-    lease = state.pool.place(loaded.jobs[1].request)
+    lease = place(state.pool, loaded.jobs[1].request)
     assert lease is not None
     state.activate(loaded.jobs[1], lease, 5)
     changes = state.take_changes()

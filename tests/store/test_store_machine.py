@@ -19,6 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from gpud.core.changes import Changes
 from gpud.core.model import (
     Cursor,
     Device,
@@ -32,8 +33,9 @@ from gpud.core.model import (
     RetryPolicy,
     Rusage,
 )
-from gpud.core.placement import Pool
-from gpud.core.state import Changes, State
+from gpud.core.placement import place
+from gpud.core.pool import Pool
+from gpud.core.state import State
 from gpud.protocol.replies import EventView
 from gpud.protocol.selectors import Selection
 from gpud.store.sqlite import SqliteStore
@@ -113,7 +115,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def dispatch(self, data: st.DataObject) -> None:
         job = self.pick(data, JobState.QUEUED)
-        lease = self.state.pool.place(job.request) if job is not None else None
+        lease = place(self.state.pool, job.request) if job is not None else None
         if job is not None and lease is not None and not job.not_before_ms:
             self.state.activate(job, lease, self.now)
             self.state.tell(job.id, job.attempt, "dispatched", self.now, lease=[str(lease)])

@@ -1,0 +1,61 @@
+"""How people write what a job asks of the GPUs: the words and their bounds.
+
+Used wherever a person writes them: options of a queue file, gpuctl, `gpud run`, the configuration.
+Raises GpudError with a clause. Standard library only: gpuctl starts fast. What they become is in
+config/requests.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gpud.config.limits import MOST_GPUS
+from gpud.config.units import parse_size_mib
+from gpud.errors import GpudError
+
+AUTO = "auto"  # as much memory as earlier runs took
+OOM = "oom"
+# What may be tried again: outcomes of a bad end, and out of memory whatever its outcome.
+RETRY_ON = ("failed", "killed", "timed-out", "lost", OOM)
+LONGEST_MODEL = 100
+_NUMBER = re.compile(r"[0-9]{1,6}|[0-9]{0,3}\.[0-9]{1,6}", re.ASCII)
+
+
+def read_gpus(text: str) -> float:
+    """ "2", or a share of one: "0.5"."""
+    if not _NUMBER.fullmatch(text):
+        raise GpudError("it takes a whole number, or a share of one GPU: 0.5")
+    number = float(text) if "." in text else int(text)
+    check_gpus(number)
+    return number
+
+
+def check_gpus(gpus: float) -> None:
+    if not 0 <= gpus <= MOST_GPUS or (gpus > 1 and gpus != int(gpus)):  # NaN is refused, too
+        raise GpudError(f"it takes a whole number from 0 to {MOST_GPUS}, or a share of one: 0.5")
+
+
+def read_vram(text: str) -> int | str:
+    """ "12G" as MiB, or "auto"."""
+    return AUTO if text == AUTO else parse_size_mib(text)
+
+
+def read_gpu_model(text: str) -> str:
+    if not text or not text.isprintable() or len(text) > LONGEST_MODEL:
+        raise GpudError("it takes a part of a model's name, like A100")
+    return text
+
+
+def read_retry_on(text: str) -> tuple[str, ...]:
+    """ "oom,failed"."""
+    words = tuple(word.strip() for word in text.split(","))
+    check_retry_on(words)
+    return words
+
+
+def check_retry_on(words: tuple[str, ...]) -> None:
+    for word in words:
+        if word not in RETRY_ON:
+            raise GpudError(f'"{word}" is no end to retry on; there are {", ".join(RETRY_ON)}')
+    if not words:
+        raise GpudError(f"it takes some of {', '.join(RETRY_ON)}")

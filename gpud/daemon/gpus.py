@@ -1,0 +1,136 @@
+"""The GPUs of one instance: found, watched, and found again when they change.
+
+Made by `gpud serve` and `gpud run`. Owns the watcher and what people are told of what cannot be
+seen. Until the driver has answered no GPU is used; one that never answers stops only the GPUs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gpud.core.events import DevicesChanged
+from gpud.daemon.devices import NO_DRIVER, Plan, found, not_asked, unknown_ids, without_driver
+from gpud.devices.presence import driver_is_there
+from gpud.errors import GpudError
+from gpud.ports import GpusFound, GpuWatcher, Watched
+
+if TYPE_CHECKING:
+    from gpud.daemon.engine import Engine
+
+ASK_AGAIN_S = 30.0  # a driver that did not answer, or had no GPU
+
+
+class Gpus:
+    """`pool` is what is known now. `note`: a sentence about what cannot be seen, or ""."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        warn: Callable[..., None],
+        watcher: GpuWatcher | None = None,
+    ) -> None:
+        self._plan = plan
+        self._warn = warn
+        self._watcher = watcher
+        self._engine: Engine | None = None
+        self._finding: asyncio.Task[None] | None = None
+        named = plan.named is None or any(device.ids for device in plan.named)
+        if watcher is None and named and plan.pool.maker == "nvidia" and driver_is_there():
+            from gpud.devices.watcher import NvmlWatcher
+
+            self._watcher = NvmlWatcher(warn=warn)
+        if self._watcher is None:
+            self.pool = without_driver(plan)
+            self.note = NO_DRIVER if named else ""
+        else:
+            self.pool, self.note = not_asked(plan), ""
+            self._finding = asyncio.ensure_future(self._find())
+
+    async def wait(self, seconds: float) -> None:
+        """Until the driver has answered, but not for ever. Raises GpudError when nobody named a GPU
+        and there is no driver, or it has none."""
+        if self._finding is not None:
+            await asyncio.wait({self._finding}, timeout=seconds)
+        if self._plan.named is None and not self.pool.unknown and not _gpu_count(self.pool):
+            why = self.note or "the NVIDIA driver has none"
+            raise GpudError(
+                f"cannot find a GPU: {why}",
+                hint="name the slots yourself: --gpus 0,1 (or --gpus none, for jobs without GPU)",
+            )
+
+    def attach(self, engine: Engine, watched: Callable[[], Watched]) -> None:
+        """From now on the engine is told of every look, and may ask for one."""
+        self._engine = engine
+        if self._watcher is not None:
+            engine.look = self._look
+            self._watcher.watch(engine.post, watched, self._on_found)
+        if self.pool != engine.devices:
+            engine.change_devices(self.pool)
+
+    def replan(self, plan: Plan) -> None:
+        """Another configuration."""
+        self._plan = plan
+        if self._watcher is None:
+            self._change(without_driver(plan))
+        else:
+            self._start_finding()
+
+    async def close(self) -> None:
+        if self._finding is not None:
+            self._finding.cancel()
+            await asyncio.wait({self._finding})
+        if self._watcher is not None:
+            await self._watcher.close()
+
+    def _look(self, afresh: bool) -> None:
+        if afresh:
+            self._start_finding()
+        if self._watcher is not None:
+            self._watcher.look()
+
+    def _start_finding(self) -> None:
+        if self._finding is None or self._finding.done():
+            self._finding = asyncio.ensure_future(self._find())
+
+    async def _find(self) -> None:
+        """Ask until there is an answer."""
+        assert self._watcher is not None
+        while True:
+            try:
+                self._on_found(await self._watcher.find())
+                return
+            except GpudError as error:
+                self.note = error.message
+                if error.kind == "not-found":
+                    self._change(without_driver(self._plan))
+                    return
+                self._warn("gpus_not_found", why=error.message)
+                if self.pool.unknown:  # else looks tell of each GPU by itself
+                    self._change(DevicesChanged(self.pool.devices, self.pool.policy, error.message))
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    def _on_found(self, answer: GpusFound) -> None:
+        pool = found(self._plan, answer.gpus)
+        notes = list(answer.problems)
+        if unknown := unknown_ids(pool):
+            notes.append(f"the NVIDIA driver knows no GPU {', '.join(unknown)}")
+        if answer.blind:
+            notes.append(f"whose processes use a GPU cannot be told: {answer.blind}")
+        note = "; ".join(notes)
+        if note and note != self.note:
+            self._warn("gpus", note=note)
+        self.note = note
+        self._change(pool)
+
+    def _change(self, pool: DevicesChanged) -> None:
+        if pool != self.pool:
+            self.pool = pool
+            if self._engine is not None:
+                self._engine.change_devices(pool)
+
+
+def _gpu_count(pool: DevicesChanged) -> int:
+    return sum(1 for device in pool.devices if device.ids)

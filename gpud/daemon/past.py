@@ -1,0 +1,38 @@
+"""What the core cannot know of the past, added to an event before it is handled.
+
+Called by the engine. The core remembers only jobs that are not done, and no commands: earlier
+submits by key, the records of done jobs, and whose memory an end tells about come from the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import structs
+
+from gpud.core.events import AttemptEnded, Event, JobsSubmitted, RetryRequested
+from gpud.core.likeness import likeness_of
+from gpud.core.model import JobId, JobSpec
+from gpud.core.state import State
+from gpud.ports import Store
+
+
+def with_past(
+    event: Event, state: State, store: Store, spec_of: Callable[[JobId], JobSpec]
+) -> Event:
+    match event:
+        case JobsSubmitted(key=key) if key:
+            if (found := store.submission(key)) is not None:
+                earlier = (found.first, found.count, found.digest)
+                return structs.replace(event, earlier=earlier)
+        case RetryRequested(jobs=jobs):
+            done = [job for job in jobs if job not in state.jobs]
+            return structs.replace(event, recalled=tuple(store.recall(done)))
+        case AttemptEnded(job=job):
+            live = state.attempts.get(job)
+            if live is not None and live.usage is not None and live.usage.peak_mib:
+                spec = spec_of(job)
+                return structs.replace(
+                    event, likeness=likeness_of(spec.name, spec.command, spec.uid)
+                )
+    return event

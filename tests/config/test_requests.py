@@ -1,0 +1,99 @@
+"""What a job may ask of the GPUs, in people's words, and what they become."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpud.config import asking
+from gpud.config.requests import asked_of, gpus_of, request_of, retry_on, with_likeness
+from gpud.core.model import AUTO_VRAM, JobSpec, Outcome, Request, RetryPolicy
+from gpud.errors import GpudError
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus", "request_"),
+    [
+        ("0", 0, Request(0)),
+        ("2", 2, Request(2)),
+        ("0.5", 0.5, Request(1, 500)),
+        (".25", 0.25, Request(1, 250)),
+        ("1.0", 1.0, Request(1)),
+        ("0.9999", 0.9999, Request(1)),
+        ("0.0001", 0.0001, Request(1, 1)),
+    ],
+)
+def test_how_many(text: str, gpus: float, request_: Request) -> None:
+    assert asking.read_gpus(text) == gpus
+    assert request_of(gpus, 0, "", False) == request_
+
+
+@pytest.mark.parametrize("text", ["", "two", "-1", "1.5", "1e3", "nan", "1025", "0x1", "1 2", "²"])
+def test_what_is_no_number_of_gpus(text: str) -> None:
+    with pytest.raises(GpudError, match=r"it takes a whole number.*0\.5"):
+        asking.read_gpus(text)
+
+
+def test_memory() -> None:
+    assert asking.read_vram("12G") == 12 * 1024
+    assert asking.read_vram("auto") == "auto"
+    assert request_of(None, "auto", "", False).vram_mib == AUTO_VRAM
+    for text in ("12", "lots", "-1G", "0G"):
+        with pytest.raises(GpudError):
+            asking.read_vram(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ((0.5, 0, "", True), "a share of a GPU cannot be exclusive"),
+        ((0, 1024, "", False), "a job for the CPU"),
+        ((0, 0, "A100", False), "a job for the CPU"),
+        ((1, -5, "", False), "vram"),
+        ((1, "some", "", False), "vram"),
+        ((1, 0, "x" * 101, False), "model"),
+        ((1, 0, "a\nb", False), "model"),
+        ((float("nan"), 0, "", False), "gpus"),
+        ((float("inf"), 0, "", False), "gpus"),
+    ],
+)
+def test_what_contradicts_itself(asked: tuple[float, int, str, bool], why: str) -> None:
+    with pytest.raises(GpudError, match=why):
+        request_of(*asked)
+
+
+@given(
+    gpus=st.none() | st.integers(1, 1024) | st.integers(1, 999).map(lambda n: n / 1000),
+    vram=st.just("auto") | st.integers(0, 1 << 30),
+    model=st.sampled_from(["", "A100"]),
+)
+def test_there_and_back(gpus: float | None, vram: int | str, model: str) -> None:
+    request = request_of(gpus, vram, model, False)
+    assert asked_of(request) == (gpus, vram, model, False)
+    assert gpus_of(request) == gpus
+
+
+def test_ends_to_retry_on() -> None:
+    assert (
+        *(o.value for o in Outcome if o.value in asking.RETRY_ON),
+        asking.OOM,
+    ) == asking.RETRY_ON
+    policy = retry_on(RetryPolicy(3), asking.read_retry_on("oom, killed"))
+    assert policy == RetryPolicy(3, on=(Outcome.KILLED,), oom=True)
+    for text in ("", "oom,", "cancelled", "1"):
+        with pytest.raises(GpudError, match="there are failed, killed"):
+            asking.read_retry_on(text)
+
+
+def test_jobs_of_one_likeness() -> None:
+    def likeness(command: str, name: str = "") -> str:
+        asked = request_of(None, "auto", "", False)
+        return with_likeness(JobSpec(command.encode(), name=name, request=asked)).request.likeness
+
+    one = likeness("CUDA_LAUNCH_BLOCKING=1 python -u train.py --lr 0.1")
+    assert one == likeness("python train.py --lr 0.2 > log") == "0: python train.py"
+    assert likeness("./run.sh 1") == "0: ./run.sh"
+    assert likeness("anything", "net") == "0: net"
+    assert likeness("echo 'open") == "0: echo"
+    assert with_likeness(JobSpec(b"x")).request.likeness == ""
