@@ -9,7 +9,8 @@ is started again, the others go away when the next look no longer shows them:
 Rule 1: it is quarantined: the driver reported a fault of the hardware.
 Rule 2: the driver does not answer, or not for this GPU.
 Rule 3: a process uses it that is not of an attempt with a lease on it.
-Rule 4: memory of an attempt that has ended is not given back yet.
+Rule 4: memory of an attempt that has ended is not given back yet. Where processes cannot be told
+    apart it may be anybody's: after a while it is left at that.
 Rule 5: nobody has looked since the last attempt on it ended, or for FRESH_MS. Before the next
     start on it somebody does: the scheduler asks for a look.
 """

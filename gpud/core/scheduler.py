@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import assert_never
 
 from gpud.core import attempts, reconcile, requests, sights, watching
@@ -53,8 +53,7 @@ from gpud.core.model import Attempt, JobId, Request
 from gpud.core.placement import place, resolved, rule_of
 from gpud.core.pool import Lease
 from gpud.core.reservation import NEVER, Reservation, reserve
-from gpud.core.shape import Shape
-from gpud.core.state import Rank, State, is_ready
+from gpud.core.state import State, is_ready
 
 AnyEvent = (
     AttemptEnded
@@ -158,11 +157,12 @@ def dispatch(state: State, now_ms: int) -> list[Action]:
         return []
     actions: list[Action] = []
     pool = state.pool
+    heads = state.ready_heads()
     if pool.watched:
-        actions += watching.prepare(state, now_ms)
+        actions += watching.prepare(state, {shape[0] for _, shape in heads}, now_ms)
     before = _kept_before(state)
-    heads = _heads(state)
     kept: Reservation | None = None
+    gap_s = 0
     full = {lane for lane in (GPUS, LANE) if pool.is_full(gpus=lane, but=())}
     if GPUS not in full:
         state.reservation = None
@@ -173,7 +173,7 @@ def dispatch(state: State, now_ms: int) -> list[Action]:
         lane = pool.wanted(request) != 0
         if lane in full:
             continue
-        into_gap = within_s > 0 and kept is not None and _ends_in_gap(kept, now_ms, within_s)
+        into_gap = 0 < within_s <= gap_s
         kind = _kind(request, into_gap)
         if failed.get(kind, NEVER) <= request.vram_mib:
             continue
@@ -189,11 +189,12 @@ def dispatch(state: State, now_ms: int) -> list[Action]:
                     partial(_end_ms, state, now_ms),
                     before.devices if before is not None and before.job == job_id else (),
                 )
+                gap_s = _gap_s(kept, now_ms)
             continue
         actions.append(_start(state, job_id, request, lease, now_ms))
         if (head := state.ready_head(shape)) is not None:
             heappush(heads, (head, shape))
-        nobodys = kept.devices if kept is not None and not _has_gap(kept, now_ms) else ()
+        nobodys = kept.devices if kept is not None and not gap_s else ()
         if pool.is_full(gpus=lane, but=nobodys):
             full.add(lane)
     return actions
@@ -209,31 +210,17 @@ def _kept_before(state: State) -> Reservation | None:
     return before
 
 
-def _has_gap(kept: Reservation, now_ms: int) -> bool:
-    return now_ms < kept.at_ms != NEVER
-
-
-def _ends_in_gap(kept: Reservation, now_ms: int, within_s: int) -> bool:
-    return _has_gap(kept, now_ms) and now_ms + 1000 * within_s <= kept.at_ms
+def _gap_s(kept: Reservation | None, now_ms: int) -> int:
+    """For so long what is kept may be used by others; 0 where nobody knows."""
+    if kept is None or kept.at_ms == NEVER:
+        return 0
+    return max(0, kept.at_ms - now_ms) // 1000
 
 
 def _kind(asks: Request, into_gap: bool) -> Kind:
     """Of requests that are equal in this, those that name more memory need more of everything."""
     names_memory = asks.vram_mib > 0
     return asks.gpus, asks.share_milli, asks.gpu_model, asks.exclusive, names_memory, into_gap
-
-
-def _heads(state: State) -> list[tuple[Rank, Shape]]:
-    """The first job of each shape, as a heap."""
-    heads = []
-    for shape in tuple(state.ready):
-        head = state.ready_head(shape)
-        if head is not None:
-            heads.append((head, shape))
-        else:
-            del state.ready[shape]
-    heapify(heads)
-    return heads
 
 
 def _start(

@@ -17,9 +17,9 @@ def within_s(time_limit_s: float | None, grace_s: float, linger_s: float | None)
 
 
 def shape_of(job: Job) -> Shape:
-    """Times are rounded up to eight steps per doubling: few queues, and no promise broken."""
+    """Times are rounded up to four steps per doubling: few queues, and no promise broken."""
     bound = job.within_s
-    if bound > 16:
-        step = 1 << (bound.bit_length() - 4)
+    if bound > 8:
+        step = 1 << (bound.bit_length() - 3)
         bound = -(-bound // step) * step
     return job.request, bound

@@ -48,7 +48,8 @@ def on_gpus_seen(state: State, event: GpusSeen, now_ms: int) -> Sequence[Action]
         gpu.ended_at_ms = min(gpu.ended_at_ms, now_ms)  # the clock may have been set back
         gpu.seen_at_ms, gpu.heard_at_ms, gpu.sight = health.seen_at_ms, now_ms, sight
         if not sight.problem:
-            _judge_memory(gpu, sight, bool(holders.get(sight.uuid)), now_ms)
+            if not holders.get(sight.uuid):
+                _judge_memory(gpu, sight, health.policy.release_wait_ms, now_ms)
         elif sight.broken:
             quarantine(state, sight.uuid, sight.problem, now_ms)
     actions = _look_at_attempts(state, event, holders)
@@ -87,19 +88,20 @@ def _not_listed(state: State, seen: Sequence[GpuSight]) -> Sequence[GpuSight]:
     return [GpuSight(uuid, NOT_LISTED) for uuid in wanted if uuid not in known]
 
 
-def _judge_memory(gpu: Gpu, sight: GpuSight, leased: bool, now_ms: int) -> None:
-    """Rule 4 of core/health.py. What is nobody's, and no attempt can have left, is usual."""
-    if leased:
-        return
+def _judge_memory(gpu: Gpu, sight: GpuSight, wait_ms: int, now_ms: int) -> None:
+    """Rule 4 of core/health.py, of a GPU without a lease. What is nobody's, and no attempt can have
+    left, is usual; where nobody knows whose memory is whose, so is what stays."""
     loose = unaccounted_mib(sight)
     if loose is None:
         gpu.unreleased_since_ms = 0
         return
-    if gpu.base_mib is None or not gpu.last_job:
+    since_ms = gpu.unreleased_since_ms
+    stays = not sight.attributable and since_ms and now_ms - since_ms >= wait_ms
+    if gpu.base_mib is None or not gpu.last_job or stays:
         gpu.base_mib = loose
     if loose > gpu.base_mib + RELEASE_TOLERANCE_MIB:
         gpu.unreleased_mib = loose - gpu.base_mib
-        gpu.unreleased_since_ms = gpu.unreleased_since_ms or now_ms
+        gpu.unreleased_since_ms = since_ms or now_ms
         return
     gpu.base_mib, gpu.unreleased_since_ms = min(gpu.base_mib, loose), 0
     if gpu.seen_at_ms > gpu.ended_at_ms:

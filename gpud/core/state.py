@@ -70,10 +70,24 @@ class State:
 
     def ready_head(self, shape: Shape) -> Rank | None:
         """The first job that waits for this shape of capacity, or None."""
-        heap = self.ready.get(shape)
+        return self._first(self.ready.get(shape, []))
+
+    def ready_heads(self) -> list[tuple[Rank, Shape]]:
+        """The first job of each shape, as a heap."""
+        heads = []
+        for shape, heap in [*self.ready.items()]:
+            if (head := self._first(heap)) is not None:
+                heads.append((head, shape))
+            else:
+                del self.ready[shape]
+        heapify(heads)
+        return heads
+
+    def _first(self, heap: list[Rank]) -> Rank | None:
+        jobs = self.jobs
         while heap:
             rank = heap[0]
-            job = self.jobs.get(rank[1])
+            job = jobs.get(rank[1])
             if job is not None and is_ready(job) and rank[0] == -job.priority:
                 return rank
             heappop(heap)  # left over from a hold, a cancel or an end

@@ -7,11 +7,11 @@ the dispatch after it goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gpud.core.actions import Action, LookAtGpus
-from gpud.core.health import LOOK_AGAIN_MS
-from gpud.core.model import Attempt
+from gpud.core.health import LOOK_AGAIN_MS, Promise
+from gpud.core.model import Request
 from gpud.core.state import State
 
 NOT_SEEN = "it is being looked at"
@@ -36,21 +36,16 @@ def _holders(state: State) -> dict[str, set[tuple[int, int]]]:
     return found
 
 
-def prepare(state: State, now_ms: int) -> Sequence[Action]:
-    """Judge every device; give back the wish for a look, if jobs wait for one.
+def prepare(state: State, wanted: Collection[Request], now_ms: int) -> Sequence[Action]:
+    """Judge every device; give back the wish for a look, if jobs wait for one. `wanted`: what jobs
+    ask for that could start.
 
     Sets `state.look_at_ms`: when jobs wait for GPUs that others use, somebody looks again then.
     """
     pool, health = state.pool, state.health
     holders = _holders(state)
-    on_device: dict[str, list[tuple[Attempt, int]]] = {}
-    deadlines = []
-    for attempt in state.attempts.values():
-        for part in attempt.lease:
-            on_device.setdefault(part.device, []).append((attempt, part.mib))
     blocked: dict[str, str] = {}
     soon: set[str] = set()
-    seen_free: dict[str, int] = {}
     stale = in_use = False
     for key, device in pool.devices.items():
         if not device.uuids:
@@ -65,12 +60,11 @@ def prepare(state: State, now_ms: int) -> Sequence[Action]:
             blocked[key] = NOT_SEEN
             soon.add(key)
             stale = True
-        free = health.seen_free_mib(device, on_device.get(key, ()))
-        if free is not None:
-            seen_free[key] = free
-    pool.block(blocked, soon, seen_free)
+    memory = any(request.vram_mib for request in wanted)
+    pool.block(blocked, soon, _seen_free(state) if memory else {})
+    deadlines = []
     look = False
-    if _gpus_are_wanted(state):
+    if any(pool.wanted(request) != 0 for request in wanted):
         lately = 0 <= now_ms - health.looked_at_ms < LOOK_AGAIN_MS
         if stale or (in_use and not lately):
             asked = health.asked_at_ms and 0 <= now_ms - health.asked_at_ms < ASK_AGAIN_MS
@@ -83,6 +77,16 @@ def prepare(state: State, now_ms: int) -> Sequence[Action]:
     return (LookAtGpus(),) if look else ()
 
 
-def _gpus_are_wanted(state: State) -> bool:
-    ready = tuple(state.ready)
-    return any(state.pool.wanted(shape[0]) != 0 and state.ready_head(shape) for shape in ready)
+def _seen_free(state: State) -> dict[str, int]:
+    """Per device the memory that nobody uses or is promised, in MiB."""
+    promises: dict[str, list[Promise]] = {}
+    for attempt in state.attempts.values():
+        for part in attempt.lease:
+            promises.setdefault(part.device, []).append((attempt, part.mib))
+    found = {}
+    for key, device in state.pool.devices.items():
+        if device.uuids:
+            free = state.health.seen_free_mib(device, promises.get(key, ()))
+            if free is not None:
+                found[key] = free
+    return found

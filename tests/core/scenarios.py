@@ -188,7 +188,7 @@ def memory_is_left(machine: CoreMachine, dice: Random) -> None:
 
 @act(2)
 def driver(machine: CoreMachine, dice: Random) -> None:
-    machine.driver(dice.random() < 0.25, dice.random() < 0.1)
+    machine.driver(dice.random() < 0.25, dice.random() < 0.3)
 
 
 @act(3)

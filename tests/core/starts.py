@@ -99,9 +99,9 @@ def check_starts(
 
 
 def ends_in_time(job: Job, now_ms: int, kept: Reservation) -> bool:
-    """By a bound that is rounded up to eight steps per doubling (core/shape.py)."""
+    """By a bound that is rounded up to four steps per doubling (core/shape.py)."""
     step = 1
-    while job.within_s > 16 * step:
+    while job.within_s > 8 * step:
         step *= 2
     bound_s = -(-job.within_s // step) * step
     return bound_s > 0 and kept.at_ms != NEVER and now_ms + 1000 * bound_s <= kept.at_ms

@@ -14,10 +14,11 @@ from msgspec import structs
 from gpud.core import attempts, health, placement, quarantines, scheduler, setbacks, sights
 from gpud.core.actions import Action
 from gpud.core.events import GpusSeen
-from gpud.core.health import Health
+from gpud.core.health import Gpu, Health
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Device, LeasePart, Outcome, Phase, Request
 from gpud.core.pool import Lease, Pool
+from gpud.core.sight import GpuSight
 from gpud.core.state import State
 
 from .planting import Bugs, plant
@@ -129,12 +130,23 @@ def any_look_will_do(right):
 
 @bug(sights, "_judge_memory")
 def memory_that_is_not_given_back_goes_unnoticed(right):
-    return lambda gpu, sight, leased, now_ms: None
+    return lambda gpu, sight, wait_ms, now_ms: None
 
 
 @bug(sights, "_judge_memory")
-def memory_of_the_living_is_a_fault(right):
-    return lambda gpu, sight, leased, now_ms: right(gpu, sight, False, now_ms)
+def memory_that_stays_is_soon_anybodys(right):
+    def judge(gpu: Gpu, sight: GpuSight, wait_ms: int, now_ms: int) -> None:
+        right(gpu, structs.replace(sight, attributable=False), 0, now_ms)
+
+    return judge
+
+
+@bug(sights, "_judge_memory")
+def memory_that_may_be_anybodys_blocks_for_ever(right):
+    def judge(gpu: Gpu, sight: GpuSight, wait_ms: int, now_ms: int) -> None:
+        right(gpu, structs.replace(sight, attributable=True), wait_ms, now_ms)
+
+    return judge
 
 
 @bug(Pool, "has_room")
@@ -172,9 +184,9 @@ def nothing_is_kept_for_the_first(right):
     return lambda *args: None
 
 
-@bug(scheduler, "_ends_in_gap")
-def anybody_may_go_into_the_gap(right):
-    return lambda kept, now_ms, within_s: True
+@bug(scheduler, "_gap_s")
+def anybody_with_a_limit_may_go_into_the_gap(right):
+    return lambda kept, now_ms: 1_000_000
 
 
 @bug(scheduler, "_end_ms")

@@ -220,7 +220,7 @@ class Daemon:
         broke = []
         if isinstance(event, GpuBroke):
             broke.append(event.uuid)
-        elif self.watch.note_look(event, now_ms, busy):
+        elif self.watch.note_look(event, now_ms, busy, self.policy.release_wait_ms):
             broke += [sight.uuid for sight in event.gpus if sight.broken]
         for uuid in broke:
             self.watch.of(uuid)
@@ -244,7 +244,7 @@ class Daemon:
                 self.ledger.quarantined[uuid] = at_ms, boot_id
 
     def note_heal(self, uuid: str) -> None:
-        if uuid in self.ledger.quarantined or self.watch.of(uuid).unreleased:
+        if uuid in self.ledger.quarantined or self.watch.of(uuid).unreleased_ms is not None:
             self.watch.note_heal(uuid)
             self.ledger.quarantined.pop(uuid, None)
 

@@ -32,7 +32,7 @@ class Seen(Struct):
     ended_ms: int = 0  # the last end there
     heard_ms: int | None = None  # of the look; None: not since the last end was heard of
     base_mib: int | None = None  # nobody's, and nothing to worry about
-    unreleased: bool = False
+    unreleased_ms: int | None = None  # since when
     to_be_released: bool = False  # an attempt has ended, and no look has shown its memory free
 
 
@@ -47,9 +47,9 @@ class Watch:
 
     # -- facts that were handled -------------------------------------------------------------------
 
-    def note_look(self, look: GpusSeen, now_ms: int, busy: Collection[str]) -> bool:
+    def note_look(self, look: GpusSeen, now_ms: int, busy: Collection[str], wait_ms: int) -> bool:
         """False: there was a later one already. `busy`: GPUs that attempts have leased whose
-        payload lives, before the look was handled."""
+        payload lives, before the look was handled. `wait_ms`: for memory that may be anybody's."""
         if look.at_ms < self.began_ms:
             return False
         self.began_ms, self.problem = look.at_ms, look.problem
@@ -57,18 +57,21 @@ class Watch:
             seen = self.of(sight.uuid)
             seen.sight, seen.began_ms, seen.heard_ms = sight, look.at_ms, now_ms
             if not sight.problem and sight.uuid not in busy:
-                self._judge_memory(seen, sight)
+                self._judge_memory(seen, sight, now_ms, wait_ms)
         return True
 
-    def _judge_memory(self, seen: Seen, sight: GpuSight) -> None:
+    def _judge_memory(self, seen: Seen, sight: GpuSight, now_ms: int, wait_ms: int) -> None:
         assert sight.used_mib is not None
         loose = sight.used_mib - sum(process.mib or 0 for process in sight.processes)
-        if seen.base_mib is None or not seen.to_be_released:
+        since_ms = seen.unreleased_ms
+        stays = not sight.attributable and since_ms is not None and now_ms >= since_ms + wait_ms
+        if seen.base_mib is None or not seen.to_be_released or stays:
             seen.base_mib = loose
-        seen.unreleased = loose > seen.base_mib + TOLERATED_MIB
-        if not seen.unreleased:
-            seen.base_mib = min(loose, seen.base_mib)
-            seen.to_be_released = seen.began_ms <= seen.ended_ms
+        if loose > seen.base_mib + TOLERATED_MIB:
+            seen.unreleased_ms = now_ms if since_ms is None else since_ms
+            return
+        seen.base_mib, seen.unreleased_ms = min(loose, seen.base_mib), None
+        seen.to_be_released = seen.began_ms <= seen.ended_ms
 
     def note_end(self, uuids: Collection[str], at_ms: int, *, looked_at: bool) -> None:
         for uuid in uuids:
@@ -98,7 +101,7 @@ class Watch:
         elif seen.sight is not None:
             if is_occupied(seen.sight, policy, holders):
                 found.add("others")
-            if seen.unreleased:
+            if seen.unreleased_ms is not None:
                 found.add("memory")
         return found
 
