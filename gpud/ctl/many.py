@@ -87,6 +87,8 @@ def _options(entry: Entry, name: str, directory: bytes) -> dict[str, Any]:
     if "env" in given:
         pairs = fields.pop("env").items()
         fields["env_add"] = [wire.to_text(key + b"=" + value) for key, value in pairs]
+    if "vram" in given:
+        fields["vram_mib"] = fields.pop("vram")
     if "cwd" in given:
         fields["cwd"] = wire.to_text(os.path.join(directory, given["cwd"]))
     if "retry_args" in given:
