@@ -85,7 +85,7 @@ def test_whatever_the_lines_they_are_the_jobs_of_gpud_run(
         assert as_submitted(path) == expected
     else:
         # By gpuctl, or by the daemon for what contradicts itself.
-        with pytest.raises(GpudError, match="cannot (submit: |ask for memory|be exclusive)"):
+        with pytest.raises(GpudError, match=r"cannot (submit: |ask for memory|be exclusive)"):
             as_submitted(path)
 
 
