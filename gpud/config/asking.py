@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import re
 
-from gpud.config.limits import MOST_GPUS
-from gpud.config.units import parse_size_mib
+from gpud.config.limits import LONGEST_S, MOST_GPUS
+from gpud.config.units import parse_duration_s, parse_size_mib
 from gpud.errors import GpudError
 
 AUTO = "auto"  # as much memory as earlier runs took
 OOM = "oom"
-# What may be tried again: outcomes of a bad end, and out of memory whatever its outcome.
-RETRY_ON = ("failed", "killed", "timed-out", "lost", OOM)
+# What may be tried again: outcomes of a bad end ("signal" is another word for "killed"), and out of
+# memory whatever its outcome. Exit statuses stand among them as numbers.
+RETRY_ON = ("failed", "killed", "signal", "timed-out", "lost", OOM)
+MOST_EXIT_STATUS = 255
 LONGEST_MODEL = 100
+_CODE = re.compile(r"[0-9]{1,3}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}|[0-9]{0,3}\.[0-9]{1,6}", re.ASCII)
 
 
@@ -46,16 +49,30 @@ def read_gpu_model(text: str) -> str:
     return text
 
 
-def read_retry_on(text: str) -> tuple[str, ...]:
-    """ "oom,failed"."""
-    words = tuple(word.strip() for word in text.split(","))
-    check_retry_on(words)
-    return words
+def read_retry_on(text: str) -> tuple[str | int, ...]:
+    """ "oom,signal,75"."""
+    words = (word.strip() for word in text.split(","))
+    ends = tuple(int(word) if _CODE.fullmatch(word) else word for word in words)
+    check_retry_on(ends)
+    return ends
 
 
-def check_retry_on(words: tuple[str, ...]) -> None:
-    for word in words:
-        if word not in RETRY_ON:
-            raise GpudError(f'"{word}" is no end to retry on; there are {", ".join(RETRY_ON)}')
-    if not words:
-        raise GpudError(f"it takes some of {', '.join(RETRY_ON)}")
+def check_retry_on(ends: tuple[str | int, ...]) -> None:
+    known = f"{', '.join(RETRY_ON)}, and exit statuses from 1 to {MOST_EXIT_STATUS}"
+    for end in ends:
+        if end not in RETRY_ON if isinstance(end, str) else not 1 <= end <= MOST_EXIT_STATUS:
+            raise GpudError(f'"{end}" is no end to retry on; there are {known}')
+    if not ends:
+        raise GpudError(f"it takes some of {known}")
+
+
+def read_backoff(text: str) -> tuple[float, float | None]:
+    """ "30s..10m" as (the first pause, the longest) in seconds; "30s" does not say the longest."""
+    first, dots, longest = text.partition("..")
+    pauses = [parse_duration_s(first.strip())]
+    pauses += [parse_duration_s(longest.strip())] if dots else []
+    if max(pauses) > LONGEST_S:
+        raise GpudError("it is longer than ten years")
+    if dots and pauses[1] < pauses[0]:
+        raise GpudError(f"the longest pause ({longest}) is shorter than the first ({first})")
+    return pauses[0], pauses[1] if dots else None

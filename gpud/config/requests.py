@@ -56,14 +56,30 @@ def request_of(gpus: float | None, vram: int | str, gpu_model: str, exclusive: b
     return Request(whole, 0 if share == FULL_MILLI else share, vram, gpu_model, exclusive)
 
 
-def retry_on(policy: RetryPolicy, words: tuple[str, ...]) -> RetryPolicy:
+def retry_on(policy: RetryPolicy, ends: tuple[str | int, ...]) -> RetryPolicy:
     """The policy that retries after these ends only."""
     try:
-        check_retry_on(words)
+        check_retry_on(ends)
     except GpudError as error:
         raise GpudError(f"retry_on: {error.message}") from error
-    on = tuple(Outcome(word) for word in words if word != OOM)
-    return structs.replace(policy, on=on, oom=OOM in words)
+    words = ["killed" if end == "signal" else end for end in ends if isinstance(end, str)]
+    on = tuple(Outcome(word) for word in dict.fromkeys(words) if word != OOM)
+    codes = tuple(sorted({end for end in ends if isinstance(end, int)}))
+    return structs.replace(policy, on=on, oom=OOM in words, codes=codes)
+
+
+def ends_of(policy: RetryPolicy) -> tuple[str | int, ...]:
+    """What it retries on, in people's words."""
+    words = [outcome.value for outcome in policy.on] + ([OOM] if policy.oom else [])
+    return (*words, *policy.codes)
+
+
+def backoff_of(policy: RetryPolicy, first_s: float | None, longest_s: float | None) -> RetryPolicy:
+    """With other pauses; None: not said. A first pause that is longer than the longest so far
+    makes it longer."""
+    first_s = policy.backoff_s if first_s is None else first_s
+    longest_s = max(first_s, policy.backoff_max_s) if longest_s is None else longest_s
+    return structs.replace(policy, backoff_s=first_s, backoff_max_s=longest_s)
 
 
 def with_likeness(spec: JobSpec) -> JobSpec:

@@ -44,8 +44,10 @@ GpuWords = Annotated[
 GuestWords = Annotated[tuple[str, ...], Meta(description="like [2, 3]", extra={"numbers": True})]
 Slots = Annotated[int, Meta(ge=0, le=MOST_SLOTS)]
 ManySlots = Annotated[int, Meta(ge=1, le=MOST_SLOTS)]
+ExitStatus = Annotated[int, Meta(ge=1, le=255)]
 RetryOn = Annotated[
-    tuple[Literal["failed", "killed", "timed-out", "lost", "oom"], ...], Meta(min_length=1)
+    tuple[Literal["failed", "killed", "signal", "timed-out", "lost", "oom"] | ExitStatus, ...],
+    Meta(min_length=1),
 ]
 SourceName = Annotated[
     str,
@@ -75,7 +77,8 @@ class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     backoff_s: Seconds = 10.0
     backoff_max_s: Seconds = 600.0
     retry_args: str = ""  # added to the command from the second attempt on
-    retry_on: RetryOn = ("failed", "killed", "timed-out", "lost")  # and "oom": out of memory
+    # And "oom": out of memory; "signal": the same as killed; exit statuses as numbers.
+    retry_on: RetryOn = ("failed", "killed", "timed-out", "lost")
     time_limit_s: TimeLimit | None = None
     grace_s: Seconds = 10.0
     linger_s: Seconds | Literal["wait"] = 10.0

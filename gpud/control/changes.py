@@ -7,7 +7,7 @@ jobs it is asked about, and which of its refusals are worth telling.
 from __future__ import annotations
 
 from gpud.control.choice import choose_apart
-from gpud.control.fields import seconds
+from gpud.control.fields import seconds, text_of
 from gpud.core.events import (
     CancelRequested,
     DrainRequested,
@@ -46,6 +46,7 @@ from gpud.protocol.requests import (
     SourceStop,
     Undrain,
 )
+from gpud.protocol.text import Text
 
 Change = Cancel | Retry | Hold | Release
 
@@ -62,14 +63,17 @@ async def change(daemon: Controlled, request: Change) -> Changed:
     """Raises GpudError (not-found) when the selectors match no job; a job that they match and the
     verb does not apply to is refused when it was named by itself, else left out."""
     verb = type(request)
+    args = None
     if isinstance(request, Cancel) and request.grace_s is not None:
         _check_grace(request.grace_s)
+    elif isinstance(request, Retry) and request.args is not None:
+        args = _args(request.args)
     single, under = choose_apart(daemon.store, VERB[verb], request.jobs)
     applicable = (job for job in under if _applies(daemon.state, verb, job))
     jobs = tuple(sorted({*single, *applicable}))
     if not jobs:
         return REPLY[verb](id=request.id, jobs=())
-    answer = await daemon.ask(lambda number: _event(request, number, jobs))
+    answer = await daemon.ask(lambda number: _event(request, number, jobs, args))
     named = set(single)
     refused = (RefusedView(job, why) for job, why in answer.refused if job in named)
     return REPLY[verb](id=request.id, jobs=answer.jobs, refused=tuple(refused))
@@ -123,6 +127,13 @@ def _check_grace(grace_s: float) -> None:
         raise GpudError(f"cannot cancel: {error.message}", kind=error.kind) from error
 
 
+def _args(value: Text) -> bytes:
+    try:
+        return text_of(value, "args")
+    except GpudError as error:
+        raise GpudError(f"cannot retry: {error.message}", kind="usage") from error
+
+
 def _applies(state: State, verb: type[Change], job: JobId) -> bool:
     record = state.jobs.get(job)
     if verb is Retry:
@@ -134,12 +145,12 @@ def _applies(state: State, verb: type[Change], job: JobId) -> bool:
     return verb is Cancel or record.state is JobState.HELD
 
 
-def _event(request: Change, number: int, jobs: tuple[JobId, ...]) -> Event:
+def _event(request: Change, number: int, jobs: tuple[JobId, ...], args: bytes | None) -> Event:
     match request:
         case Cancel():
             return CancelRequested(number, jobs, request.grace_s)
         case Retry():
-            return RetryRequested(number, jobs)
+            return RetryRequested(number, jobs, args=args)
         case Hold():
             return HoldRequested(number, jobs)
         case Release():

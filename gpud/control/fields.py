@@ -21,7 +21,13 @@ from gpud.config.limits import (
     MOST_RETRIES,
     wrong_with_name,
 )
-from gpud.config.requests import asked_of, request_of, retry_on, with_likeness
+from gpud.config.requests import (
+    asked_of,
+    backoff_of,
+    request_of,
+    retry_on,
+    with_likeness,
+)
 from gpud.core.model import JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.protocol.requests import JobFields
@@ -41,12 +47,12 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
     if fields.command is not UNSET:
         if fields.argv is not UNSET:
             raise GpudError("both command and argv are given")
-        command = _text(fields.command, "the command")
+        command = text_of(fields.command, "the command")
         if not command.strip():
             raise GpudError("the command is empty")
         changes["command"], changes["argv"] = command, None
     elif fields.argv is not UNSET:
-        argv = tuple(_text(word, "argv") for word in fields.argv)
+        argv = tuple(text_of(word, "argv") for word in fields.argv)
         if not argv or not argv[0]:
             raise GpudError("argv names no program")
         changes["command"], changes["argv"] = _quoted(argv), argv
@@ -56,20 +62,17 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
         changes["request"] = _request(base.request, fields)
     if not (fields.retries is fields.backoff_s is fields.backoff_max_s is UNSET):
         changes["retry"] = _retry(
-            base.retry.retries
-            if fields.retries is UNSET
-            else _count(fields.retries, "retries", MOST_RETRIES),
-            _pause(fields.backoff_s, base.retry.backoff_s, "backoff_s"),
-            _pause(fields.backoff_max_s, base.retry.backoff_max_s, "backoff_max_s"),
-            base.retry.on,
-            base.retry.oom,
+            base.retry,
+            None if fields.retries is UNSET else _count(fields.retries, "retries", MOST_RETRIES),
+            _pause(fields.backoff_s, "backoff_s"),
+            _pause(fields.backoff_max_s, "backoff_max_s"),
         )
     if fields.retry_on is not UNSET:
         changes["retry"] = retry_on(changes.get("retry", base.retry), fields.retry_on)
     return with_likeness(structs.replace(base, **changes))
 
 
-def _text(value: Text, what: str) -> bytes:
+def text_of(value: Text, what: str) -> bytes:
     try:
         return to_bytes(value)
     except GpudError as error:
@@ -99,7 +102,7 @@ def _environment(base: bytes, fields: JobFields, environments: Environments) -> 
 
 def _assignments(pairs: tuple[Text, ...], what: str) -> list[bytes]:
     # What is wrong is not shown: values may be secrets.
-    found = [_text(pair, f"entry {n} of {what}") for n, pair in enumerate(pairs, 1)]
+    found = [text_of(pair, f"entry {n} of {what}") for n, pair in enumerate(pairs, 1)]
     for n, pair in enumerate(found, 1):
         if pair.find(b"=") < 1:
             raise GpudError(f"entry {n} of {what} is not NAME=VALUE")
@@ -116,7 +119,12 @@ def _request(base: Request, fields: JobFields) -> Request:
     )
 
 
-_retry = lru_cache(maxsize=256)(RetryPolicy)
+@lru_cache(maxsize=256)
+def _retry(
+    base: RetryPolicy, retries: int | None, first_s: float | None, longest_s: float | None
+) -> RetryPolicy:
+    policy = backoff_of(base, first_s, longest_s)
+    return policy if retries is None else structs.replace(policy, retries=retries)
 
 
 def _count(value: int, what: str, most: int) -> int:
@@ -132,8 +140,8 @@ def seconds(value: float, what: str) -> float:
     return value
 
 
-def _pause(value: Any, otherwise: float, what: str) -> float:
-    return otherwise if value is UNSET else seconds(value, what)
+def _pause(value: Any, what: str) -> float | None:
+    return None if value is UNSET else seconds(value, what)
 
 
 def _limit(value: float | None) -> float | None:
@@ -147,14 +155,14 @@ def _linger(value: float | Literal["wait"]) -> float | None:
 
 
 def _directory(value: Text) -> bytes:
-    directory = _text(value, "the working directory")
+    directory = text_of(value, "the working directory")
     if not directory.startswith(b"/"):
         raise GpudError("the working directory must be absolute")
     return directory
 
 
 def _shell(value: tuple[Text, ...]) -> tuple[bytes, ...]:
-    words = tuple(_text(word, "shell") for word in value)
+    words = tuple(text_of(word, "shell") for word in value)
     if not words or not words[0]:
         raise GpudError("shell names no program")
     return words
@@ -181,12 +189,12 @@ def _priority(value: int) -> int:
 # The fields of the same name in JobFields and JobSpec that depend on nothing else.
 _READERS: dict[str, Callable[[Any], Any]] = {
     "shell": _shell,
-    "setup": lambda value: _text(value, "setup"),
+    "setup": lambda value: text_of(value, "setup"),
     "cwd": _directory,
     "umask": _umask,
     "name": _name,
     "priority": _priority,
-    "retry_args": lambda value: _text(value, "retry_args"),
+    "retry_args": lambda value: text_of(value, "retry_args"),
     "time_limit_s": _limit,
     "grace_s": lambda value: seconds(value, "grace_s"),
     "linger_s": _linger,

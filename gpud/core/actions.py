@@ -19,6 +19,7 @@ class StartAttempt(Action, frozen=True):
     job: JobId
     attempt: int
     lease: tuple[LeasePart, ...]
+    retry_args: bytes | None = None  # of a person's retry: in the place of the spec's
 
 
 class StopAttempt(Action, frozen=True):

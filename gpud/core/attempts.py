@@ -16,7 +16,7 @@ from gpud.core.actions import Action, ForgetAttempt, LookAtGpus
 from gpud.core.events import AttemptEnded, AttemptLingering, AttemptNotStarted, AttemptStarted
 from gpud.core.health import LOOK_WAIT_MS
 from gpud.core.model import Attempt, JobId, Outcome, Phase
-from gpud.core.retry import pause_ms, wants_retry
+from gpud.core.retry import pause_ms, spread, wants_retry
 from gpud.core.state import State
 from gpud.core.usage import close
 
@@ -157,16 +157,16 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
         detail["signal"] = attempt.signal
     if attempt.stop_why == "guest":
         setbacks.leave_guest(state, job, now_ms)
-    elif sick and job.setbacks < setbacks.MOST:
+    elif setbacks.is_excused(job, outcome, sick):
         job.setbacks += 1
         state.requeue(job)
         detail["retry_at_ms"] = now_ms
-    elif wants_retry(job, outcome, attempt.oom):
+    elif wants_retry(job, attempt, outcome):
         if attempt.oom == "cuda":
             detail["more"] = setbacks.with_more_memory(state, job, attempt)
         job.retries_left -= 1
         job.retry_no += 1
-        pause = pause_ms(job.retry, job.retry_no)
+        pause = spread(pause_ms(job.retry, job.retry_no), job.id, job.retry_no)
         state.requeue(job, now_ms + pause if pause else 0)
         detail["retry_at_ms"] = now_ms + pause
     else:

@@ -49,6 +49,7 @@ class RetryRequested(Event, frozen=True):
     request: int
     jobs: tuple[JobId, ...]
     recalled: tuple[Job, ...] = ()  # the records of those that are done
+    args: bytes | None = None  # at the end of their commands from now on
 
 
 class HoldRequested(Event, frozen=True):

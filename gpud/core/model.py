@@ -74,6 +74,7 @@ class RetryPolicy(Struct, frozen=True, gc=False):
     backoff_max_s: float = 600.0
     on: tuple[Outcome, ...] = DEFAULT_RETRY_ON
     oom: bool = False  # out of memory is retried, whatever `on` says
+    codes: tuple[int, ...] = ()  # and so are these exit statuses
 
 
 NO_RETRY = RetryPolicy()
@@ -142,6 +143,7 @@ class Job(Struct, gc=False):
     within_s: int = 0  # after a start its payload is gone by then; 0: nobody knows
     grown: bool = False  # `request` is not the spec's any more
     setbacks: int = 0  # attempts that ended for no fault of its own, and were made good
+    retry_args: bytes | None = None  # instead of the spec's, by a person's retry
 
 
 class LeasePart(Struct, frozen=True, gc=False):

@@ -49,7 +49,7 @@ def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[A
         elif attempt.phase is Phase.STOPPING:
             actions.append(stop(state, attempt))
         elif attempt.phase is Phase.STARTING and attempt.boot_id == state.boot_id:
-            actions.append(start(attempt))
+            actions.append(start(state, attempt))
     quarantines.on_boot_known(state, now_ms)  # after the ends, which may be the fault of a GPU
     if state.finishing:
         actions.append(LookAtGpus())
@@ -66,12 +66,13 @@ def on_unknown_to_runner(state: State, attempt: Attempt, now_ms: int) -> Sequenc
     elif any(part.device not in state.pool.devices for part in attempt.lease):
         end(state, attempt, Outcome.NOT_STARTED, NO_DEVICE, now_ms)
     else:
-        return (start(attempt),)
+        return (start(state, attempt),)
     return ()
 
 
-def start(attempt: Attempt) -> StartAttempt:
-    return StartAttempt(attempt.job, attempt.no, attempt.lease)
+def start(state: State, attempt: Attempt) -> StartAttempt:
+    args = state.jobs[attempt.job].retry_args
+    return StartAttempt(attempt.job, attempt.no, attempt.lease, args)
 
 
 def stop(state: State, attempt: Attempt) -> StopAttempt:

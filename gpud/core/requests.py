@@ -133,6 +133,8 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no = job.retry.retries, 0
+            if event.args is not None:
+                job.retry_args = event.args
             state.requeue(job)
             state.tell(job_id, job.attempt, "retried", now_ms)
             changed.append(job_id)

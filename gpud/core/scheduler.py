@@ -234,7 +234,7 @@ def _start(
     if rule:
         detail["rule"] = rule
     state.tell(job_id, attempt.no, "dispatched", now_ms, **detail)
-    return StartAttempt(job_id, attempt.no, lease)
+    return StartAttempt(job_id, attempt.no, lease, state.jobs[job_id].retry_args)
 
 
 def _end_ms(state: State, now_ms: int, attempt: Attempt) -> int:

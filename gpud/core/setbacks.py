@@ -1,10 +1,10 @@
 """Ends that are no fault of the job, and what is made of them.
 
 Called by core/attempts.py. A GPU that broke under an attempt is to blame for its bad end: the job
-is tried again elsewhere and keeps its retries. A guest GPU that its owner wants back: the job is
+is tried again elsewhere and keeps its retries. So does a job whose end was lost with the runner or
+the machine, where its policy retries that at all. A guest GPU that its owner wants back: the job is
 tried again if it has a retry policy, else it is held, since to run a command twice is for the job's
-owner to decide.
-Out of GPU memory: a retry gets more of it.
+owner to decide. Out of GPU memory: a retry gets more of it.
 """
 
 from __future__ import annotations
@@ -52,6 +52,15 @@ def sick_gpu(state: State, attempt: Attempt) -> str:
         if quarantine is not None and quarantine.at_ms >= attempt.dispatched_at_ms:
             return f"its GPU is broken: {quarantine.why}"
     return ""
+
+
+def is_excused(job: Job, outcome: Outcome, sick: str) -> bool:
+    """Whether the job is tried again and keeps its retries. `sick`: why its GPU is to blame."""
+    if job.setbacks >= MOST:
+        return False
+    # The runner died, or the machine: nothing that may have run is run twice unasked.
+    retried = job.retry.retries > 0 and outcome in job.retry.on
+    return bool(sick) or (outcome is Outcome.LOST and retried)
 
 
 def leave_guest(state: State, job: Job, now_ms: int) -> None:

@@ -7,8 +7,10 @@ exactly the jobs that were asked about are sent: one that came meanwhile is not 
 
 from __future__ import annotations
 
+import os
 import sys
 
+from gpud.client import wire
 from gpud.client.connection import Connection, connect
 from gpud.ctl import words
 from gpud.ctl.args import JSON, Option, Verb, duration_s
@@ -45,6 +47,8 @@ def changing(verb: str) -> Callable[[Args], int]:
                 request: dict[str, Any] = {"type": verb, "jobs": jobs}
                 if verb == "cancel" and args["grace"] is not None:
                     request["grace_s"] = args["grace"]
+                if verb == "retry" and args["args"] is not None:
+                    request["args"] = wire.to_text(os.fsencode(args["args"]))
                 reply = connection.ask(request)
         return _report(verb, reply, args)
 
@@ -134,11 +138,21 @@ VERBS = [
         words="JOBS ...",
         least=1,
         most=None,
-        options=(YES, JSON),
+        options=(
+            Option("args", "at the end of the command from now on", "TEXT"),
+            YES,
+            JSON,
+        ),
         about="""\
+--args takes the place of the job's retry-args and is split as a shell does.
 state:bad is all that ended as failed, killed, timed-out, not-started or lost:
 what a person looks at in the morning.""",
-        examples=("gpuctl retry 42", "gpuctl retry state:failed", "gpuctl retry state:bad"),
+        examples=(
+            "gpuctl retry 42",
+            'gpuctl retry 42 --args "--resume last.ckpt"',
+            "gpuctl retry state:failed",
+            "gpuctl retry state:bad",
+        ),
     ),
     Verb(
         "hold",

@@ -89,6 +89,11 @@ def _options(entry: Entry, name: str, directory: bytes) -> dict[str, Any]:
         fields["env_add"] = [wire.to_text(key + b"=" + value) for key, value in pairs]
     if "vram" in given:
         fields["vram_mib"] = fields.pop("vram")
+    if "backoff" in given:
+        first_s, longest_s = fields.pop("backoff")
+        fields["backoff_s"] = first_s
+        if longest_s is not None:
+            fields.setdefault("backoff_max_s", longest_s)
     if "cwd" in given:
         fields["cwd"] = wire.to_text(os.path.join(directory, given["cwd"]))
     if "retry_args" in given:

@@ -66,6 +66,8 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
             f"{job['retries_left']} of {detail['retries']} left, after "
             f"{duration(detail['backoff_s'])} up to {duration(detail['backoff_max_s'])}"
         )
+        if detail.get("retry_on"):
+            retries += f", on {', '.join(map(str, detail['retry_on']))}"
     limit, usual = detail["time_limit_s"], detail.get("usual_vram_mib")
     names = [from_text(name) for name in detail["env_names"]]
     return [

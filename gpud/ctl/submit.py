@@ -85,6 +85,10 @@ def _fields(args: Args) -> dict[str, Any]:
         fields["env_add"] = [wire.to_text(os.fsencode(pair)) for pair in args["env"]]
     if args["retry-args"] is not None:
         fields["retry_args"] = wire.to_text(os.fsencode(args["retry-args"]))
+    if args["backoff"] is not None:
+        fields["backoff_s"], longest_s = args["backoff"]
+        if longest_s is not None:
+            fields["backoff_max_s"] = longest_s
     if args["hold"]:
         fields["held"] = True
     if args["exclusive"]:
@@ -160,6 +164,10 @@ def _ends(text: str) -> Any:
     return _read("read_retry_on", text)
 
 
+def _backoff(text: str) -> Any:
+    return _read("read_backoff", text)
+
+
 def _read(how: str, text: str) -> Any:
     """By config/asking.py, which most submits do not need."""
     from gpud.config import asking
@@ -203,7 +211,8 @@ VERBS = [
             ),
             Option("key", "submit at most once under this key", "KEY"),
             Option("retries", "how often to try again when it fails", "N", count),
-            Option("retry-on", "which ends: failed,killed,timed-out,lost,oom", "ENDS", _ends),
+            Option("backoff", "pauses before tries: 30s, 30s..10m", "TIME", _backoff),
+            Option("retry-on", "which ends: failed,signal,timed-out,lost,oom,75", "ENDS", _ends),
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),

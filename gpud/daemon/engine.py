@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
+from msgspec import structs
+
 from gpud.core.actions import (
     Action,
     Answer,
@@ -251,6 +253,8 @@ class Engine:
         devices = self.state.pool.devices
         leased = [found for part in action.lease if (found := devices.get(part.device))]
         spec = self._started_now[action.job] = self.store.spec(action.job)
+        if action.retry_args is not None:
+            spec = structs.replace(spec, retry_args=action.retry_args)
         self.executor.start(Launch(action, spec, tuple(leased)))
 
     def _take_asked(self, request: int) -> asyncio.Future[Answer] | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from gpud import paths
-from gpud.config.asking import read_retry_on, read_vram
+from gpud.config.asking import read_backoff, read_retry_on, read_vram
 from gpud.config.gpu_words import cpu_lane, from_command_line
 from gpud.config.limits import MOST_SLOTS
 from gpud.config.requests import request_of
@@ -72,15 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--retry-on", type=_ends, default=None, metavar="ENDS",
-        help="which ends are tried again: failed,killed,timed-out,lost,oom (all but oom)",
+        help="which ends are tried again: failed,signal,timed-out,lost,oom, exit statuses (75)",
     )  # fmt: skip
     parser.add_argument(
         "--retries", type=_whole, default=0, metavar="N", help="tries after a bad end"
     )
     parser.add_argument("--retry-args", default="", metavar="ARGS", help="added to a command then")
     parser.add_argument(
-        "--backoff", type=_duration, default=10.0, metavar="TIME",
-        help="pause before the first retry, then twice as long each time (10s)",
+        "--backoff", type=_backoff, default=(10.0, None), metavar="TIME",
+        help="pause before the first retry, then twice as long each time (10s..10m)",
     )  # fmt: skip
     parser.add_argument(
         "--time-limit", type=_limit, metavar="TIME", help="a job is stopped after this (2h30m)"
@@ -123,7 +123,14 @@ def _vram(text: str) -> int | str:
         raise argparse.ArgumentTypeError(error.message) from error
 
 
-def _ends(text: str) -> tuple[str, ...]:
+def _backoff(text: str) -> tuple[float, float | None]:
+    try:
+        return read_backoff(text)
+    except GpudError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+
+
+def _ends(text: str) -> tuple[str | int, ...]:
     try:
         return read_retry_on(text)
     except GpudError as error:
@@ -197,12 +204,13 @@ def _resume_command(options: argparse.Namespace, run: str) -> str:
 
 def _defaults(options: argparse.Namespace) -> JobDefaults:
     """Held against the same bounds as the configuration. Raises GpudError (usage)."""
+    first_s, longest_s = options.backoff
     given = {
         "shell": shlex.split(options.shell),
         "retries": options.retries,
         "retry_args": options.retry_args,
-        "backoff_s": options.backoff,
-        "backoff_max_s": max(options.backoff, JobDefaults().backoff_max_s),
+        "backoff_s": first_s,
+        "backoff_max_s": longest_s or max(first_s, JobDefaults().backoff_max_s),
         "time_limit_s": options.time_limit,
         "grace_s": options.grace,
     }

@@ -111,7 +111,7 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     uid: int
     attempts: tuple[AttemptView, ...]
     story: tuple[EventView, ...]
-    retry_on: tuple[str, ...] = ()
+    retry_on: tuple[str | int, ...] = ()
     usual_vram_mib: int | None = None  # what earlier jobs like this one took of a GPU at most
 
 

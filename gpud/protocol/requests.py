@@ -42,7 +42,8 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     backoff_s: float | UnsetType = UNSET
     backoff_max_s: float | UnsetType = UNSET
     retry_args: Text | UnsetType = UNSET
-    retry_on: tuple[str, ...] | UnsetType = UNSET  # failed, killed, timed-out, lost, oom
+    # failed, killed (or signal), timed-out, lost, oom, exit statuses as numbers
+    retry_on: tuple[str | int, ...] | UnsetType = UNSET
     time_limit_s: float | UnsetType | None = UNSET
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
@@ -109,7 +110,10 @@ class Cancel(RequestBase, frozen=True, tag="cancel"):
 
 
 class Retry(RequestBase, frozen=True, tag="retry"):
+    """`args`: at the end of their commands from now on, in the place of `retry_args`."""
+
     jobs: tuple[Selector, ...]
+    args: Text | None = None
 
 
 class Hold(RequestBase, frozen=True, tag="hold"):

@@ -13,13 +13,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 from msgspec import structs
 
 from gpud import environment
 from gpud.config.jobs import spec_of
-from gpud.config.requests import asked_of, request_of, retry_on, with_likeness
+from gpud.config.requests import (
+    asked_of,
+    backoff_of,
+    request_of,
+    retry_on,
+    with_likeness,
+)
 from gpud.config.schema import JobDefaults, QueueFileSource
 from gpud.core.model import JobSpec, NewJob, Request, RetryPolicy
 from gpud.errors import GpudError, why_os
@@ -37,7 +42,7 @@ _AS_THEY_ARE: tuple[Field, ...] = (
     "linger_s",
     "held",
 )
-_OF_RETRY: tuple[Field, ...] = ("retries", "backoff_s", "backoff_max_s")
+_OF_RETRY: tuple[Field, ...] = ("retries", "backoff", "backoff_max_s", "retry_on")
 
 _OF_REQUEST: tuple[Field, ...] = ("gpus", "vram", "gpu_model", "exclusive")
 
@@ -93,12 +98,8 @@ class Template:
             changes["request"] = _request(base.request, chosen)
         if "cwd" in chosen:
             changes["cwd"] = os.path.join(base.cwd, chosen["cwd"])
-        if retry := {field: chosen[field] for field in _OF_RETRY if field in chosen}:
-            changes["retry"] = structs.replace(base.retry, **retry)
-        if "retry_on" in chosen:
-            changes["retry"] = retry_on(
-                cast(RetryPolicy, changes.get("retry", base.retry)), chosen["retry_on"]
-            )
+        if any(field in chosen for field in _OF_RETRY):
+            changes["retry"] = _retry(base.retry, chosen)
         if "env" in chosen:
             changes["env"] = self._environment(chosen["env"])
         return structs.replace(base, command=command, entry_key=key, where=where, **changes)
@@ -122,6 +123,13 @@ def _request(base: Request, chosen: Options) -> Request:
         chosen.get("gpu_model", model),
         chosen.get("exclusive", exclusive),
     )
+
+
+def _retry(base: RetryPolicy, chosen: Options) -> RetryPolicy:
+    first_s, longest_s = chosen.get("backoff", (None, None))
+    policy = backoff_of(base, first_s, chosen.get("backoff_max_s", longest_s))
+    policy = structs.replace(policy, retries=chosen.get("retries", base.retries))
+    return retry_on(policy, chosen["retry_on"]) if "retry_on" in chosen else policy
 
 
 _OVERRIDES = (

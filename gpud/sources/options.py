@@ -15,7 +15,13 @@ import shlex
 from collections.abc import Callable, Iterable
 from typing import Literal, TypedDict, cast
 
-from gpud.config.asking import read_gpu_model, read_gpus, read_retry_on, read_vram
+from gpud.config.asking import (
+    read_backoff,
+    read_gpu_model,
+    read_gpus,
+    read_retry_on,
+    read_vram,
+)
 from gpud.config.limits import (
     LONGEST_S,
     MOST_PRIORITY,
@@ -39,10 +45,10 @@ class Options(TypedDict, total=False):
     vram: int | str  # MiB, or asking.AUTO
     gpu_model: str
     exclusive: bool
-    retry_on: tuple[str, ...]
+    retry_on: tuple[str | int, ...]
     priority: int
     retries: int
-    backoff_s: float
+    backoff: tuple[float, float | None]  # the first pause and the longest
     backoff_max_s: float
     retry_args: bytes
     time_limit_s: float
@@ -162,6 +168,14 @@ def _duration(text: str) -> float:
     return seconds
 
 
+def _backoff(text: str) -> tuple[float, float | None]:
+    try:
+        return read_backoff(text)
+    except GpudError as error:
+        why = error.hint and f"it takes a duration, or two: 30s..10m; {error.hint}"
+        raise GpudError(why or error.message) from error
+
+
 def _some_duration(text: str) -> float:
     seconds = _duration(text)
     if seconds <= 0:
@@ -209,7 +223,7 @@ Field = Literal[
     "priority",
     "retries",
     "retry_on",
-    "backoff_s",
+    "backoff",
     "backoff_max_s",
     "retry_args",
     "time_limit_s",
@@ -229,7 +243,7 @@ KEYS: dict[str, tuple[Field, Callable[[str], object]]] = {
     "priority": ("priority", _whole(-MOST_PRIORITY, MOST_PRIORITY)),
     "retries": ("retries", _whole(0, MOST_RETRIES)),
     "retry-on": ("retry_on", read_retry_on),
-    "backoff": ("backoff_s", _duration),
+    "backoff": ("backoff", _backoff),
     "backoff-max": ("backoff_max_s", _duration),
     "retry-args": ("retry_args", _bytes),
     "time-limit": ("time_limit_s", _some_duration),

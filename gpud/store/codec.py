@@ -55,6 +55,7 @@ class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
 
     request: Request | None = None  # instead of the template's
     setbacks: int = 0
+    retry_args: bytes | None = None
 
 
 class OnGpu(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -121,9 +122,9 @@ def decode_lease(column: str) -> tuple[LeasePart, ...]:
 
 
 def encode_amended(job: Job) -> str | None:
-    if not job.grown and not job.setbacks:
+    if not job.grown and not job.setbacks and job.retry_args is None:
         return None
-    return encode(Amended(job.request if job.grown else None, job.setbacks))
+    return encode(Amended(job.request if job.grown else None, job.setbacks, job.retry_args))
 
 
 def decode_amended(column: str | None) -> Amended:

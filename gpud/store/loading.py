@@ -99,6 +99,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             within_s=bound_s,
             grown=more.request is not None,
             setbacks=more.setbacks,
+            retry_args=more.retry_args,
         )
 
 
@@ -159,6 +160,7 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         within_s=within_s(common.time_limit_s, common.grace_s, common.linger_s),
         grown=more.request is not None,
         setbacks=more.setbacks,
+        retry_args=more.retry_args,
     )
 
 

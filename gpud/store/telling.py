@@ -11,11 +11,13 @@ from typing import Any
 
 from msgspec import structs
 
+from gpud.config.requests import ends_of
 from gpud.core.likeness import likeness_of
 from gpud.paths import log_path
 from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
 from gpud.protocol.text import to_text
 from gpud.store.codec import (
+    decode_amended,
     decode_detail,
     decode_lease,
     decode_on_gpu,
@@ -38,6 +40,8 @@ AFTER = f"{EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
 
 def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: JobView) -> JobDetail:
     s = specs(db, interned, job.id, job.id)[job.id]
+    (amended,) = db.execute("SELECT amended FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    args = decode_amended(amended).retry_args
     return JobDetail(
         job=structs.replace(job, command=to_text(s.command)),  # all of it
         argv=None if s.argv is None else tuple(to_text(word) for word in s.argv),
@@ -48,14 +52,14 @@ def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: Job
         retries=s.retry.retries,
         backoff_s=s.retry.backoff_s,
         backoff_max_s=s.retry.backoff_max_s,
-        retry_args=to_text(s.retry_args),
+        retry_args=to_text(s.retry_args if args is None else args),
         time_limit_s=s.time_limit_s,
         grace_s=s.grace_s,
         linger_s=s.linger_s,
         uid=s.uid,
         attempts=tuple(_attempt(state_dir, job.id, row) for row in db.execute(ATTEMPTS, (job.id,))),
         story=tuple(_event(row) for row in db.execute(STORY, (job.id,) * 3)),
-        retry_on=(*(outcome.value for outcome in s.retry.on), *(["oom"] if s.retry.oom else [])),
+        retry_on=ends_of(s.retry),
         usual_vram_mib=_usual(db, likeness_of(s.name, s.command, s.uid)),
     )
 

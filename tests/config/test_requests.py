@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.config import asking
-from gpud.config.requests import asked_of, gpus_of, request_of, retry_on, with_likeness
+from gpud.config.requests import (
+    asked_of,
+    backoff_of,
+    ends_of,
+    gpus_of,
+    request_of,
+    retry_on,
+    with_likeness,
+)
 from gpud.core.model import AUTO_VRAM, JobSpec, Outcome, Request, RetryPolicy
 from gpud.errors import GpudError
 
@@ -75,15 +83,30 @@ def test_there_and_back(gpus: float | None, vram: int | str, model: str) -> None
 
 
 def test_ends_to_retry_on() -> None:
-    assert (
-        *(o.value for o in Outcome if o.value in asking.RETRY_ON),
-        asking.OOM,
-    ) == asking.RETRY_ON
-    policy = retry_on(RetryPolicy(3), asking.read_retry_on("oom, killed"))
-    assert policy == RetryPolicy(3, on=(Outcome.KILLED,), oom=True)
-    for text in ("", "oom,", "cancelled", "1"):
+    words = (*(o.value for o in Outcome if o.value in asking.RETRY_ON), "signal", asking.OOM)
+    assert sorted(words) == sorted(asking.RETRY_ON)
+    policy = retry_on(RetryPolicy(3), asking.read_retry_on("oom, signal,killed, 75,1,75"))
+    assert policy == RetryPolicy(3, on=(Outcome.KILLED,), oom=True, codes=(1, 75))
+    assert ends_of(policy) == ("killed", "oom", 1, 75)
+    for text in ("", "oom,", "cancelled", "0", "256", "1.5", "-1"):
         with pytest.raises(GpudError, match="there are failed, killed"):
             asking.read_retry_on(text)
+
+
+def test_pauses() -> None:
+    assert asking.read_backoff("30s..10m") == (30, 600)
+    assert asking.read_backoff("30s") == (30, None)
+    assert asking.read_backoff("0..0") == (0, 0)
+    for text in ("", "soon", "1s..", "..1s", "10m..30s", "1s..2s..3s", "99999d"):
+        with pytest.raises(GpudError):
+            asking.read_backoff(text)
+
+
+def test_a_first_pause_is_never_cut_by_a_longest_that_nobody_named() -> None:
+    policy = RetryPolicy(3, backoff_s=10, backoff_max_s=600)
+    assert backoff_of(policy, 3600, None) == RetryPolicy(3, backoff_s=3600, backoff_max_s=3600)
+    assert backoff_of(policy, 5, None) == RetryPolicy(3, backoff_s=5, backoff_max_s=600)
+    assert backoff_of(policy, None, 5) == RetryPolicy(3, backoff_s=10, backoff_max_s=5)
 
 
 def test_jobs_of_one_likeness() -> None:

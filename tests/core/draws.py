@@ -78,6 +78,7 @@ POLICIES = [
     RetryPolicy(2, backoff_s=1, on=(Outcome.FAILED, Outcome.NOT_STARTED)),
     RetryPolicy(1, backoff_s=5, backoff_max_s=2, on=(Outcome.LOST, Outcome.SUCCEEDED)),
     RetryPolicy(2, backoff_s=0, on=(), oom=True),
+    RetryPolicy(2, backoff_s=2, on=(Outcome.KILLED,), codes=(3, 75)),
 ]
 ENDS = [
     {"exit_code": 0},

@@ -156,9 +156,9 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
     def cancel(self, picks: list[int], grace_s: float | None, fate: Fate) -> None:
         self.post(CancelRequested(self.request(), self.some_jobs(picks), grace_s), fate)
 
-    @rule(picks=picks, fate=fates)
-    def retry(self, picks: list[int], fate: Fate) -> None:
-        self.post(RetryRequested(self.request(), self.some_jobs(picks)), fate)
+    @rule(picks=picks, args=st.sampled_from([None, None, b"--resume"]), fate=fates)
+    def retry(self, picks: list[int], args: bytes | None, fate: Fate) -> None:
+        self.post(RetryRequested(self.request(), self.some_jobs(picks), args=args), fate)
 
     @rule(picks=picks, release=st.booleans(), fate=fates)
     def hold_or_release(self, picks: list[int], release: bool, fate: Fate) -> None:

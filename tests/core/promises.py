@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gpud.core import explain, scheduler
-from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, Outcome, Phase
+from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, Outcome, Phase, RetryPolicy
 from gpud.core.reconcile import NO_DEVICE
 from gpud.core.state import State
 
@@ -64,20 +64,20 @@ class Ledger:
         """How many attempts from this number on were made good."""
         return sum(k[0] == job and k[1] >= since and again for k, again in self.excused.items())
 
-    def note_end(self, attempt: Attempt, gpus: Iterable[str], retries: int) -> None:
-        """The attempt is over: is it made good? `gpus`: UUIDs of its lease; `retries`: how many its
-        job may have."""
+    def note_end(self, attempt: Attempt, gpus: Iterable[str], policy: RetryPolicy) -> None:
+        """The attempt is over: is it made good? `gpus`: UUIDs of its lease; `policy`: its job's."""
         key = attempt.job, attempt.no
         often = self.excuses(attempt.job) >= SETBACKS
         if key in self.cancelled:
             return
         if self.stopped.get(key) == "guest":
-            again = self.excused[key] = retries > 0 and not often
+            again = self.excused[key] = policy.retries > 0 and not often
             if not again:
                 self.held.add(attempt.job)
         elif attempt.outcome in (Outcome.FAILED, Outcome.KILLED, Outcome.LOST) and not often:
             broke = [self.quarantined[uuid][0] for uuid in gpus if uuid in self.quarantined]
-            if any(at_ms >= attempt.dispatched_at_ms for at_ms in broke):
+            lost = attempt.outcome is Outcome.LOST and Outcome.LOST in policy.on
+            if (lost and policy.retries) or any(at >= attempt.dispatched_at_ms for at in broke):
                 self.excused[key] = True
 
 
@@ -190,6 +190,8 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
                 continue
             used += 1
             retried = attempt.outcome in policy.on or (attempt.oom != "" and policy.oom)
+            coded = attempt.outcome is Outcome.FAILED and attempt.exit_code in policy.codes
+            retried = retried or coded
             retried = retried and attempt.outcome is not Outcome.CANCELLED
             wants_more = retried and used <= policy.retries
     if attempts and attempts[-1].outcome is None:
@@ -224,8 +226,8 @@ def check_pause(job: Job, ledger: Ledger, now_ms: int) -> None:
     excused = sum(j == job.id and no >= first for j, no in ledger.excused)
     retry = job.attempt - first + 1 - excused
     pause_s = min(job.retry.backoff_s * 2 ** (retry - 1), job.retry.backoff_max_s)
-    due = now_ms + int(1000 * pause_s) if pause_s else 0
-    assert job.not_before_ms == due, f"{job} is due at {job.not_before_ms}, not at {due}"
+    waits_ms = job.not_before_ms - now_ms if job.not_before_ms else 0
+    assert 750 * pause_s <= waits_ms <= 1000 * pause_s, f"{job} waits {waits_ms} of {pause_s} s"
 
 
 def check_stories(store: FakeStore) -> None:

@@ -74,7 +74,7 @@ def cancel(machine: CoreMachine, dice: Random) -> None:
 
 @act(1)
 def retry(machine: CoreMachine, dice: Random) -> None:
-    machine.retry(some(dice), fate(dice))
+    machine.retry(some(dice), None, fate(dice))
 
 
 @act(1)

@@ -75,6 +75,7 @@ def test_a_delayed_job_says_how_long(pause_s: float, after_ms: int, left: str) -
     state = ready(A)
     job = submit(state, retry=RetryPolicy(3, backoff_s=pause_s, backoff_max_s=90_000))
     happens(state, ended(state, job, exit_code=1))
+    state.jobs[job].not_before_ms = NOW_MS + int(1000 * pause_s)  # the whole of the pause
     reason = f"waits {left} more before retry 1 of 3"
     assert explain(state, job, NOW_MS + after_ms) == reason
 

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from gpud.core import attempts, reconcile, requests, scheduler
+from gpud.core import attempts, reconcile, requests, scheduler, setbacks
 from gpud.core.actions import Action, Answer, StartAttempt
 from gpud.core.changes import NewSubmission
 from gpud.core.events import (
@@ -177,7 +177,31 @@ def a_retry_does_not_pause(right):
 
 @bug(attempts, "wants_retry")
 def every_outcome_is_retried(right):
-    return lambda job, outcome, oom: job.retries_left > 0
+    return lambda job, attempt, outcome: job.retries_left > 0
+
+
+@bug(attempts, "wants_retry")
+def any_exit_status_is_retried(right):
+    def wants_retry(job: Job, attempt: Attempt, outcome: Outcome) -> bool:
+        codes = job.retry.codes
+        return right(job, attempt, outcome) or bool(codes and job.retries_left)
+
+    return wants_retry
+
+
+@bug(attempts, "spread")
+def a_spread_pause_is_longer(right):
+    return lambda pause_ms, job, retry_no: pause_ms + 1
+
+
+@bug(setbacks, "is_excused")
+def a_lost_runner_uses_up_a_retry(right):
+    return lambda job, outcome, sick: bool(sick) and right(job, outcome, sick)
+
+
+@bug(setbacks, "is_excused")
+def what_was_lost_is_run_again_unasked(right):
+    return lambda job, outcome, sick: outcome is Outcome.LOST or right(job, outcome, sick)
 
 
 @bug(attempts, "end")

@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gpud.core.events import AttemptNotStarted, CancelRequested, RetryRequested, Tick
-from gpud.core.model import DEFAULT_RETRY_ON, JobState, NewJob, Outcome, RetryPolicy
-from gpud.core.retry import pause_ms, wants_retry
+from gpud.core.model import (
+    DEFAULT_RETRY_ON,
+    Attempt,
+    Job,
+    JobId,
+    JobState,
+    Outcome,
+    RetryPolicy,
+)
+from gpud.core.retry import pause_ms, spread, wants_retry
 from gpud.core.scheduler import next_deadline
 
-from .build import NOW_MS, A, answer, ended, happens, ready, spec_of, started, submit
+from .build import NOW_MS, A, answer, ended, happens, ready, started, submit
 
 TEN_YEARS_S = 10 * 366 * 86_400.0  # the longest that the configuration takes
 
@@ -46,10 +55,45 @@ def test_the_pause_grows_to_its_cap_and_never_overflows(
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_what_is_retried_without_being_asked(outcome: Outcome) -> None:
-    job = ready().add(NewJob(spec_of(retry=RetryPolicy(1))), NOW_MS)
-    assert wants_retry(job, outcome) == (outcome in DEFAULT_RETRY_ON)
+    job, attempt = attempted(RetryPolicy(1))
+    assert wants_retry(job, attempt, outcome) == (outcome in DEFAULT_RETRY_ON)
     job.retries_left = 0
-    assert not wants_retry(job, outcome)
+    assert not wants_retry(job, attempt, outcome)
+
+
+def attempted(policy: RetryPolicy, **ended: object) -> tuple[Job, Attempt]:
+    state = ready(A)
+    job = state.jobs[submit(state, retry=policy)]
+    return job, structs.replace(state.attempts[job.id], **ended)
+
+
+def test_exit_statuses_are_retried_beside_outcomes() -> None:
+    policy = RetryPolicy(1, on=(Outcome.KILLED,), codes=(75,))
+    for code, wanted in ((75, True), (1, False)):
+        job, attempt = attempted(policy, exit_code=code)
+        assert wants_retry(job, attempt, Outcome.FAILED) == wanted
+    job, attempt = attempted(policy, exit_code=75)
+    assert not wants_retry(job, attempt, Outcome.TIMED_OUT), "it was stopped, and then said 75"
+    assert wants_retry(job, attempt, Outcome.KILLED)
+
+
+def test_out_of_memory_is_retried_whatever_the_outcome() -> None:
+    job, attempt = attempted(RetryPolicy(1, on=(), oom=True), oom="host", signal=9)
+    assert wants_retry(job, attempt, Outcome.KILLED)
+    assert not wants_retry(job, attempt, Outcome.CANCELLED)
+
+
+@given(pause=st.integers(0, 10**9), job=st.integers(1, 10**6), no=st.integers(1, 10**6))
+def test_a_pause_is_shortened_by_a_quarter_at_most_and_always_equally(
+    pause: int, job: int, no: int
+) -> None:
+    found = spread(pause, JobId(job), no)
+    assert 0.75 * pause <= found <= pause
+    assert found == spread(pause, JobId(job), no)
+
+
+def test_jobs_that_failed_together_are_not_tried_together() -> None:
+    assert len({spread(60_000, JobId(job), 1) for job in range(1, 101)}) > 90
 
 
 def test_a_failed_attempt_waits_its_pause_and_starts_again() -> None:
@@ -59,9 +103,10 @@ def test_a_failed_attempt_waits_its_pause_and_starts_again() -> None:
     happens(state, ended(state, job, exit_code=1))
     record = state.jobs[job]
     assert (record.state, record.retries_left, record.retry_no) == (JobState.QUEUED, 1, 1)
-    assert next_deadline(state) == record.not_before_ms == NOW_MS + 10_000
-    assert not happens(state, Tick(), now_ms=NOW_MS + 9_999)
-    assert [action.attempt for action in happens(state, Tick(), now_ms=NOW_MS + 10_000)] == [2]
+    due_ms = NOW_MS + spread(10_000, job, 1)
+    assert next_deadline(state) == record.not_before_ms == due_ms
+    assert not happens(state, Tick(), now_ms=due_ms - 1)
+    assert [action.attempt for action in happens(state, Tick(), now_ms=due_ms)] == [2]
 
 
 def test_the_slot_of_a_job_that_pauses_goes_to_the_next() -> None:

@@ -138,7 +138,7 @@ class Daemon:
                 return structs.replace(event, likeness=request.likeness)
         if isinstance(event, RetryRequested):
             done = [job for job in event.jobs if job not in self.state.jobs]
-            return RetryRequested(event.request, event.jobs, self.store.recall(done))
+            return structs.replace(event, recalled=self.store.recall(done))
         return event
 
     def handle(self, event: Event, now_ms: int) -> Sequence[Action]:
@@ -189,7 +189,10 @@ class Daemon:
                 done = {job_id for job_id in range(1, first) if job_id not in attempts}
                 done -= self.ledger.bad_entries
                 for job_id in answers.answered(event, actions, done):
-                    tried = self.state.jobs[job_id].attempt
+                    job = self.state.jobs[job_id]
+                    assert job.retries_left == job.retry.retries, f"{job} has not all its retries"
+                    assert event.args is None or job.retry_args == event.args
+                    tried = job.attempt
                     before = self.ledger.rounds.get(job_id, ())
                     self.ledger.rounds[job_id] = (*before, tried)
                     self.ledger.waiting_cancelled.pop(job_id, None)
@@ -232,9 +235,9 @@ class Daemon:
     def note_end(self, attempt: Attempt, *, looked_at: bool) -> None:
         gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
         self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=looked_at)
-        retries = self.store.specs[attempt.job].retry.retries
+        policy = self.store.specs[attempt.job].retry
         keys = [part.device for part in attempt.lease]  # of a detected GPU its UUID
-        self.ledger.note_end(attempt, {*gpus, *keys}, retries)
+        self.ledger.note_end(attempt, {*gpus, *keys}, policy)
 
     def note_boot(self, boot_id: str) -> None:
         for uuid, (at_ms, boot) in [*self.ledger.quarantined.items()]:
@@ -300,5 +303,5 @@ def own(event: Event) -> Event:
     """The twin's copy: recalled records become part of the state that they are given to."""
     if isinstance(event, RetryRequested):
         recalled = tuple(copy.copy(job) for job in event.recalled)
-        return RetryRequested(event.request, event.jobs, recalled)
+        return structs.replace(event, recalled=recalled)
     return event

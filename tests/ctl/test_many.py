@@ -33,6 +33,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "commands.txt"
 BASE = JobSpec(command=b"", cwd=b"/data", env=b"A=1\0B=2", name="given", priority=3)
 OPTIONS = (
     "name=big", "gpus=0", "priority=-5", "retries=3", "backoff=30s", "backoff-max=1h",
+    "backoff=1s..2s", "retry-on=1,signal",
     "retry-args='--resume x'", "time-limit=2h30m", "grace=20s", "linger=wait", "linger=1m",
     "cwd=sub", "cwd=/data", "env.A='x y'", "env.C=", "hold=true", "hold=no", "gpsu=2", "name",
     "vram=12G", "vram=auto", "gpu-model=H100", "exclusive=yes", "gpus=0.5", "retry-on=oom,lost",

@@ -144,6 +144,23 @@ def test_a_retry_by_hand_and_by_policy(box: Box) -> None:
     assert box.job(job)["attempt"] == 2
 
 
+def test_a_retry_with_other_arguments(box: Box) -> None:
+    """Split by the shell, for this attempt and those that follow it, over a restart."""
+    daemon = box.serve()
+    words = ("--", "sh", "-c", 'echo "$#: $*"; [ $# = 2 ]', "job")
+    [job] = box.submit(
+        "--retries", "1", "--backoff", "0..0", "--retry-on", "1", "--retry-args=--first", *words
+    )
+    assert box.ctl("wait", str(job), check=False).returncode == 1
+    box.kill(daemon)
+    box.serve()
+    box.ctl("retry", str(job), "--args", "--from 'last one.ckpt'")
+    box.ctl("wait", str(job))
+    logs = [Path(attempt["log"]).read_text() for attempt in box.show(job)["attempts"]]
+    assert logs == ["0: \n", "1: --first\n", "2: --from last one.ckpt\n"]
+    assert "--from 'last one.ckpt'" in box.ctl("show", str(job)).stdout
+
+
 def test_a_queue_file_is_a_source(box: Box) -> None:
     queue = box.home / "gpu.queue"
     ran = box.home / "ran"
