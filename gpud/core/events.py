@@ -11,7 +11,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
-from gpud.core.model import Cursor, Device, Job, JobId, NewJob, Rusage
+from gpud.core.model import Cursor, Device, Job, JobId, NewJob, Outcome, Rusage
 from gpud.core.sight import GpuSight
 
 
@@ -27,6 +27,7 @@ class JobsSubmitted(Event, frozen=True):
     key: str = ""
     digest: str = ""  # of the submission's content; a key used again for other content is refused
     earlier: tuple[int, int, str] | None = None  # (first id, count, digest) of an earlier submit
+    outcomes: dict[JobId, Outcome] = {}  # of the done jobs that these come after
 
 
 class EntriesRead(Event, frozen=True):
@@ -50,6 +51,7 @@ class RetryRequested(Event, frozen=True):
     jobs: tuple[JobId, ...]
     recalled: tuple[Job, ...] = ()  # the records of those that are done
     args: bytes | None = None  # at the end of their commands from now on
+    outcomes: dict[JobId, Outcome] = {}  # of the done jobs that these come after
 
 
 class HoldRequested(Event, frozen=True):

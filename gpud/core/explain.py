@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gpud.core.dependencies import HOW
+from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
 from gpud.core.sight import gib
@@ -23,6 +25,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return f"jobs cannot be started now: {state.runner_problem}"
     if impossible := unsatisfiable(state.pool, record.request):
         return impossible
+    if record.unmet:
+        return _others(state, record)
     if record.not_before_ms:
         return (
             f"waits {_seconds(record.not_before_ms - now_ms)} more before retry "
@@ -87,6 +91,20 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
     if milli > pool.free_milli(device):
         return f"taken{held}" if jobs else "its GPUs are in use under another grouping"
     return f"has {gib(_free_mib(state, device))} of memory free, the rest is promised{held}"
+
+
+def _others(state: State, job: Job) -> str:
+    """Other jobs keep it waiting."""
+    before = state.links.broken(job)
+    if before is not None:
+        how = HOW[state.links.outcomes[before]]
+        return f"waits for job {before}, which {how}: gpuctl retry {before}"
+    waited_for = state.links.waited_for(job)
+    if len(waited_for) == 1:
+        (before,) = waited_for
+        attempt = state.attempts.get(before)
+        return f"waits for job {before}, which is {place_of(state.jobs[before], attempt)}"
+    return f"waits for {len(waited_for)} jobs: {_names(waited_for[:3])}{_and_more(waited_for)}"
 
 
 def _active(state: State, job: JobId) -> str:
@@ -165,6 +183,10 @@ def _names(keys: Iterable[object]) -> str:
 
 def _more(items: list[str]) -> str:
     return f"; and {len(items) - 3} more" if len(items) > 3 else ""
+
+
+def _and_more(jobs: list[JobId]) -> str:
+    return f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
 
 
 def _seconds(ms: int) -> str:

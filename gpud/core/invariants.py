@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gpud.core.lifecycle import ContradictionError
+from gpud.core.links import edges, is_met
 from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
 from gpud.core.shape import shape_of
 from gpud.core.state import State, is_ready
@@ -78,7 +79,30 @@ def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -
         raise ContradictionError(f"{job} has impossible retries")
 
 
+def _check_links(state: State) -> None:
+    links = state.links
+    known = {(b, (job, ended)) for b, edges_ in links.dependents.items() for job, ended in edges_}
+    wanted = set()
+    for job in state.jobs.values():
+        unmet = 0
+        for before, ended in edges(job):
+            wanted.add((before, (job.id, ended)))
+            outcome = links.outcomes.get(before)
+            if (outcome is None) != (before in state.jobs):
+                raise ContradictionError(f"job {before}: {outcome}, as job {job.id} sees it")
+            unmet += not is_met(outcome, ended)
+        if job.unmet != unmet:
+            raise ContradictionError(f"{job} waits for {unmet} others")
+    if known != wanted:
+        raise ContradictionError(f"links that are wrong: {known ^ wanted}")
+    if not links.outcomes.keys() <= links.dependents.keys():
+        raise ContradictionError("outcomes are kept that nobody asks for")
+    if state.ended:
+        raise ContradictionError(f"nobody has looked at the ends of {state.ended}")
+
+
 def _check_indices(state: State) -> None:
+    _check_links(state)
     if not state.attempts.keys() <= state.jobs.keys():
         raise ContradictionError("an attempt of no known job is live")
     ready = {
@@ -91,5 +115,9 @@ def _check_indices(state: State) -> None:
         if is_ready(job):
             if (shape_of(job), -job.priority, job.id) not in ready:
                 raise ContradictionError(f"job {job.id} waits, but not in the queue of its shape")
-        elif job.state is JobState.QUEUED and (job.not_before_ms, job.id) not in delayed:
+        elif (
+            job.state is JobState.QUEUED
+            and job.not_before_ms
+            and (job.not_before_ms, job.id) not in delayed
+        ):
             raise ContradictionError(f"job {job.id} is delayed, but not in the queue of delays")

@@ -77,8 +77,26 @@ class RetryPolicy(Struct, frozen=True, gc=False):
     codes: tuple[int, ...] = ()  # and so are these exit statuses
 
 
+class Span(Struct, frozen=True, gc=False):
+    """Jobs from `first` to `last` that another comes after. In a submit they may be negative: so
+    many jobs before this one."""
+
+    first: int
+    last: int
+    ended: bool = False  # they have to have ended, however; else to have succeeded
+
+
+class After(Struct, frozen=True, gc=False):
+    """What a job comes after: all of these. `patient`: when one of them can no longer succeed it
+    waits for a person's retry, and is not cancelled."""
+
+    spans: tuple[Span, ...] = ()
+    patient: bool = False
+
+
 NO_RETRY = RetryPolicy()
 ONE_SLOT = Request()
+AT_ONCE = After()
 
 
 class JobSpec(Struct, frozen=True, gc=False):
@@ -104,6 +122,7 @@ class JobSpec(Struct, frozen=True, gc=False):
     grace_s: float = 10.0
     linger_s: float | None = 10.0  # None: wait for what the shell left behind
     held: bool = False
+    after: After = AT_ONCE
     uid: int = 0  # who submitted it
     source: str = ""  # "" for gpuctl submit
     entry_key: str | None = None  # identifies the entry within its source
@@ -144,6 +163,8 @@ class Job(Struct, gc=False):
     grown: bool = False  # `request` is not the spec's any more
     setbacks: int = 0  # attempts that ended for no fault of its own, and were made good
     retry_args: bytes | None = None  # instead of the spec's, by a person's retry
+    after: After = AT_ONCE  # with ids
+    unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
 
 
 class LeasePart(Struct, frozen=True, gc=False):

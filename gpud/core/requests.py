@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.changes import NewSubmission
+from gpud.core.dependencies import impossible, outcome_now
 from gpud.core.events import (
     CancelRequested,
     EntriesRead,
@@ -20,6 +21,7 @@ from gpud.core.events import (
     RetryRequested,
     SourceSwitched,
 )
+from gpud.core.links import OutcomeOf, nobody_knows
 from gpud.core.model import JobId, JobState, NewJob, Outcome, Phase, Request
 from gpud.core.placement import unsatisfiable
 from gpud.core.state import State
@@ -51,7 +53,14 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
         if bad[request]:
             which = f"job {number}: " if len(event.jobs) > 1 else ""
             return (Refuse(event.request, "refused", f"cannot submit: {which}{bad[request]}"),)
-    first = add_all(state, event.jobs, now_ms)
+    outcome_of = outcome_now(state, event.outcomes)
+    if any(new.spec.after.spans for new in event.jobs):
+        for number, new in enumerate(event.jobs):
+            why = impossible(state, JobId(state.next_id + number), new.spec.after, outcome_of)
+            if why:
+                which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
+                return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
+    first = add_all(state, event.jobs, now_ms, outcome_of)
     if event.key:
         state.changes.submissions[event.key] = NewSubmission(
             event.key, event.digest, first, len(event.jobs)
@@ -75,11 +84,16 @@ def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[A
     return (Answer(event.request, (first,), len(jobs)),)
 
 
-def add_all(state: State, jobs: Sequence[NewJob], now_ms: int) -> JobId:
+def add_all(
+    state: State,
+    jobs: Sequence[NewJob],
+    now_ms: int,
+    outcome_of: OutcomeOf = nobody_knows,
+) -> JobId:
     """Add jobs under contiguous ids; gives back the first."""
     first = state.next_id
     for new in jobs:
-        state.add(new, now_ms)
+        state.add(new, now_ms, outcome_of)
     state.tell_many(first, len(jobs), "submitted", now_ms)
     for number, new in enumerate(jobs):
         if new.problem:
@@ -121,6 +135,7 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
 
 def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Action]:
     recalled = {job.id: job for job in event.recalled}
+    outcome_of = outcome_now(state, event.outcomes)
     changed, refused = [], []
     for job_id in dict.fromkeys(event.jobs):
         job = state.changes.jobs.get(job_id) or recalled.get(job_id)
@@ -131,11 +146,13 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif not job.attempt and job.outcome is Outcome.NOT_STARTED:
             why = f"it never was a job ({job.why}); submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
+        elif why := impossible(state, job_id, job.after, outcome_of):
+            refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no = job.retry.retries, 0
             if event.args is not None:
                 job.retry_args = event.args
-            state.requeue(job)
+            state.requeue(job, outcome_of=outcome_of)
             state.tell(job_id, job.attempt, "retried", now_ms)
             changed.append(job_id)
     return (Answer(event.request, tuple(changed), refused=tuple(refused)),)

@@ -25,7 +25,7 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import assert_never
 
-from gpud.core import attempts, reconcile, requests, sights, watching
+from gpud.core import attempts, dependencies, reconcile, requests, sights, watching
 from gpud.core.actions import Action, StartAttempt
 from gpud.core.events import (
     AttemptEnded,
@@ -94,6 +94,13 @@ def step(state: State, events: Iterable[AnyEvent], now_ms: int) -> list[Action]:
 
 def handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
     """What one fact changes. Raises ContradictionError for a bug, never for a stale fact."""
+    actions = _handle(state, event, now_ms)
+    if state.ended:
+        dependencies.settle(state, now_ms)
+    return actions
+
+
+def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
     match event:
         case AttemptEnded():
             return attempts.on_attempt_ended(state, event, now_ms)

@@ -20,7 +20,9 @@ from heapq import heapify, heappop, heappush
 from gpud.core.changes import Changes
 from gpud.core.health import DEFAULT_POLICY, LOOK_WAIT_MS, GpuPolicy, Health, Quarantine
 from gpud.core.lifecycle import ContradictionError, check_move, place_of
+from gpud.core.links import Links, OutcomeOf, is_met, nobody_knows, with_ids
 from gpud.core.model import (
+    After,
     Attempt,
     Job,
     JobId,
@@ -51,6 +53,8 @@ class State:
         self.reservation: Reservation | None = None  # of the last dispatch
         self.jobs: dict[JobId, Job] = {}  # not done
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
+        self.links = Links()
+        self.ended: list[JobId] = []  # just now, and others come after them
         self.ready: dict[Shape, list[Rank]] = {}
         self.delayed: list[tuple[int, JobId]] = []  # (not_before_ms, id)
         self.draining = False
@@ -130,8 +134,10 @@ class State:
         jobs: list[Job],
         attempts: list[Attempt],
         quarantines: Mapping[str, Quarantine] = NO_QUARANTINES,
+        outcome_of: OutcomeOf = nobody_knows,
     ) -> None:
-        """Fill an empty state from the store; `jobs` in dispatch order makes it fastest."""
+        """Fill an empty state from the store; `jobs` in dispatch order makes it fastest.
+        `outcome_of` knows the done jobs that any of them comes after."""
         for uuid, quarantine in quarantines.items():
             self.health.of(uuid).quarantine = quarantine
         for attempt in attempts:
@@ -142,10 +148,12 @@ class State:
         known = self.jobs
         for job in jobs:
             known[job.id] = job
+            if job.after.spans:
+                job.unmet = self.links.join(job, outcome_of)
             if job.state is JobState.QUEUED:
                 if job.not_before_ms:
                     self.delayed.append((job.not_before_ms, job.id))
-                else:
+                elif not job.unmet:
                     self.ready.setdefault(shape_of(job), []).append((-job.priority, job.id))
         heapify(self.delayed)
         for heap in self.ready.values():
@@ -153,8 +161,9 @@ class State:
 
     # -- mutations -------------------------------------------------------------------------
 
-    def add(self, new: NewJob, now_ms: int) -> Job:
-        """A new job under the next id: ready, held, or (with a problem) done at once."""
+    def add(self, new: NewJob, now_ms: int, outcome_of: OutcomeOf = nobody_knows) -> Job:
+        """A new job under the next id: ready, held, or (with a problem) done at once. `outcome_of`
+        knows the done jobs that it comes after."""
         spec = new.spec
         job = Job(
             id=self.next_id,
@@ -177,6 +186,9 @@ class State:
             job.ended_at_ms, job.why = now_ms, new.problem
             return job
         self.jobs[job.id] = job
+        if spec.after.spans:
+            job.after = After(with_ids(spec.after.spans, job.id), spec.after.patient)
+            job.unmet = self.links.join(job, outcome_of)
         if job.state is JobState.QUEUED:
             self._push(job)
         return job
@@ -228,15 +240,26 @@ class State:
             self.health.note_end(self.uuids_of(attempt), job.id, attempt.ended_at_ms, seen=seen)
         self.touch_attempt(attempt)
 
-    def requeue(self, job: Job, not_before_ms: int = 0) -> None:
-        """Back to queued: at once, or not before a time. A live attempt has just ended."""
+    def requeue(
+        self,
+        job: Job,
+        not_before_ms: int = 0,
+        outcome_of: OutcomeOf = nobody_knows,
+    ) -> None:
+        """Back to queued: at once, or not before a time. A live attempt has just ended, or the job
+        was done; then `outcome_of` knows the done jobs that it comes after."""
         check_move(job, place_of(job, self.attempts.get(job.id)), JobState.QUEUED)
         self._end_attempt(job)
         self._note_before(job)
         job.state = JobState.QUEUED
         job.not_before_ms = not_before_ms
         job.outcome, job.why, job.ended_at_ms = None, "", 0
-        self.jobs[job.id] = job
+        if job.id not in self.jobs:
+            self.jobs[job.id] = job
+            job.unmet = self.links.join(job, outcome_of)
+            self._make_wait(job.id)
+        elif job.unmet and (before := self.links.broken(job)) is not None:
+            self.ended.append(before)
         self._push(job)
         self.touch(job)
 
@@ -258,7 +281,30 @@ class State:
         job.not_before_ms = 0
         job.outcome, job.why, job.ended_at_ms = outcome, why, now_ms
         del self.jobs[job.id]
+        self._let_go_on(job.id, outcome)
+        if job.after.spans:
+            self.links.leave(job)
         self.touch(job)
+
+    def _let_go_on(self, before: JobId, outcome: Outcome) -> None:
+        """A job is done: those that it kept waiting go on, as far as that will do for them."""
+        links = self.links
+        if before not in links.dependents:
+            return
+        links.outcomes[before] = outcome
+        self.ended.append(before)
+        for job_id, ended in links.after(before):
+            if is_met(outcome, ended):
+                job = self.jobs[job_id]
+                job.unmet -= 1
+                if is_ready(job):
+                    self._push(job)
+
+    def _make_wait(self, before: JobId) -> None:
+        """A job that was done is queued again."""
+        outcome = self.links.outcomes.pop(before, None)
+        for job_id, ended in self.links.after(before):
+            self.jobs[job_id].unmet += is_met(outcome, ended)
 
     def make_due(self, now_ms: int) -> None:
         """Delayed jobs whose time has come are ready."""
@@ -300,7 +346,7 @@ class State:
     def _push(self, job: Job) -> None:
         if job.not_before_ms:
             heappush(self.delayed, (job.not_before_ms, job.id))
-        else:
+        elif not job.unmet:
             shape = shape_of(job)
             heap = self.ready.get(shape)
             if heap is None:
@@ -310,4 +356,4 @@ class State:
 
 def is_ready(job: Job) -> bool:
     """Queued, and nothing but capacity keeps it waiting."""
-    return job.state is JobState.QUEUED and not job.not_before_ms
+    return job.state is JobState.QUEUED and not job.not_before_ms and not job.unmet

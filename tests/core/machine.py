@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from msgspec import structs
 
 from gpud.core import scheduler
 from gpud.core.events import (
@@ -37,7 +38,7 @@ from gpud.core.events import (
 )
 from gpud.core.health import GpuPolicy
 from gpud.core.invariants import check_invariants
-from gpud.core.model import Cursor, Device, JobId, JobSpec, JobState, NewJob
+from gpud.core.model import After, Cursor, Device, JobId, JobSpec, JobState, NewJob, Span
 
 from . import promises
 from .draws import (
@@ -133,10 +134,25 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         jobs=st.lists(specs, min_size=1, max_size=4),
         key=st.sampled_from(["", "", "k", "l"]),
         digest=st.sampled_from(["x", "x", "y"]),
+        after=st.lists(st.tuples(st.integers(-3, 12), st.booleans()), max_size=2),
+        patient=often,
         fate=fates,
     )
-    def submit(self, jobs: list[JobSpec], key: str, digest: str, fate: Fate) -> None:
-        new = tuple(NewJob(spec) for spec in jobs)
+    def submit(
+        self,
+        jobs: list[JobSpec],
+        key: str,
+        digest: str,
+        after: list[tuple[int, bool]],
+        patient: bool,
+        fate: Fate,
+    ) -> None:
+        spans = []
+        for pick, ended in after:
+            (job,) = self.some_jobs([pick]) if pick >= 0 else (pick,)
+            spans.append(Span(job, job, ended))
+        what = After(tuple(spans), patient)
+        new = tuple(NewJob(structs.replace(spec, after=what)) for spec in jobs)
         self.post(JobsSubmitted(self.request(), new, key, digest if key else ""), fate)
 
     @rule(
@@ -339,6 +355,9 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
                 self.meet(Fate.WHOLE)
             held = tuple(daemon.ledger.held)
             self.post(ReleaseRequested(self.request(), held), Fate.WHOLE)
+            waiting = [job for job in daemon.state.jobs.values() if job.state is JobState.QUEUED]
+            stuck = tuple(job.id for job in waiting if daemon.state.links.broken(job))
+            self.post(CancelRequested(self.request(), stuck), Fate.WHOLE)
             for key in sorted(daemon.runner.alive()):
                 daemon.runner.end(key, self.now_ms, exit_code=0)
             self.deliver_all(Fate.WHOLE)

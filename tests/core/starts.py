@@ -13,6 +13,7 @@ from gpud.core.model import Attempt, Job, JobId
 from gpud.core.reservation import NEVER, Reservation
 from gpud.core.state import State
 
+from .afters import Afters
 from .capacity import Free
 from .promises import Ledger
 from .watch import Watch, holders_of
@@ -21,10 +22,11 @@ from .watch import Watch, holders_of
 class Before:
     """The state as it was before a dispatch, as far as that is needed."""
 
-    def __init__(self, state: State, watch: Watch, now_ms: int) -> None:
+    def __init__(self, state: State, watch: Watch, now_ms: int, afters: Afters) -> None:
         self.now_ms = now_ms
         jobs = [job for job in state.jobs.values() if job.state == "queued"]
-        self.due = {job.id: job for job in jobs if job.not_before_ms <= now_ms}
+        due = [job for job in jobs if job.not_before_ms <= now_ms]
+        self.due = {job.id: job for job in due if not afters.waits(job.id)}
         self.attempts = list(state.attempts.values())
         self.kept = state.reservation
         self.holders = holders_of(state)

@@ -13,7 +13,17 @@ from msgspec import structs
 
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.health import GpuPolicy, Quarantine
-from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, JobState, Story
+from gpud.core.model import (
+    Attempt,
+    Cursor,
+    Device,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    Outcome,
+    Story,
+)
 from gpud.core.pool import Pool
 from gpud.core.state import State
 
@@ -95,8 +105,12 @@ class FakeStore:
         attempts = [copy_of(a) for a in self.attempts.values() if a.outcome is None]
         state.pool.usual_mib = dict(self.usual_mib)
         jobs.sort(key=lambda job: (-job.priority, job.id))
-        state.load(jobs, attempts, self.quarantines)
+        state.load(jobs, attempts, self.quarantines, self.outcome_of)
         return state
+
+    def outcome_of(self, job: JobId) -> Outcome | None:
+        """None: it is not done."""
+        return self.jobs[job].outcome
 
     def recall(self, jobs: Sequence[JobId]) -> tuple[Job, ...]:
         found = [self.jobs[job_id] for job_id in dict.fromkeys(jobs) if job_id in self.jobs]
@@ -125,6 +139,8 @@ def picture(state: State) -> dict[str, object]:
         "usual": state.pool.usual_mib,
         "quarantines": {uuid: found for uuid, found in quarantines.items() if found},
         "finishing": state.finishing,
+        "dependents": state.links.dependents,
+        "outcomes": state.links.outcomes,
         "next_id": state.next_id,
         "draining": state.draining,
         "stopped": state.stopped_sources,

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from gpud.core import attempts, reconcile, requests, scheduler, setbacks
+from gpud.core import attempts, dependencies, links, reconcile, requests, scheduler, setbacks
 from gpud.core.actions import Action, Answer, StartAttempt
 from gpud.core.changes import NewSubmission
 from gpud.core.events import (
@@ -25,6 +25,7 @@ from gpud.core.events import (
 )
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import (
+    AT_ONCE,
     Attempt,
     Device,
     Job,
@@ -162,17 +163,17 @@ def the_exit_code_is_not_kept(right):
 
 @bug(State, "requeue")
 def a_retry_does_not_count(right):
-    def requeue(state: State, job: Job, not_before_ms: int = 0) -> None:
+    def requeue(state: State, job: Job, not_before_ms: int = 0, **more: object) -> None:
         if job.state is JobState.ACTIVE:
             job.retries_left += 1
-        right(state, job, not_before_ms)
+        right(state, job, not_before_ms, **more)
 
     return requeue
 
 
 @bug(State, "requeue")
 def a_retry_does_not_pause(right):
-    return lambda state, job, not_before_ms=0: right(state, job)
+    return lambda state, job, not_before_ms=0, **more: right(state, job, **more)
 
 
 @bug(attempts, "wants_retry")
@@ -353,6 +354,49 @@ def nobody_wakes_up_for_the_delayed(right):
     return lambda state: None
 
 
+# -- jobs after others ----------------------------------------------------------------------------
+
+
+@bug(links, "is_met")
+def a_failure_will_do(right):
+    return lambda outcome, ended: outcome is not None
+
+
+@bug(links, "is_met")
+def the_end_is_not_enough_for_who_asked_for_no_more(right):
+    return lambda outcome, ended: right(outcome, False)
+
+
+@bug(dependencies, "settle")
+def who_can_no_longer_be_waits_for_ever(right):
+    return lambda state, now_ms: state.ended.clear()
+
+
+@bug(State, "_let_go_on")
+def nobody_goes_on_when_a_job_has_succeeded(right):
+    return lambda state, before, outcome: None
+
+
+@bug(State, "_make_wait")
+def a_retry_does_not_make_the_others_wait_again(right):
+    return lambda state, before: None
+
+
+@bug(requests, "impossible")
+def jobs_come_after_what_is_not_there(right):
+    return lambda state, job, after, outcome_of: ""
+
+
+@bug(State, "load")
+def a_restart_forgets_who_comes_after_whom(right):
+    def load(state: State, jobs: list[Job], *more: object) -> None:
+        for job in jobs:
+            job.after = AT_ONCE
+        right(state, jobs, *more)
+
+    return load
+
+
 # -- submits --------------------------------------------------------------------------------------
 
 
@@ -371,16 +415,16 @@ def a_key_stands_for_any_submit(right):
 
 @bug(State, "add")
 def ids_are_used_again(right):
-    def add(state: State, new: NewJob, now_ms: int) -> Job:
+    def add(state: State, new: NewJob, now_ms: int, *more: object) -> Job:
         state.next_id = JobId(max(state.jobs, default=0) + 1)
-        return right(state, new, now_ms)
+        return right(state, new, now_ms, *more)
 
     return add
 
 
 @bug(State, "add")
 def a_bad_entry_is_queued(right):
-    return lambda state, new, now_ms: right(state, NewJob(new.spec), now_ms)
+    return lambda state, new, *more: right(state, NewJob(new.spec), *more)
 
 
 @bug(requests, "on_entries_read")
@@ -417,8 +461,8 @@ def a_restart_forgets_the_drain(right):
 
 @bug(State, "load")
 def a_restart_forgets_leases(right):
-    def load(state: State, jobs: list[Job], live: list[Attempt], quarantines) -> None:
-        right(state, jobs, live, quarantines)
+    def load(state: State, jobs: list[Job], live: list[Attempt], *more: object) -> None:
+        right(state, jobs, live, *more)
         state.pool.leased.clear()
 
     return load

@@ -24,6 +24,7 @@ from gpud.core.actions import (
 )
 from gpud.core.events import (
     AttemptEnded,
+    AttemptNotStarted,
     CancelRequested,
     DevicesChanged,
     DrainRequested,
@@ -42,9 +43,10 @@ from gpud.core.events import (
 )
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.invariants import check_invariants
-from gpud.core.model import Attempt, Device, JobState, Phase
+from gpud.core.model import Attempt, Device, JobId, JobState, Phase
 
 from . import answers, promises, starts, watch
+from .afters import Afters
 from .gpus import FakeGpus
 from .store import FakeStore, picture
 from .world import FakeRunner
@@ -127,10 +129,13 @@ class Daemon:
 
     def with_past(self, event: Event) -> Event:
         """What the engine adds: earlier submits by key, records of done jobs."""
-        if isinstance(event, JobsSubmitted) and event.key in self.store.submissions:
-            found = self.store.submissions[event.key]
-            earlier = (found.first, found.count, found.digest)
-            return JobsSubmitted(event.request, event.jobs, event.key, event.digest, earlier)
+        if isinstance(event, JobsSubmitted):
+            known = {job.id: job.outcome for job in self.store.jobs.values() if job.outcome}
+            event = structs.replace(event, outcomes=known)
+            if event.key in self.store.submissions:
+                found = self.store.submissions[event.key]
+                earlier = (found.first, found.count, found.digest)
+                event = structs.replace(event, earlier=earlier)
         if isinstance(event, AttemptEnded):
             live = self.state.attempts.get(event.job)
             if live is not None and live.usage is not None and live.usage.peak_mib:
@@ -138,7 +143,8 @@ class Daemon:
                 return structs.replace(event, likeness=request.likeness)
         if isinstance(event, RetryRequested):
             done = [job for job in event.jobs if job not in self.state.jobs]
-            return structs.replace(event, recalled=self.store.recall(done))
+            known = {job.id: job.outcome for job in self.store.jobs.values() if job.outcome}
+            return structs.replace(event, recalled=self.store.recall(done), outcomes=known)
         return event
 
     def handle(self, event: Event, now_ms: int) -> Sequence[Action]:
@@ -147,10 +153,22 @@ class Daemon:
         attempts = {job_id: job.attempt for job_id, job in self.state.jobs.items()}
         waiting = {j for j, job in self.state.jobs.items() if job.state is not JobState.ACTIVE}
         first = self.state.next_id
+        afters = Afters(self.state, self.store)
+        if isinstance(event, RetryRequested):
+            done = {job_id for job_id in range(1, first) if job_id not in attempts}
+            may_be_retried = afters.can_be_retried(event, done - self.ledger.bad_entries)
+        elif isinstance(event, JobsSubmitted):
+            possible = [
+                afters.can_be_submitted(new.spec, JobId(first + n), first)
+                for n, new in enumerate(event.jobs)
+            ]
         busy = self.busy_gpus() if isinstance(event, GpusSeen) else ()
         actions = scheduler.handle(self.state, event, now_ms)
         if isinstance(event, GpusSeen | GpuBroke):
             self.note_gpus(event, now_ms, busy)
+        if isinstance(event, AttemptEnded | AttemptNotStarted):
+            told = ForgetAttempt(event.job, event.attempt)
+            assert told in actions, f"{event} is told again and again"
         assert not any(isinstance(a, StartAttempt) for a in actions) or isinstance(
             event, RunnerReady
         ), f"{event} starts something by itself"
@@ -176,8 +194,10 @@ class Daemon:
                 self.ledger.draining = True
             case UndrainRequested():
                 self.ledger.draining = False
-            case JobsSubmitted() | EntriesRead():
-                answers.check_new(self.state, self.ledger, event, first, actions)
+            case JobsSubmitted():
+                answers.check_new(self.state, self.ledger, event, first, actions, all(possible))
+            case EntriesRead():
+                answers.check_new(self.state, self.ledger, event, first, actions, True)
             case CancelRequested():
                 for job_id in answers.answered(event, actions, set(attempts)):
                     self.ledger.held.discard(job_id)
@@ -186,9 +206,7 @@ class Daemon:
                     else:
                         self.ledger.waiting_cancelled[job_id] = attempts[job_id]
             case RetryRequested():
-                done = {job_id for job_id in range(1, first) if job_id not in attempts}
-                done -= self.ledger.bad_entries
-                for job_id in answers.answered(event, actions, done):
+                for job_id in answers.answered(event, actions, may_be_retried):
                     job = self.state.jobs[job_id]
                     assert job.retries_left == job.retry.retries, f"{job} has not all its retries"
                     assert event.args is None or job.retry_args == event.args
@@ -200,10 +218,21 @@ class Daemon:
                 self.ledger.held.update(answers.answered(event, actions, waiting))
             case ReleaseRequested():
                 self.ledger.held.difference_update(answers.answered(event, actions, set(attempts)))
+        self.note_cascade(waiting, attempts)
         return actions
 
+    def note_cascade(self, waiting: set[JobId], attempts: dict[JobId, int]) -> None:
+        """Jobs that waited and have ended without anybody's cancel."""
+        afters = Afters(self.state, self.store)
+        afters.check()
+        for job_id in waiting - self.state.jobs.keys() - self.ledger.waiting_cancelled.keys():
+            assert afters.is_hopeless(job_id), f"job {job_id} ends, and nobody asked for it"
+            self.ledger.waiting_cancelled[job_id] = attempts[job_id]
+            self.ledger.held.discard(job_id)
+
     def dispatch(self, now_ms: int) -> list[Action]:
-        before = starts.Before(self.state, self.watch, now_ms)
+        afters = Afters(self.state, self.store)
+        before = starts.Before(self.state, self.watch, now_ms, afters)
         actions = scheduler.dispatch(self.state, now_ms)
         started = [action for action in actions if isinstance(action, StartAttempt)]
         assert all(isinstance(action, StartAttempt | LookAtGpus) for action in actions)

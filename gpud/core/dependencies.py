@@ -1,0 +1,72 @@
+"""Jobs that come after others: what may be asked for, and what the end of one means for the rest.
+
+`settle` is called by core/scheduler.py after each event, for all jobs that it ended; the rest by
+core/requests.py and core/explain.py. A chain of any length is followed in one go: whoever is
+cancelled here has ended, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gpud.core.links import OutcomeOf, is_met, with_ids
+from gpud.core.model import After, JobId, JobState, Outcome
+from gpud.core.state import State
+
+HOW = {
+    Outcome.SUCCEEDED: "succeeded",
+    Outcome.FAILED: "failed",
+    Outcome.KILLED: "was killed",
+    Outcome.TIMED_OUT: "ran past its time limit",
+    Outcome.CANCELLED: "was cancelled",
+    Outcome.NOT_STARTED: "could not be started",
+    Outcome.LOST: "was lost",
+}
+
+
+def settle(state: State, now_ms: int) -> None:
+    """Those for which a job that has ended will not do are cancelled, or wait for its retry."""
+    while state.ended:
+        before = state.ended.pop()
+        outcome = state.links.outcomes.get(before)
+        for job_id, ended in state.links.after(before):
+            job = state.jobs.get(job_id)
+            if outcome is None or job is None or is_met(outcome, ended):
+                continue
+            if job.state is not JobState.ACTIVE and not job.after.patient:
+                why = f"{named(before)} {HOW[outcome]}"
+                state.finish(job, Outcome.CANCELLED, why, now_ms)
+                state.tell(job_id, 0, "ended", now_ms, outcome=Outcome.CANCELLED.value, why=why)
+
+
+def named(before: JobId) -> str:
+    return f"job {before}, which it comes after,"
+
+
+def outcome_now(state: State, recalled: Mapping[JobId, Outcome]) -> OutcomeOf:
+    """`recalled`: what the store says of jobs that were done before this turn."""
+
+    def outcome_of(job: JobId) -> Outcome | None:
+        if job in state.jobs:
+            return None
+        changed = state.changes.jobs.get(job)
+        return recalled.get(job) if changed is None else changed.outcome
+
+    return outcome_of
+
+
+def impossible(state: State, job: JobId, after: After, outcome_of: OutcomeOf) -> str:
+    """Why job number `job` cannot come after these, as a sentence; "" when it can."""
+    for span in with_ids(after.spans, job):
+        if span.first < 1:
+            return "there are not so many jobs that it could come after"
+        if span.last >= job:
+            return f"it cannot come after job {span.last}, which is not before it"
+        for before in map(JobId, range(span.first, min(span.last + 1, state.next_id))):
+            if before in state.jobs:
+                continue
+            if (outcome := outcome_of(before)) is None:
+                return f"it cannot come after job {before}: no such job"
+            if not is_met(outcome, span.ended) and not after.patient:
+                return f"{named(before)} {HOW[outcome]}"
+    return ""
