@@ -132,7 +132,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
             why = f"it never was a job ({job.why}); submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
-            job.retries_left, job.retry_no = job.retry.retries, 0
+            job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0
             state.requeue(job)
             state.tell(job_id, job.attempt, "retried", now_ms)
             changed.append(job_id)
