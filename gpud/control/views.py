@@ -87,7 +87,7 @@ def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
     """The pool, in its order (the lane cpu is the one without ids), then devices that have left it
     while a job still runs there."""
     pool = state.pool
-    problems = device_problems(state, now_ms)
+    problems = device_problems(state)
     jobs: dict[str, list[int]] = {}
     for job, attempt in state.attempts.items():
         for part in attempt.lease:
@@ -99,7 +99,7 @@ def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
             slots=device.slots,
             free_milli=pool.free_slots(device) * device.slot_milli,
             jobs=_sorted(jobs.get(device.key, ())),
-            problem=problems.get(device.key, ""),
+            problem=problems.get(device.key, "") or (pool.unknown if device.ids else ""),
             model=device.model,
             guest=device.guest,
             quarantined=state.health.is_quarantined(device),

@@ -156,7 +156,8 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
     if attempt.signal is not None:
         detail["signal"] = attempt.signal
     if attempt.stop_why == "guest":
-        setbacks.leave_guest(state, job, now_ms)
+        if setbacks.leave_guest(state, job):
+            detail["retry_at_ms"] = now_ms
     elif setbacks.is_excused(job, outcome, sick):
         job.setbacks += 1
         state.requeue(job)

@@ -8,6 +8,7 @@ from gpud.core.dependencies import HOW
 from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
+from gpud.core.pool import Pool
 from gpud.core.sight import gib
 from gpud.core.state import State, is_ready
 
@@ -18,7 +19,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
     if record is None:
         return ""
     if record.state is JobState.HELD:
-        return f"held: gpuctl release {job}"
+        why = f" since {record.why}" if record.why else ""
+        return f"held{why}: gpuctl release {job}"
     if record.state is JobState.ACTIVE:
         return _active(state, job)
     if state.runner_problem:
@@ -84,7 +86,7 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
             return f"is {device.model or 'of an unknown model'}"
         return f"is a group of {len(device.ids)}" if len(device.ids) > 1 else "does not suit"
     milli, mib = takes(device, request)
-    if pool.has_room(device, milli, mib, seen=request.vram_mib > 0):
+    if pool.has_room(device, milli, mib, seen_mib=request.vram_mib):
         return "has room"
     jobs = [j for j, a in state.attempts.items() if any(p.device == device.key for p in a.lease)]
     held = f" by job {_names(jobs)}" if jobs else ""
@@ -129,13 +131,23 @@ def _capacity(state: State, job: Job) -> str:
     if pool.unknown and gpus != 0:
         return f"waits for the GPUs: {pool.unknown}"
     suited = [d for d in pool.devices.values() if serves(d, request, gpus)]
-    usable = [d for d in suited if pool.may_be_counted_on(d)]
-    if len(usable) < max(1, gpus or 1) and len(usable) < len(suited) and gpus != 0:
-        bad = [
-            f"GPU {d.label} takes no work: {pool.blocked[d.key]}" for d in suited if d not in usable
-        ]
-        return f"waits for {_what(request, gpus)}; {'; '.join(bad[:3])}" + _more(bad)
-    kept = state.reservation
+    usable = [d for d in suited if d.key not in pool.blocked]
+    blocked = [d for d in suited if d.key in pool.blocked] if gpus != 0 else []
+    counted_on = sum(pool.may_be_counted_on(d) for d in suited)
+    if blocked and (not usable or counted_on < max(1, gpus or 1)):
+        return f"waits for {_what(request, gpus)}{_take_no_work(pool, blocked)}"
+    return _room(state, job, usable) + _take_no_work(pool, blocked)
+
+
+def _take_no_work(pool: Pool, devices: list[Device]) -> str:
+    bad = [f"; GPU {d.label} takes no work: {pool.blocked[d.key]}" for d in devices]
+    return "".join(bad[:3]) + (f"; and {len(bad) - 3} more" if len(bad) > 3 else "")
+
+
+def _room(state: State, job: Job, usable: list[Device]) -> str:
+    """What of these devices is free, and why that is not for this job."""
+    pool, request = state.pool, resolved(state.pool, job.request)
+    gpus, kept = pool.wanted(request), state.reservation
     which = _names(map(pool.label, kept.devices)) if kept is not None else ""
     if kept is not None and kept.job == job.id:
         return f"waits for {_what(request, gpus)}: GPU {which} is kept for it"
@@ -145,7 +157,7 @@ def _capacity(state: State, job: Job) -> str:
         most = max((_free_mib(state, d) for d in usable), default=0)
         if most < request.vram_mib:
             return f"waits for {gib(request.vram_mib)} of GPU memory: {gib(most)} is free at most"
-    slots = sum(d.slots for d in suited)
+    slots = sum(d.slots for d in usable)
     free = sum(pool.free_slots(d) for d in usable)
     kind = "CPU slot" if gpus == 0 else "slot"
     if request.share_milli:
@@ -155,9 +167,9 @@ def _capacity(state: State, job: Job) -> str:
         return f"waits for {_what(request, gpus)}: {free} of {slots} slots are free"
     if free:
         return f"waits for its turn: {free} of {slots} {kind}s are free"
-    return (
-        f"waits for a free {kind}: all {slots} are taken" if slots > 1 else f"waits for the {kind}"
-    )
+    if slots > 1:
+        return f"waits for a free {kind}: all {slots} are taken"
+    return f"waits for the {kind}"
 
 
 def _what(request: Request, gpus: int | None) -> str:
@@ -179,10 +191,6 @@ def _free_mib(state: State, device: Device) -> int:
 
 def _names(keys: Iterable[object]) -> str:
     return ", ".join(sorted(map(str, keys)))
-
-
-def _more(items: list[str]) -> str:
-    return f"; and {len(items) - 3} more" if len(items) > 3 else ""
 
 
 def _and_more(jobs: list[JobId]) -> str:

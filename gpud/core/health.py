@@ -6,7 +6,8 @@ dispatch) and core/sights.py. A GPU that nobody can look at (no driver) is alway
 The reasons, the first that holds; those of rule 1 stay until a person heals the GPU or the machine
 is started again, the others go away when the next look no longer shows them:
 
-Rule 1: it is quarantined: the driver reported a fault of the hardware.
+Rule 1: it is quarantined: the driver reported a fault of the hardware, or rule 4 held for too long.
+    The latter goes away with the memory.
 Rule 2: the driver does not answer, or not for this GPU.
 Rule 3: a process uses it that is not of an attempt with a lease on it.
 Rule 4: memory of an attempt that has ended is not given back yet. Where processes cannot be told
@@ -26,7 +27,7 @@ from gpud.core.sight import GpuProcess, GpuSight, gib
 
 FRESH_MS = 2_000  # for so long after it was heard of something is started on the word of a look
 RELEASE_TOLERANCE_MIB = 512  # what drivers keep for themselves moves by less
-LOOK_AGAIN_MS = 2_000  # while a job waits for a GPU that others use, or for memory
+LOOK_AGAIN_MS = 2_000  # while a job waits for a GPU that others use or that gives memory back
 LOOK_WAIT_MS = 15_000  # longer than a look takes with a driver that hangs
 
 # Desktops and the server of CUDA MPS: they are there before anybody computes.
@@ -55,6 +56,7 @@ class GpuPolicy(Struct, frozen=True):
 
 
 DEFAULT_POLICY = GpuPolicy()
+Holders = dict[str, set[tuple[int, int]]]  # by UUID, attempts (job, number) with a lease
 Promise = tuple[Attempt, int]  # an attempt and the MiB of each GPU of a device it is promised
 
 
@@ -62,6 +64,7 @@ class Quarantine(Struct, frozen=True):
     why: str  # a clause
     at_ms: int
     boot_id: str  # of the boot it was noticed under: another one lifts it
+    base_mib: int | None = None  # for memory that is not given back: what may stay in use
 
 
 class Gpu(Struct):
@@ -111,41 +114,37 @@ class Health:
             if not seen:
                 gpu.heard_at_ms = 0
 
-    def reason(self, device: Device, holders: dict[str, set[tuple[int, int]]], now_ms: int) -> str:
-        """Rules 1 to 4: why the device is not to be counted on, or ""."""
+    def reason(self, device: Device, holders: Holders) -> tuple[str, bool]:
+        """Rules 1 to 4: why the device is not to be counted on, or "", and whether that will be
+        over in a moment."""
+        if device.problem:
+            return device.problem, False
         for uuid in device.uuids:
             if (quarantine := self.of(uuid).quarantine) is not None:
-                return quarantine.why
-        if self.problem:
-            return self.problem
+                return quarantine.why, False
+        if self.problem and device.uuids:
+            return self.problem, False
+        being_given_back = ""
         for uuid in device.uuids:
             gpu = self.of(uuid)
             if gpu.sight is None:
                 continue
             if gpu.sight.problem:
-                return gpu.sight.problem
+                return gpu.sight.problem, False
             if user := occupant(gpu.sight, self.policy, holders.get(uuid, set())):
-                return f"used by {user}"
+                return f"used by {user}", False
             if gpu.unreleased_since_ms:
-                what = f"{gib(gpu.unreleased_mib)} of job {gpu.last_job}, which has ended, are "
-                if now_ms - gpu.unreleased_since_ms >= self.policy.release_wait_ms:
-                    return what + "still in use (gpuctl gpus heal, if that is as it should be)"
-                return what + "being given back"
-        return ""
+                being_given_back = f"{unreleased(gpu)} being given back"
+        return being_given_back, bool(being_given_back)
 
     def is_quarantined(self, device: Device) -> bool:
         return any(self.of(uuid).quarantine is not None for uuid in device.uuids)
-
-    def is_releasing(self, device: Device, now_ms: int) -> bool:
-        """Rule 4 holds, and not for so long that it is a fault."""
-        since = [self.of(uuid).unreleased_since_ms for uuid in device.uuids]
-        return any(since) and now_ms - min(filter(None, since)) < self.policy.release_wait_ms
 
     def is_stale(self, device: Device, now_ms: int) -> bool:
         """Rule 5."""
         for uuid in device.uuids:
             gpu = self.of(uuid)
-            if gpu.seen_at_ms <= gpu.ended_at_ms or not gpu.heard_at_ms:
+            if gpu.seen_at_ms <= gpu.ended_at_ms:
                 return True
             if not 0 <= now_ms - gpu.heard_at_ms <= FRESH_MS:
                 return True
@@ -175,6 +174,12 @@ def occupant(sight: GpuSight, policy: GpuPolicy, holders: set[tuple[int, int]]) 
         if not is_ignored(process, policy):
             return describe(process)
     return ""
+
+
+def unreleased(gpu: Gpu) -> str:
+    """ "11.2 GiB of job 7, which has ended, are"."""
+    job = f"job {gpu.last_job}" if gpu.last_job else "a job"
+    return f"{gib(gpu.unreleased_mib)} of {job}, which has ended, are"
 
 
 def is_ignored(process: GpuProcess, policy: GpuPolicy) -> bool:

@@ -238,6 +238,7 @@ class Device(Struct, frozen=True, gc=False):
     mig: bool = False  # an instance of a GPU: no process can have two
     guest: bool = False  # somebody else's, given back when the owner comes
     distance: dict[str, int] = {}  # to other GPUs, by UUID: core/sight.py, GpuInfo
+    problem: str = ""  # a clause: it is there, or was named, and the driver cannot say what it is
 
     @property
     def label(self) -> str:

@@ -27,6 +27,7 @@ from gpud.core.sight import gib
 
 FAR = 6  # steps between GPUs of which nothing is known; SYS is 5
 MARGIN_PER_CENT = 15  # on top of what earlier runs took
+MOST_PER_CENT = 90  # of a GPU's memory can be counted on; the driver has some
 NOTHING: Collection[str] = ()
 
 
@@ -47,7 +48,7 @@ def place(pool: Pool, request: Request, avoid: Collection[str] = NOTHING) -> Lea
         if not serves(device, request, gpus):
             continue
         milli, mib = takes(device, request)
-        if not pool.has_room(device, milli, mib, seen=request.vram_mib > 0):
+        if not pool.has_room(device, milli, mib, seen_mib=request.vram_mib):
             continue
         if gpus is None or gpus <= 1 or len(device.ids) == gpus:
             rank = (device.guest, pool.free_milli(device))
@@ -71,10 +72,17 @@ def resolved(pool: Pool, request: Request) -> Request:
     usual = pool.usual_mib.get(request.likeness)
     if usual is not None:
         mib = usual + usual * MARGIN_PER_CENT // 100
-        devices = pool.devices.values()
-        if any(mib < d.memory_mib and is_of_model(d, request.gpu_model) for d in devices):
+        if can_be_counted_on(pool, request, mib):
             return structs.replace(request, vram_mib=mib, likeness="")
     return structs.replace(request, vram_mib=0, exclusive=True, likeness="")
+
+
+def can_be_counted_on(pool: Pool, request: Request, mib: int) -> bool:
+    """Whether a GPU of the model asked for has that much, and some for the driver."""
+    return any(
+        100 * mib <= MOST_PER_CENT * device.memory_mib and is_of_model(device, request.gpu_model)
+        for device in pool.devices.values()
+    )
 
 
 def takes(device: Device, request: Request) -> tuple[int, int]:

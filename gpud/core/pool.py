@@ -31,6 +31,7 @@ class Pool:
         self.leased: dict[str, int] = {}
         self.promised: dict[str, int] = {}
         self.usual_mib: dict[str, int] = {}  # likeness -> what earlier runs took
+        self._uuids: dict[str, tuple[str, ...]] = {}  # of leased devices, when they were leased
         self.replace(devices, unknown)
 
     def replace(self, devices: Iterable[Device], unknown: str = "") -> None:
@@ -38,16 +39,30 @@ class Pool:
         self.unknown = unknown
         self.devices: dict[str, Device] = {device.key: device for device in devices}
         self.has_gpus = any(device.ids for device in self.devices.values())
-        self.watched = any(device.uuids for device in self.devices.values())
+        self.watched = any(device.uuids or device.problem for device in self.devices.values())
         self.blocked: dict[str, str] = {}  # until somebody judges them
         self.blocked_for_a_moment: set[str] = set()
         self.seen_free: dict[str, int] = {}
         self._look_for_held()
 
     def _look_for_held(self) -> None:
-        gone = self.leased.keys() - self.devices.keys()
-        # ids of leased devices that are not in the pool
-        self._still_held = frozenset(i for key in gone for i in key.split(","))
+        """Ids of leased devices that are not in the pool, or are other GPUs now."""
+        held: set[str] = set()
+        for key in self.leased:
+            if key not in self.devices:
+                held.update(key.split(","))
+            elif self.is_another(key):
+                held.add(key)
+            else:
+                self._uuids[key] = self.devices[key].uuids
+                continue
+            held.update(self._uuids.get(key, ()))
+        self._still_held = frozenset(held)
+
+    def is_another(self, key: str) -> bool:
+        """Whether other GPUs are called so now than when it was leased: indexes have moved up."""
+        leased = self._uuids.get(key, ())
+        return bool(leased) and leased != self.devices[key].uuids
 
     # -- capacity --------------------------------------------------------------------------------
 
@@ -78,18 +93,20 @@ class Pool:
             for key, device in self.devices.items()
         )
 
-    def has_room(self, device: Device, milli: int, mib: int, *, seen: bool) -> bool:
-        """Whether that much is free of a device; with `seen`, to a look at its memory, too."""
+    def has_room(self, device: Device, milli: int, mib: int, *, seen_mib: int) -> bool:
+        """Whether that much of a device can be promised, and so much memory was seen to be free."""
         key = device.key
         if milli > self.free_milli(device):
             return False
-        if seen and self.seen_free.get(key, mib) < mib:
+        if seen_mib and self.seen_free.get(key, seen_mib) < seen_mib:
             return False
         return not mib or self.promised.get(key, 0) + mib <= device.memory_mib
 
     def take(self, lease: Lease) -> None:
         for part in lease:
             key = part.device
+            if key not in self.leased and key in self.devices:
+                self._uuids[key] = self.devices[key].uuids
             self.leased[key] = self.leased.get(key, 0) + part.milli
             if part.mib:
                 self.promised[key] = self.promised.get(key, 0) + part.mib
@@ -103,8 +120,10 @@ class Pool:
             key = part.device
             if part.mib:
                 self._less(self.promised, key, part.mib)
-            if self._less(self.leased, key, part.milli) and key not in self.devices:
-                self._look_for_held()
+            if self._less(self.leased, key, part.milli):
+                self._uuids.pop(key, None)
+                if self._still_held:
+                    self._look_for_held()
 
     @staticmethod
     def _less(counts: dict[str, int], key: str, by: int) -> bool:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from gpud.core.health import Quarantine
+from gpud.core.health import Gpu, Quarantine
 from gpud.core.model import JobId
 from gpud.core.state import State
 
 
-def quarantine(state: State, uuid: str, why: str, now_ms: int) -> None:
-    """Kept until it is healed: the first reason stays."""
+def quarantine(
+    state: State, uuid: str, why: str, now_ms: int, *, base_mib: int | None = None
+) -> None:
+    """Kept until it is healed: the first reason stays. `base_mib`: for memory that is not given
+    back; it is lifted when no more than this is in use."""
     gpu = state.health.of(uuid)
     if gpu.quarantine is None:
-        gpu.quarantine = Quarantine(why, now_ms, state.boot_id)
+        gpu.quarantine = Quarantine(why, now_ms, state.boot_id, base_mib)
         state.changes.quarantines[uuid] = gpu.quarantine
         state.tell(JobId(0), 0, "gpu-quarantined", now_ms, gpu=uuid, why=why)
 
@@ -33,6 +36,13 @@ def heal(state: State, uuid: str, now_ms: int, why: str) -> bool:
     gpu.sight, gpu.seen_at_ms = None, 0  # and nothing is known until the next look
     state.tell(JobId(0), 0, "gpu-healed", now_ms, gpu=uuid, why=why)
     return True
+
+
+def lift_for_memory(state: State, gpu: Gpu, uuid: str, now_ms: int) -> None:
+    """What was not given back is."""
+    if gpu.quarantine is not None and gpu.quarantine.base_mib is not None:
+        gpu.quarantine = state.changes.quarantines[uuid] = None
+        state.tell(JobId(0), 0, "gpu-healed", now_ms, gpu=uuid, why="its memory is free again")
 
 
 def on_boot_known(state: State, now_ms: int) -> None:

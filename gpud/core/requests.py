@@ -149,7 +149,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif why := impossible(state, job_id, job.after, outcome_of):
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
-            job.retries_left, job.retry_no = job.retry.retries, 0
+            job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0
             if event.args is not None:
                 job.retry_args = event.args
             state.requeue(job, outcome_of=outcome_of)

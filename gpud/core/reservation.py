@@ -67,7 +67,8 @@ def reserve(
             continue
         held = leases.get(device.key, [])
         milli, mib = takes(device, request)
-        if not request.vram_mib or pool.seen_free.get(device.key, mib) >= mib:
+        wanted_mib = request.vram_mib
+        if not wanted_mib or pool.seen_free.get(device.key, wanted_mib) >= wanted_mib:
             at_ms = _room_at_ms(pool, device, (milli, mib), held)
         elif held:
             at_ms = max(held)[0]  # somebody there has more than was promised

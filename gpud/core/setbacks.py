@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from gpud.core.model import AUTO_VRAM, FULL_MILLI, Attempt, Job, Outcome, Request
-from gpud.core.placement import unsatisfiable
+from gpud.core.model import FULL_MILLI, Attempt, Job, Outcome
+from gpud.core.placement import can_be_counted_on
 from gpud.core.sight import gib
 from gpud.core.state import State
 
 MOST = 5  # so often a job is tried again for no fault of its own: its fault it may be after all
-EXCUSED = (Outcome.FAILED, Outcome.KILLED, Outcome.LOST)
+EXCUSED = (Outcome.FAILED, Outcome.KILLED, Outcome.LOST, Outcome.TIMED_OUT)
 MORE_PER_CENT = 150  # of the memory that was not enough
 
 STOPS = {
@@ -49,7 +49,9 @@ def sick_gpu(state: State, attempt: Attempt) -> str:
     for uuid in (*state.uuids_of(attempt), *left):
         gpu = state.health.gpus.get(uuid)
         quarantine = gpu.quarantine if gpu is not None else None
-        if quarantine is not None and quarantine.at_ms >= attempt.dispatched_at_ms:
+        if quarantine is None or quarantine.base_mib is not None:
+            continue
+        if quarantine.at_ms >= attempt.dispatched_at_ms:
             return f"its GPU is broken: {quarantine.why}"
     return ""
 
@@ -63,30 +65,31 @@ def is_excused(job: Job, outcome: Outcome, sick: str) -> bool:
     return bool(sick) or (outcome is Outcome.LOST and retried)
 
 
-def leave_guest(state: State, job: Job, now_ms: int) -> None:
+def leave_guest(state: State, job: Job) -> bool:
+    """Whether it is tried again."""
     if job.retry.retries and job.setbacks < MOST:
         job.setbacks += 1
         state.requeue(job)
-    else:
-        state.hold(job)
+        return True
+    state.hold(job, STOPS["guest"])
+    return False
 
 
 def with_more_memory(state: State, job: Job, attempt: Attempt) -> str:
     """The next attempt gets more of a GPU than this one, if there is more; says what."""
-    request = job.request
-    if request.exclusive or (
-        not request.vram_mib and all(part.milli == FULL_MILLI for part in attempt.lease)
-    ):
-        return "nothing: it had its GPUs to itself"
-    more = _more(state, request, max((part.mib for part in attempt.lease), default=0))
-    job.request, job.grown = more, True
-    return f"{gib(more.vram_mib)} of GPU memory" if more.vram_mib > 0 else "a GPU to itself"
-
-
-def _more(state: State, request: Request, had_mib: int) -> Request:
+    request, had_mib = job.request, max((part.mib for part in attempt.lease), default=0)
+    alone = all(part.milli == FULL_MILLI for part in attempt.lease)
     wanted = had_mib * MORE_PER_CENT // 100
-    if request.vram_mib and request.vram_mib != AUTO_VRAM and wanted > 0:
-        more = structs.replace(request, vram_mib=wanted)
-        if not unsatisfiable(state.pool, more):
-            return more
-    return structs.replace(request, share_milli=0, vram_mib=0, exclusive=True)
+    if (request.vram_mib or alone) and wanted and can_be_counted_on(state.pool, request, wanted):
+        job.request = structs.replace(request, vram_mib=wanted, likeness="")
+        told = f"{gib(wanted)} of GPU memory"
+    elif alone:
+        return "nothing: it had its GPUs to itself"
+    else:
+        least = had_mib if request.vram_mib else 0  # not on a smaller GPU
+        job.request = structs.replace(
+            request, share_milli=0, vram_mib=least, exclusive=True, likeness=""
+        )
+        told = "a GPU to itself"
+    job.grown = True
+    return told

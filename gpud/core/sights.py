@@ -19,9 +19,10 @@ from gpud.core.health import (
     describe,
     is_ignored,
     unaccounted_mib,
+    unreleased,
 )
 from gpud.core.model import Attempt, JobId, LeasePart, Phase, Usage
-from gpud.core.quarantines import heal, quarantine
+from gpud.core.quarantines import heal, lift_for_memory, quarantine
 from gpud.core.sight import GpuProcess, GpuSight
 from gpud.core.state import State
 
@@ -34,10 +35,10 @@ Places = dict[tuple[int, int], list[tuple[str, GpuProcess]]]  # (job, attempt) -
 
 def on_gpus_seen(state: State, event: GpusSeen, now_ms: int) -> Sequence[Action]:
     health = state.health
-    health.asked_at_ms = 0
     if event.at_ms < health.seen_at_ms <= now_ms:
         state.stale += 1  # a later one has been judged
         return ()
+    health.asked_at_ms = 0
     health.seen_at_ms, health.looked_at_ms = min(event.at_ms, now_ms), now_ms
     health.problem = event.problem
     if event.problem:
@@ -49,7 +50,7 @@ def on_gpus_seen(state: State, event: GpusSeen, now_ms: int) -> Sequence[Action]
         gpu.seen_at_ms, gpu.heard_at_ms, gpu.sight = health.seen_at_ms, now_ms, sight
         if not sight.problem:
             if not holders.get(sight.uuid):
-                _judge_memory(gpu, sight, health.policy.release_wait_ms, now_ms)
+                _judge_memory(state, gpu, sight, now_ms)
         elif sight.broken:
             quarantine(state, sight.uuid, sight.problem, now_ms)
     actions = _look_at_attempts(state, event, holders)
@@ -65,8 +66,10 @@ def on_gpu_broke(state: State, event: GpuBroke, now_ms: int) -> Sequence[Action]
 
 
 def on_heal(state: State, event: HealRequested, now_ms: int) -> Sequence[Action]:
-    uuids = event.uuids or tuple(state.health.gpus)
+    known = state.health.gpus
+    uuids = [uuid for uuid in event.uuids if uuid in known] if event.uuids else [*known]
     healed = sum(heal(state, uuid, now_ms, "by hand") for uuid in uuids)
+    state.health.asked_at_ms = now_ms
     return (LookAtGpus(afresh=True), Answer(event.request, count=healed))
 
 
@@ -88,24 +91,31 @@ def _not_listed(state: State, seen: Sequence[GpuSight]) -> Sequence[GpuSight]:
     return [GpuSight(uuid, NOT_LISTED) for uuid in wanted if uuid not in known]
 
 
-def _judge_memory(gpu: Gpu, sight: GpuSight, wait_ms: int, now_ms: int) -> None:
+def _judge_memory(state: State, gpu: Gpu, sight: GpuSight, now_ms: int) -> None:
     """Rule 4 of core/health.py, of a GPU without a lease. What is nobody's, and no attempt can have
     left, is usual; where nobody knows whose memory is whose, so is what stays."""
     loose = unaccounted_mib(sight)
     if loose is None:
         gpu.unreleased_since_ms = 0
         return
-    since_ms = gpu.unreleased_since_ms
-    stays = not sight.attributable and since_ms and now_ms - since_ms >= wait_ms
-    if gpu.base_mib is None or not gpu.last_job or stays:
+    if gpu.quarantine is not None and gpu.quarantine.base_mib is not None:
+        gpu.base_mib = gpu.quarantine.base_mib
+    elif gpu.base_mib is None or not gpu.last_job:
         gpu.base_mib = loose
     if loose > gpu.base_mib + RELEASE_TOLERANCE_MIB:
         gpu.unreleased_mib = loose - gpu.base_mib
-        gpu.unreleased_since_ms = since_ms or now_ms
-        return
+        gpu.unreleased_since_ms = gpu.unreleased_since_ms or now_ms
+        if now_ms - gpu.unreleased_since_ms < state.health.policy.release_wait_ms:
+            return
+        if sight.attributable:
+            why = f"{unreleased(gpu)} still in use"
+            quarantine(state, sight.uuid, why, now_ms, base_mib=gpu.base_mib)
+            return
+        gpu.base_mib = loose
     gpu.base_mib, gpu.unreleased_since_ms = min(gpu.base_mib, loose), 0
     if gpu.seen_at_ms > gpu.ended_at_ms:
         gpu.last_job = JobId(0)
+    lift_for_memory(state, gpu, sight.uuid, now_ms)
 
 
 def _note_energy(gpu: Gpu, sight: GpuSight) -> None:
@@ -150,9 +160,11 @@ def _add_up(
 ) -> None:
     utils: list[int | None] = []
     for part, uuid in state.parts_of(attempt):
-        if (sight := sights.get(uuid)) is not None:
-            claimed_mj, beside = state.health.of(uuid).claimed_mj, holders[uuid]
-            utils.append(usage.add_look(attempt, uuid, part, sight, at_ms, beside, claimed_mj))
+        if (sight := sights.get(uuid)) is None:
+            utils.append(None)
+            continue
+        claimed_mj, beside = state.health.of(uuid).claimed_mj, holders[uuid]
+        utils.append(usage.add_look(attempt, uuid, part, sight, at_ms, beside, claimed_mj))
     written_ms, used.at_ms = used.at_ms, at_ms
     if utils and all(util is not None and util <= usage.IDLE_PER_CENT for util in utils):
         used.idle_since_ms = used.idle_since_ms or at_ms

@@ -117,8 +117,12 @@ class State:
 
     def parts_of(self, attempt: Attempt) -> list[tuple[LeasePart, str]]:
         """The GPUs (UUIDs) it has leased, as far as they are in the pool and can be looked at."""
-        known = self.pool.devices
-        return [(p, u) for p in attempt.lease if (d := known.get(p.device)) for u in d.uuids]
+        pool, found = self.pool, []
+        for part in attempt.lease:
+            device = pool.devices.get(part.device)
+            if device is not None and not pool.is_another(part.device):
+                found += [(part, uuid) for uuid in device.uuids]
+        return found
 
     def uuids_of(self, attempt: Attempt) -> list[str]:
         return [uuid for _, uuid in self.parts_of(attempt)]
@@ -222,6 +226,7 @@ class State:
         attempt.phase = phase
         if phase is Phase.FINISHING:
             self.finishing.add(job.id)
+            self._note_end_on_gpus(attempt, seen=False)
         else:
             self.finishing.discard(job.id)
         self.touch_attempt(attempt)
@@ -235,10 +240,13 @@ class State:
             raise ContradictionError(f"job {job.id} leaves attempt {attempt} without an outcome")
         self.pool.give_back(attempt.lease)
         self.finishing.discard(job.id)
-        if self.pool.watched:
-            seen = attempt.phase is Phase.FINISHING
-            self.health.note_end(self.uuids_of(attempt), job.id, attempt.ended_at_ms, seen=seen)
+        self._note_end_on_gpus(attempt, seen=attempt.phase is Phase.FINISHING)
         self.touch_attempt(attempt)
+
+    def _note_end_on_gpus(self, attempt: Attempt, *, seen: bool) -> None:
+        if self.pool.watched:
+            uuids = self.uuids_of(attempt)
+            self.health.note_end(uuids, attempt.job, attempt.ended_at_ms, seen=seen)
 
     def requeue(
         self,
@@ -263,12 +271,12 @@ class State:
         self._push(job)
         self.touch(job)
 
-    def hold(self, job: Job) -> None:
-        """Not to be started; a live attempt has just ended."""
+    def hold(self, job: Job, why: str = "") -> None:
+        """Not to be started; a live attempt has just ended. `why`: when it was not a person."""
         check_move(job, place_of(job, self.attempts.get(job.id)), JobState.HELD)
         self._end_attempt(job)
         self._note_before(job)
-        job.state = JobState.HELD
+        job.state, job.why = JobState.HELD, why
         job.not_before_ms = 0
         self.touch(job)
 

@@ -10,6 +10,7 @@ milliseconds, millijoules, MiB.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from gpud.core.model import FULL_MILLI, Attempt, LeasePart, Usage
 from gpud.core.sight import GpuSight
@@ -41,7 +42,7 @@ def add_look(
     weight = _weight(attempt, part, sight, beside)
     if sight.energy_mj is not None:
         before = usage.counters.get(uuid)
-        if before is not None and sight.energy_mj >= before:  # less: the driver was loaded again
+        if before is not None:  # it is less when the driver was loaded again
             usage.energy_mj += int(max(0, sight.energy_mj - before - claimed_mj) * weight)
         usage.counters[uuid] = sight.energy_mj
     util = _util(sight, own_known=[p.util for p in own if p.util is not None], weight=weight)
@@ -68,7 +69,7 @@ def _weight(attempt: Attempt, part: LeasePart, sight: GpuSight, beside: Sequence
 def _util(sight: GpuSight, own_known: list[int], weight: float) -> int | None:
     if own_known:
         return min(100, sum(own_known))
-    return None if sight.util is None else round(sight.util * weight)
+    return None if sight.util is None else ceil(sight.util * weight)  # 0: it did nothing
 
 
 def close(usage: Usage, part: LeasePart, sight: GpuSight, end_ms: int) -> int:

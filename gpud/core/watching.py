@@ -18,13 +18,19 @@ NOT_SEEN = "it is being looked at"
 ASK_AGAIN_MS = 30_000  # a watcher always replies; should it not, it is asked again
 
 
-def device_problems(state: State, now_ms: int) -> dict[str, str]:
+def device_problems(state: State) -> dict[str, str]:
     """For people: why each device that takes no work takes none."""
     holders = _holders(state)
     found = {}
-    for key, device in state.pool.devices.items():
-        if device.uuids and (reason := state.health.reason(device, holders, now_ms)):
+    pool, health = state.pool, state.health
+    for key, device in pool.devices.items():
+        reason, _ = health.reason(device, holders)
+        if reason:
             found[key] = reason
+        elif key not in pool.leased and not pool.free_milli(device):
+            found[key] = "its GPUs are in use by a job that has them under another name"
+        elif any(health.of(uuid).sight is None for uuid in device.uuids):
+            found[key] = NOT_SEEN
     return found
 
 
@@ -48,13 +54,14 @@ def prepare(state: State, wanted: Collection[Request], now_ms: int) -> Sequence[
     soon: set[str] = set()
     stale = in_use = False
     for key, device in pool.devices.items():
-        if not device.uuids:
+        if not device.uuids and not device.problem:
             continue
         room = pool.free_milli(device) > 0
-        if reason := health.reason(device, holders, now_ms):
+        reason, in_a_moment = health.reason(device, holders)
+        if reason:
             blocked[key] = reason
             in_use = in_use or (room and not health.is_quarantined(device))
-            if health.is_releasing(device, now_ms):
+            if in_a_moment:
                 soon.add(key)
         elif room and health.is_stale(device, now_ms):
             blocked[key] = NOT_SEEN

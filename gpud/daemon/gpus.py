@@ -11,7 +11,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gpud.core.events import DevicesChanged
-from gpud.daemon.devices import NO_DRIVER, Plan, found, not_asked, unknown_ids, without_driver
+from gpud.core.sight import GpuInfo
+from gpud.daemon.devices import (
+    ASKING,
+    NO_DRIVER,
+    Known,
+    Plan,
+    found,
+    not_asked,
+    now_lost,
+    unknown_guests,
+    without_driver,
+)
 from gpud.devices.presence import driver_is_there
 from gpud.errors import GpudError
 from gpud.ports import GpusFound, GpuWatcher, Watched
@@ -36,6 +47,8 @@ class Gpus:
         self._warn = warn
         self._watcher = watcher
         self._engine: Engine | None = None
+        self._known = Known()
+        self._said: list[str] = []
         self._finding: asyncio.Task[None] | None = None
         named = plan.named is None or any(device.ids for device in plan.named)
         if watcher is None and named and plan.pool.maker == "nvidia" and driver_is_there():
@@ -46,7 +59,7 @@ class Gpus:
             self.pool = without_driver(plan)
             self.note = NO_DRIVER if named else ""
         else:
-            self.pool, self.note = not_asked(plan), ""
+            self.pool, self.note = not_asked(plan), f"{ASKING}: no GPU is used until then"
             self._finding = asyncio.ensure_future(self._find())
 
     async def wait(self, seconds: float) -> None:
@@ -55,9 +68,8 @@ class Gpus:
         if self._finding is not None:
             await asyncio.wait({self._finding}, timeout=seconds)
         if self._plan.named is None and not self.pool.unknown and not _gpu_count(self.pool):
-            why = self.note or "the NVIDIA driver has none"
             raise GpudError(
-                f"cannot find a GPU: {why}",
+                self.note if self.note.startswith("cannot ") else f"cannot find a GPU: {self.note}",
                 hint="name the slots yourself: --gpus 0,1 (or --gpus none, for jobs without GPU)",
             )
 
@@ -86,10 +98,10 @@ class Gpus:
             await self._watcher.close()
 
     def _look(self, afresh: bool) -> None:
-        if afresh:
+        if afresh and self._known == Known():
             self._start_finding()
         if self._watcher is not None:
-            self._watcher.look()
+            self._watcher.look(afresh)
 
     def _start_finding(self) -> None:
         if self._finding is None or self._finding.done():
@@ -104,7 +116,11 @@ class Gpus:
                 return
             except GpudError as error:
                 self.note = error.message
+                if error.kind == "not-found" and self._known != Known():
+                    self._on_found(GpusFound("", ()))  # they are gone
+                    return
                 if error.kind == "not-found":
+                    self._say([error.message])
                     self._change(without_driver(self._plan))
                     return
                 self._warn("gpus_not_found", why=error.message)
@@ -113,23 +129,32 @@ class Gpus:
             await asyncio.sleep(ASK_AGAIN_S)
 
     def _on_found(self, answer: GpusFound) -> None:
-        pool = found(self._plan, answer.gpus)
-        notes = list(answer.problems)
-        if unknown := unknown_ids(pool):
-            notes.append(f"the NVIDIA driver knows no GPU {', '.join(unknown)}")
+        ever: tuple[GpuInfo, ...] = (*self._known.gpus, *self._known.lost)
+        self._known = Known(answer.gpus, answer.unusable, now_lost(ever, answer.gpus))
+        notes = unknown_guests(self._plan, self._known)
         if answer.blind:
             notes.append(f"whose processes use a GPU cannot be told: {answer.blind}")
-        note = "; ".join(notes)
-        if note and note != self.note:
-            self._warn("gpus", note=note)
-        self.note = note
+        pool = found(self._plan, self._known)
+        self._say([*notes, *_problems(pool)])
+        self.note = "; ".join(notes)  # the rest is in the table of GPUs
         self._change(pool)
+
+    def _say(self, sentences: list[str]) -> None:
+        """To the log: what was not said the last time."""
+        for sentence in sentences:
+            if sentence not in self._said:
+                self._warn("gpus", note=sentence)
+        self._said = sentences
 
     def _change(self, pool: DevicesChanged) -> None:
         if pool != self.pool:
             self.pool = pool
             if self._engine is not None:
                 self._engine.change_devices(pool)
+
+
+def _problems(pool: DevicesChanged) -> list[str]:
+    return [f"GPU {d.label} takes no work: {d.problem}" for d in pool.devices if d.problem]
 
 
 def _gpu_count(pool: DevicesChanged) -> int:

@@ -86,5 +86,9 @@ def _tidy(directory: Path) -> None:
 
 
 def _warn(event: str, **values: object) -> None:
-    text = ", ".join(f"{key} {value}" for key, value in values.items())
-    print(f"gpud: {event.replace('_', ' ')}: {text}", file=sys.stderr)
+    if len(values) == 1 and values.keys() <= {"note", "why"}:  # a sentence
+        (text,) = values.values()
+    else:
+        words = ", ".join(f"{key} {value}" for key, value in values.items())
+        text = f"{event.replace('_', ' ')}: {words}"
+    print(f"gpud: {text}", file=sys.stderr)

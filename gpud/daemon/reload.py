@@ -51,6 +51,8 @@ class Configured:
         changes = []
         if new.pool != old.pool:
             changes.append(self._change_pool(new))
+        if new.pool.maker != self._at_start.pool.maker:
+            changes.append("pool.maker has changed: this needs a restart")
         if new.defaults != old.defaults:
             self._app.defaults = new.defaults
             changes.append("the defaults of jobs have changed")

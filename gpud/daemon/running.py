@@ -20,8 +20,10 @@ from gpud import paths
 from gpud.core.actions import StopAttempt
 from gpud.core.events import CancelRequested, DrainRequested, Event, UndrainRequested
 from gpud.core.explain import explain
-from gpud.core.model import CPU_LANE, JobId, JobState, Outcome
+from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Request
 from gpud.core.placement import unsatisfiable
+from gpud.core.pool import Pool
+from gpud.core.state import is_ready
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
@@ -31,11 +33,22 @@ from gpud.protocol.replies import EventView, JobView
 from gpud.protocol.selectors import parse
 
 MOST_NAMED = 10  # jobs that were not run
+LOOK_AGAIN_S = 1.0
 LEFTOVERS = {
     "lingering": "its shell has ended; these live on and have a moment to end",
     "killed-leftovers": "stopped, since its shell had ended",
     "unassigned": "left alone, since nobody knows whose these are",
 }
+
+
+def may_ever_start(pool: Pool, request: Request) -> bool:
+    """In this run. A GPU that the driver does not know now is not mended in it."""
+    if unsatisfiable(pool, request):
+        return False
+    known = Pool([device for device in pool.devices.values() if not device.problem], pool.unknown)
+    if len(known.devices) == len(pool.devices) or pool.wanted(request) == 0:
+        return True
+    return known.has_gpus and not unsatisfiable(known, request)
 
 
 class Interrupts:
@@ -82,6 +95,7 @@ class Run:
         self._unshown = 0  # rows that the table at the end leaves out
         self._unread = False  # standard input had more
         self._asked = 0  # interrupts that we have acted on
+        self._said = ""  # why nothing runs
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[None]] = set()
@@ -105,7 +119,11 @@ class Run:
             self._interrupts.follow(self._on_interrupt)
             while not self._is_over():
                 self._changed.clear()
-                await self._changed.wait()
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN_S):
+                        await self._changed.wait()
+                except TimeoutError:  # the pool may have changed, which is no event of a job
+                    self._say_why_nothing_runs()
                 if self._app.bug.done():
                     self._app.bug.result()
         finally:
@@ -126,9 +144,22 @@ class Run:
             return True
         state = self._app.state
         return not any(
-            job.state is JobState.QUEUED and not unsatisfiable(state.pool, job.request)
+            job.state is JobState.QUEUED and may_ever_start(state.pool, job.request)
             for job in state.jobs.values()
         )
+
+    def _say_why_nothing_runs(self) -> None:
+        """Once for each reason, and only while nothing does."""
+        state = self._app.state
+        ready = [job for job in state.jobs.values() if is_ready(job)]
+        if state.attempts or not ready or self._asked:
+            return
+        first = min(ready, key=lambda job: (-job.priority, job.id))
+        reason = explain(state, first.id, self._app.engine.now_ms())
+        kind = reason.partition("(")[0]  # without how much memory it is now
+        if kind != self._said:
+            self._said = kind
+            self._note(f"job {first.id} {reason}")
 
     def exit_status(self) -> int:
         _, outcomes = self._app.store.counts()

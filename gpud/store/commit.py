@@ -52,7 +52,8 @@ SET_STOPPED = """INSERT INTO sources (name, stopped) VALUES (?, ?)
 ADD_TAKEN = """INSERT INTO sources (name, taken) VALUES (?, ?)
   ON CONFLICT (name) DO UPDATE SET taken = taken + excluded.taken"""
 
-SET_QUARANTINE = "REPLACE INTO quarantines (uuid, why, at_ms, boot_id) VALUES (?,?,?,?)"
+SET_QUARANTINE = """REPLACE INTO quarantines (uuid, why, at_ms, boot_id, base_mib)
+  VALUES (?,?,?,?,?)"""
 SET_USUAL = "REPLACE INTO usual_memory (likeness, mib) VALUES (?,?)"
 
 

@@ -67,7 +67,9 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
         ),
         quarantines={
             uuid: Quarantine(*row)
-            for uuid, *row in db.execute("SELECT uuid, why, at_ms, boot_id FROM quarantines")
+            for uuid, *row in db.execute(
+                "SELECT uuid, why, at_ms, boot_id, base_mib FROM quarantines"
+            )
         },
         usual_mib=dict(db.execute("SELECT likeness, mib FROM usual_memory")),
     )

@@ -132,7 +132,8 @@ CREATE TABLE quarantines (
   uuid TEXT PRIMARY KEY CHECK (typeof(uuid) = 'text'),
   why TEXT NOT NULL CHECK (typeof(why) = 'text'),
   at_ms INTEGER NOT NULL CHECK (typeof(at_ms) = 'integer'),
-  boot_id TEXT NOT NULL CHECK (typeof(boot_id) = 'text')
+  boot_id TEXT NOT NULL CHECK (typeof(boot_id) = 'text'),
+  base_mib INTEGER CHECK (base_mib IS NULL OR typeof(base_mib) = 'integer')
 ) WITHOUT ROWID;
 
 CREATE TABLE usual_memory (

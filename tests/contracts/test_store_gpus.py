@@ -19,7 +19,7 @@ __all__ = ["desk", "store"]  # fixtures
 
 
 def test_quarantines_are_kept_replaced_and_lifted(store: Store) -> None:
-    first, second = Quarantine("Xid 79", 1, "boot"), Quarantine("ECC", 2, "boot")
+    first, second = Quarantine("Xid 79", 1, "boot"), Quarantine("memory", 2, "boot", base_mib=300)
     store.commit(Changes(quarantines={"GPU-a": first, "GPU-b": first}))
     store.commit(Changes(quarantines={"GPU-b": second}))
     assert store.load().quarantines == {"GPU-a": first, "GPU-b": second}

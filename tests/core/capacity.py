@@ -85,7 +85,8 @@ class Free:
             return False
         if mib and self.mib.get(device.key, 0) + mib > device.memory_mib:
             return False
-        return not request.vram_mib or self.seen_mib.get(device.key, mib) >= mib
+        wanted = request.vram_mib
+        return not wanted or self.seen_mib.get(device.key, wanted) >= wanted
 
     # -- of requests -------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Free:
         usual = self.usual_mib.get(request.likeness)
         of_model = [d for d in self.devices.values() if suits_model(d, request)]
         need = None if usual is None else usual + usual * 15 // 100
-        if need is None or not any(need < d.memory_mib for d in of_model):
+        if need is None or not any(need * 10 <= d.memory_mib * 9 for d in of_model):
             return structs.replace(request, vram_mib=0, exclusive=True)
         return structs.replace(request, vram_mib=need)
 

@@ -47,12 +47,13 @@ def gpu(name: str, *, slots: int = 1, guest: bool = False, **distance: int) -> D
 
 U, V, HALVES, GUEST = gpu("u", v=0), gpu("v", u=0), gpu("w", slots=2), gpu("x", guest=True)
 BOTH = Device("0,1", ("0", "1"), uuids=("GPU-u", "GPU-v"), model="H100", memory_mib=40_000)
+STRANGE = Device("7", ("7",), problem="the NVIDIA driver knows no GPU 7")
 WATCHED = [
     (U,),
     (U, V, CPUS),
     (HALVES, U),
     (U, GUEST),
-    (GUEST, CPUS),
+    (GUEST, CPUS, STRANGE),
     (BOTH, HALVES),
     (U, V, HALVES, GUEST),
 ]
@@ -61,7 +62,7 @@ POLICIES_OF_POOL = [
     GpuPolicy(),
     GpuPolicy(tolerance_mib=100, ignored=("dcgm",), idle_ms=15_000),
     GpuPolicy(idle_ms=5_000, stop_idle=True),
-    GpuPolicy(respect_others=False),
+    GpuPolicy(respect_others=False, release_wait_ms=5_000),
 ]
 
 REQUESTS = [

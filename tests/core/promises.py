@@ -20,6 +20,7 @@ from .store import FakeStore
 from .world import FakeRunner, Key
 
 SETBACKS = 5  # so often an end is no fault of the job
+NOT_ITS_FAULT = (Outcome.FAILED, Outcome.KILLED, Outcome.TIMED_OUT, Outcome.LOST)  # if it broke
 LOOK_WAIT_MS = 15_000  # an end that a GPU may be to blame for waits for a look at most so long
 
 
@@ -37,6 +38,7 @@ class Ledger:
     cursors: dict[str, Cursor] = field(default_factory=dict)
     bad_entries: set[JobId] = field(default_factory=set)  # never a job, never tried again
     quarantined: dict[str, tuple[int, str]] = field(default_factory=dict)  # UUID -> when, boot
+    memory: dict[str, int] = field(default_factory=dict)  # of these for memory: what may be in use
     stopped: dict[Key, str] = field(default_factory=dict)  # by gpud itself, and why
     excused: dict[Key, bool] = field(default_factory=dict)  # no retry is used; tried again at once
 
@@ -52,6 +54,7 @@ class Ledger:
             cursors=self.cursors.copy(),
             bad_entries=self.bad_entries.copy(),
             quarantined=self.quarantined.copy(),
+            memory=self.memory.copy(),
             stopped=self.stopped.copy(),
             excused=self.excused.copy(),
         )
@@ -67,15 +70,16 @@ class Ledger:
     def note_end(self, attempt: Attempt, gpus: Iterable[str], policy: RetryPolicy) -> None:
         """The attempt is over: is it made good? `gpus`: UUIDs of its lease; `policy`: its job's."""
         key = attempt.job, attempt.no
-        often = self.excuses(attempt.job) >= SETBACKS
+        often = self.excuses(attempt.job, self.first_of_round(attempt.job)) >= SETBACKS
         if key in self.cancelled:
             return
         if self.stopped.get(key) == "guest":
             again = self.excused[key] = policy.retries > 0 and not often
             if not again:
                 self.held.add(attempt.job)
-        elif attempt.outcome in (Outcome.FAILED, Outcome.KILLED, Outcome.LOST) and not often:
-            broke = [self.quarantined[uuid][0] for uuid in gpus if uuid in self.quarantined]
+        elif attempt.outcome in NOT_ITS_FAULT and not often:
+            broken = self.quarantined.keys() - self.memory.keys()
+            broke = [self.quarantined[uuid][0] for uuid in gpus if uuid in broken]
             lost = attempt.outcome is Outcome.LOST and Outcome.LOST in policy.on
             if (lost and policy.retries) or any(at >= attempt.dispatched_at_ms for at in broke):
                 self.excused[key] = True

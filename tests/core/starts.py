@@ -180,7 +180,7 @@ def check_blocked(before: Before, state: State, ledger: Ledger, watch: Watch, fr
     it need not say that nobody has looked."""
     policy = state.health.policy
     for key, device in state.pool.devices.items():
-        found: set[str] = set()
+        found: set[str] = {"the driver"} if device.problem else set()
         for uuid in device.uuids:
             holders: Collection[tuple[JobId, int]] = before.holders.get(uuid, ())
             found |= watch.faults(uuid, policy, holders, before.now_ms)

@@ -78,7 +78,7 @@ def guests_stay(right):
 
 @bug(sights, "quarantine")
 def a_broken_gpu_is_used_again(right):
-    return lambda state, uuid, why, now_ms: None
+    return lambda state, uuid, why, now_ms, **more: None
 
 
 @bug(quarantines, "heal")
@@ -88,8 +88,8 @@ def heal_heals_nothing(right):
 
 @bug(sights, "quarantine")
 def a_restart_lifts_a_quarantine(right):
-    def quarantine(state: State, uuid: str, why: str, now_ms: int) -> None:
-        right(state, uuid, why, now_ms)
+    def quarantine(state: State, uuid: str, why: str, now_ms: int, **more: object) -> None:
+        right(state, uuid, why, now_ms, **more)
         state.changes.quarantines.clear()
 
     return quarantine
@@ -130,28 +130,42 @@ def any_look_will_do(right):
 
 @bug(sights, "_judge_memory")
 def memory_that_is_not_given_back_goes_unnoticed(right):
-    return lambda gpu, sight, wait_ms, now_ms: None
+    return lambda state, gpu, sight, now_ms: None
 
 
 @bug(sights, "_judge_memory")
 def memory_that_stays_is_soon_anybodys(right):
-    def judge(gpu: Gpu, sight: GpuSight, wait_ms: int, now_ms: int) -> None:
-        right(gpu, structs.replace(sight, attributable=False), 0, now_ms)
+    def judge(state: State, gpu: Gpu, sight: GpuSight, now_ms: int) -> None:
+        right(state, gpu, structs.replace(sight, attributable=False), now_ms)
 
     return judge
 
 
 @bug(sights, "_judge_memory")
 def memory_that_may_be_anybodys_blocks_for_ever(right):
-    def judge(gpu: Gpu, sight: GpuSight, wait_ms: int, now_ms: int) -> None:
-        right(gpu, structs.replace(sight, attributable=True), wait_ms, now_ms)
+    def judge(state: State, gpu: Gpu, sight: GpuSight, now_ms: int) -> None:
+        right(state, gpu, structs.replace(sight, attributable=True), now_ms)
 
     return judge
 
 
+@bug(State, "_note_end_on_gpus")
+def memory_of_a_job_whose_end_is_judged_later_is_usual(right):
+    def note(state: State, attempt: Attempt, *, seen: bool) -> None:
+        if attempt.phase is not Phase.FINISHING or seen:
+            right(state, attempt, seen=seen)
+
+    return note
+
+
+@bug(sights, "lift_for_memory")
+def memory_that_is_free_again_does_not_count(right):
+    return lambda state, gpu, uuid, now_ms: None
+
+
 @bug(Pool, "has_room")
 def memory_is_promised_twice(right):
-    return lambda pool, device, milli, mib, *, seen: right(pool, device, milli, 0, seen=False)
+    return lambda pool, device, milli, mib, *, seen_mib: right(pool, device, milli, 0, seen_mib=0)
 
 
 @bug(Health, "seen_free_mib")

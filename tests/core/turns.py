@@ -169,6 +169,10 @@ class Daemon:
         if isinstance(event, AttemptEnded | AttemptNotStarted):
             told = ForgetAttempt(event.job, event.attempt)
             assert told in actions, f"{event} is told again and again"
+        for attempt in self.state.attempts.values():
+            if attempt.phase is Phase.FINISHING and attempt.job not in finishing:
+                gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
+                self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=False)
         assert not any(isinstance(a, StartAttempt) for a in actions) or isinstance(
             event, RunnerReady
         ), f"{event} starts something by itself"
@@ -252,7 +256,7 @@ class Daemon:
         broke = []
         if isinstance(event, GpuBroke):
             broke.append(event.uuid)
-        elif self.watch.note_look(event, now_ms, busy, self.policy.release_wait_ms):
+        elif self.note_memory(event, now_ms, busy):
             broke += [sight.uuid for sight in event.gpus if sight.broken]
         for uuid in broke:
             self.watch.of(uuid)
@@ -260,6 +264,18 @@ class Daemon:
         for attempt in self.state.attempts.values():
             if attempt.stop_why:
                 self.ledger.stopped.setdefault((attempt.job, attempt.no), attempt.stop_why)
+
+    def note_memory(self, look: GpusSeen, now_ms: int, busy: Collection[str]) -> bool:
+        """GPUs that are set aside, or taken back, for memory. False: the look came too late."""
+        ledger, wait_ms = self.ledger, self.policy.release_wait_ms
+        before = set(ledger.memory)
+        broken = ledger.quarantined.keys() - before
+        judged = self.watch.note_look(look, now_ms, busy, wait_ms, ledger.memory, broken)
+        for uuid in ledger.memory.keys() - before:
+            ledger.quarantined[uuid] = now_ms, self.state.boot_id
+        for uuid in before - ledger.memory.keys():
+            del ledger.quarantined[uuid]
+        return judged
 
     def note_end(self, attempt: Attempt, *, looked_at: bool) -> None:
         gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
@@ -279,6 +295,7 @@ class Daemon:
         if uuid in self.ledger.quarantined or self.watch.of(uuid).unreleased_ms is not None:
             self.watch.note_heal(uuid)
             self.ledger.quarantined.pop(uuid, None)
+            self.ledger.memory.pop(uuid, None)
 
     def devices_of_state(self) -> list[Device]:
         return list(self.state.pool.devices.values())

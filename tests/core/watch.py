@@ -47,31 +47,54 @@ class Watch:
 
     # -- facts that were handled -------------------------------------------------------------------
 
-    def note_look(self, look: GpusSeen, now_ms: int, busy: Collection[str], wait_ms: int) -> bool:
+    def note_look(
+        self,
+        look: GpusSeen,
+        now_ms: int,
+        busy: Collection[str],
+        wait_ms: int,
+        memory: dict[str, int],
+        broken: Collection[str],
+    ) -> bool:
         """False: there was a later one already. `busy`: GPUs that attempts have leased whose
-        payload lives, before the look was handled. `wait_ms`: for memory that may be anybody's."""
+        payload lives, before the look was handled. `wait_ms`: for memory to be given back; after
+        that the GPU is in `memory`, with what may be in use there, unless it is `broken`."""
         if look.at_ms < self.began_ms:
             return False
         self.began_ms, self.problem = look.at_ms, look.problem
         for sight in look.gpus:
             seen = self.of(sight.uuid)
             seen.sight, seen.began_ms, seen.heard_ms = sight, look.at_ms, now_ms
-            if not sight.problem and sight.uuid not in busy:
-                self._judge_memory(seen, sight, now_ms, wait_ms)
+            if sight.problem or sight.uuid in busy:
+                continue
+            kept_mib = self._judge_memory(seen, sight, now_ms, wait_ms, memory.get(sight.uuid))
+            if kept_mib is None:
+                memory.pop(sight.uuid, None)
+            elif kept_mib >= 0 and sight.uuid not in broken:
+                memory[sight.uuid] = kept_mib
         return True
 
-    def _judge_memory(self, seen: Seen, sight: GpuSight, now_ms: int, wait_ms: int) -> None:
+    def _judge_memory(
+        self, seen: Seen, sight: GpuSight, now_ms: int, wait_ms: int, kept_mib: int | None
+    ) -> int | None:
+        """None: all is well; -1: not yet; else it is a fault while more than this is in use."""
         assert sight.used_mib is not None
         loose = sight.used_mib - sum(process.mib or 0 for process in sight.processes)
-        since_ms = seen.unreleased_ms
-        stays = not sight.attributable and since_ms is not None and now_ms >= since_ms + wait_ms
-        if seen.base_mib is None or not seen.to_be_released or stays:
+        if kept_mib is not None:
+            seen.base_mib = kept_mib
+        elif seen.base_mib is None or not seen.to_be_released:
             seen.base_mib = loose
         if loose > seen.base_mib + TOLERATED_MIB:
-            seen.unreleased_ms = now_ms if since_ms is None else since_ms
-            return
+            if seen.unreleased_ms is None:
+                seen.unreleased_ms = now_ms
+            if now_ms - seen.unreleased_ms < wait_ms:
+                return -1
+            if sight.attributable:
+                return seen.base_mib
+            seen.base_mib = loose  # it may be anybody's
         seen.base_mib, seen.unreleased_ms = min(loose, seen.base_mib), None
         seen.to_be_released = seen.began_ms <= seen.ended_ms
+        return None
 
     def note_end(self, uuids: Collection[str], at_ms: int, *, looked_at: bool) -> None:
         for uuid in uuids:

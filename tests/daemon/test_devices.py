@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gpud.config.gpu_words import cpu_lane, from_config
 from gpud.config.schema import Pool
@@ -14,11 +15,14 @@ from gpud.core.events import DevicesChanged, Event
 from gpud.core.sight import GpuInfo
 from gpud.daemon.devices import (
     ASKING,
+    NOT_LISTED,
+    Known,
     Plan,
     found,
     not_asked,
+    now_lost,
     policy_of,
-    unknown_ids,
+    unknown_guests,
     without_driver,
 )
 from gpud.daemon.gpus import Gpus
@@ -31,12 +35,16 @@ MIG = GpuInfo("MIG-cccc", 2, "NVIDIA A100 MIG 1g.10gb", 9728, mig=True)
 LANE = cpu_lane(4)
 
 
+def known(*gpus: GpuInfo, **more: Any) -> Known:
+    return Known(gpus, **more)
+
+
 def plan(*words: str, **pool: Any) -> Plan:
     return Plan(from_config(words) if words else None, LANE, Pool(**pool))
 
 
 def test_every_gpu_is_a_device_when_nobody_named_any() -> None:
-    first, second, instance, lane = found(plan(), [A, B, MIG]).devices
+    first, second, instance, lane = found(plan(), known(A, B, MIG)).devices
     assert (first.key, first.ids, first.uuids) == ("GPU-aaaa", ("0",), ("GPU-aaaa",))
     assert (first.model, first.memory_mib, first.slots) == ("NVIDIA A100", 81920, 1)
     assert first.distance == {"GPU-bbbb": 0}
@@ -46,23 +54,23 @@ def test_every_gpu_is_a_device_when_nobody_named_any() -> None:
 
 
 def test_uuids_where_they_are_wanted() -> None:
-    assert [d.ids for d in found(plan(visible="uuid"), [A, B]).devices[:2]] == [
+    assert [d.ids for d in found(plan(visible="uuid"), known(A, B)).devices[:2]] == [
         ("GPU-aaaa",),
         ("GPU-bbbb",),
     ]
 
 
 def test_named_slots_keep_their_names_and_learn_what_they_are() -> None:
-    one, pair, _ = found(plan("0", "GPU-bbbb,1"), [A, B]).devices
+    one, pair, _ = found(plan("0", "GPU-bbbb,1"), known(A, B)).devices
     assert (one.key, one.uuids) == ("0", ("GPU-aaaa",))
     assert pair.key == "GPU-bbbb,1"
-    two = found(plan("0,1"), [A, B]).devices[0]
+    two = found(plan("0,1"), known(A, B)).devices[0]
     assert (two.uuids, two.memory_mib, two.distance) == (("GPU-aaaa", "GPU-bbbb"), 81920, {})
 
 
 def test_the_beginning_of_a_uuid_names_a_gpu() -> None:
-    assert found(plan("GPU-aa"), [A, B]).devices[0].uuids == ("GPU-aaaa",)
-    assert found(plan("GPU-"), [A, B]).devices[0].uuids == () if _readable("GPU-") else True
+    assert found(plan("GPU-aa"), known(A, B)).devices[0].uuids == ("GPU-aaaa",)
+    assert found(plan("GPU-"), known(A, B)).devices[0].uuids == () if _readable("GPU-") else True
 
 
 def _readable(word: str) -> bool:
@@ -73,28 +81,64 @@ def _readable(word: str) -> bool:
     return True
 
 
-def test_a_gpu_that_the_driver_does_not_know_is_used_blindly() -> None:
-    pool = found(plan("0", "7"), [A])
-    assert [d.uuids for d in pool.devices if d.ids] == [("GPU-aaaa",), ()]
-    assert unknown_ids(pool) == ["7"]
+def test_a_named_gpu_that_the_driver_does_not_know_takes_no_work() -> None:
+    pool = found(plan("0", "7", "1,8"), known(A, B))
+    assert [d.uuids for d in pool.devices] == [("GPU-aaaa",), (), (), ()]
+    strange = "the NVIDIA driver knows no GPU"
+    assert [d.problem for d in pool.devices] == ["", f"{strange} 7", f"{strange} 8", ""]
+
+
+def test_a_gpu_that_cannot_be_used_says_why_whoever_named_it() -> None:
+    hung = known(A, unusable={1: "the driver did not answer for it"})
+    for asked in (plan(), plan("0", "1")):
+        _, bad, _ = found(asked, hung).devices
+        assert (bad.key, bad.ids, bad.uuids) == ("1", ("1",), ())
+        assert bad.problem == "the driver did not answer for it"
+
+
+def test_a_gpu_that_is_gone_stays_in_the_pool_and_says_so() -> None:
+    gone = known(A, lost=(B,))
+    here, lost, _ = found(plan(), gone).devices
+    assert (lost.key, lost.ids, lost.uuids, lost.problem) == ("GPU-bbbb", ("1",), (), NOT_LISTED)
+    assert not here.problem
+    assert found(plan("1"), gone).devices[0].problem == NOT_LISTED
+
+
+def test_what_is_lost_and_what_has_only_been_divided_anew() -> None:
+    moved_up = structs.replace(B, index=0)
+    assert now_lost((A, B), (moved_up,)) == (A,)
+    assert now_lost((A, B), (A,)) == (B,)
+    assert now_lost((A, B), ()) == (A, B)
+    instance = structs.replace(MIG, index=1)
+    assert now_lost((A, B), (A, instance)) == ()  # MIG was switched on
+    assert now_lost((A, instance), (A, B)) == ()  # and off
 
 
 def test_slots_per_gpu_multiply() -> None:
-    assert [d.slots for d in found(plan("0", "0", "1", slots_per_gpu=3), [A, B]).devices[:2]] == [
-        6,
-        3,
-    ]
+    asked = plan("0", "0", "1", slots_per_gpu=3)
+    assert [d.slots for d in found(asked, known(A, B)).devices[:2]] == [6, 3]
 
 
-def test_guests_by_any_of_their_names() -> None:
-    for name in ("1", "GPU-bbbb"):
-        assert [d.guest for d in found(plan(guests=(name,)), [A, B]).devices[:2]] == [False, True]
+@pytest.mark.parametrize("visible", ["index", "uuid"])
+@pytest.mark.parametrize("words", [(), ("0", "1"), ("GPU-aa", "GPU-bb")])
+@pytest.mark.parametrize("name", ["1", "GPU-bbbb", "GPU-bb"])
+def test_guests_by_any_of_their_names(visible: str, words: tuple[str, ...], name: str) -> None:
+    asked = plan(*words, guests=(name,), visible=visible)
+    assert [d.guest for d in found(asked, known(A, B)).devices] == [False, True, False]
+    assert unknown_guests(asked, known(A, B)) == []
+
+
+def test_a_guest_that_is_no_gpu_is_told() -> None:
+    asked = plan(guests=("7", "1"))
+    assert unknown_guests(asked, known(A, B)) == ["pool.guests: the NVIDIA driver knows no GPU 7"]
+    assert unknown_guests(asked, known(A, lost=(B,), unusable={7: "it hung"})) == []
 
 
 def test_what_is_declared_counts_where_nothing_can_be_seen() -> None:
     pool = without_driver(plan("0", maker="amd", model="MI300", memory=1024))
     device = pool.devices[0]
     assert (device.maker, device.model, device.memory_mib) == ("amd", "MI300", 1024)
+    assert pool.devices[-1].maker == "amd", "a CPU job must not see GPUs either"
     assert not pool.unknown
     assert not_asked(plan("0")).unknown == ASKING
 
@@ -114,7 +158,7 @@ class Watcher:
     def __init__(self, *answers: GpusFound | GpudError) -> None:
         self.answers = list(answers)
         self.asked = asyncio.Event()
-        self.looks = 0
+        self.looks = self.afresh = 0
         self.closed = False
         self.found: Callable[[GpusFound], None] = lambda found: None
 
@@ -135,8 +179,9 @@ class Watcher:
     ) -> None:
         self.found = found
 
-    def look(self) -> None:
+    def look(self, afresh: bool = False) -> None:
         self.looks += 1
+        self.afresh += afresh
 
     async def close(self) -> None:
         self.closed = True
@@ -219,7 +264,7 @@ def test_without_a_driver_named_slots_are_used_and_others_refused() -> None:
         assert "no driver" in gpus.note
         await gpus.close()
         gpus = make(said, Watcher(missing), plan())
-        with pytest.raises(GpudError, match="cannot find a GPU") as caught:
+        with pytest.raises(GpudError, match="cannot ask: no driver") as caught:
             await gpus.wait(5)
         assert "--gpus 0,1" in caught.value.hint
         await gpus.close()
@@ -229,12 +274,16 @@ def test_without_a_driver_named_slots_are_used_and_others_refused() -> None:
 
 def test_what_cannot_be_seen_is_said() -> None:
     async def test(said: list[str]) -> None:
-        answer = GpusFound("1", (A,), ("GPU 1 cannot be used: lost",), "this is a container")
-        gpus = make(said, Watcher(answer), plan("0", "7"))
+        answer = GpusFound("1", (A,), {1: "it hung"}, "this is a container")
+        watcher = Watcher(answer)
+        gpus = make(said, watcher, plan("0", "1", "7", guests=("9",)))
         await gpus.wait(5)
-        for words in ("GPU 1 cannot be used", "no GPU 7", "this is a container"):
+        attached(gpus)
+        for words in ("pool.guests: the NVIDIA driver knows no GPU 9", "this is a container"):
             assert words in gpus.note
-        assert said == ["gpus"]
+        assert said == ["gpus"] * 4, "two notes, two GPUs that take no work"
+        watcher.found(answer)
+        assert len(said) == 4, "once is enough"
         await gpus.close()
 
     run(test)
@@ -250,7 +299,28 @@ def test_a_look_afresh_asks_what_there_is() -> None:
         assert (watcher.looks, len(engine.devices.devices)) == (1, 2)
         engine.look(True)
         await gpus.wait(5)
-        assert (watcher.looks, len(engine.devices.devices)) == (2, 3)
+        assert (watcher.looks, watcher.afresh, len(engine.devices.devices)) == (2, 1, 2)
+        await gpus.close()
+
+    run(test)
+
+
+def test_gpus_that_are_all_gone_leave_no_pool_for_the_cpu() -> None:
+    """A job that does not say what it needs is a job for the lane only where there never was a
+    GPU."""
+
+    async def test(said: list[str]) -> None:
+        watcher = Watcher(GpusFound("1", (A, B)), GpudError("no GPU", kind="not-found"))
+        gpus = make(said, watcher, plan())
+        await gpus.wait(5)
+        engine = attached(gpus)
+        watcher.found(GpusFound("1", ()))
+        assert [d.problem for d in engine.devices.devices] == [NOT_LISTED, NOT_LISTED, ""]
+        gpus.replan(plan(visible="uuid"))
+        await gpus.wait(5)
+        assert [d.problem for d in engine.devices.devices] == [NOT_LISTED, NOT_LISTED, ""]
+        watcher.found(GpusFound("1", (A, B)))
+        assert not any(d.problem for d in engine.devices.devices)
         await gpus.close()
 
     run(test)
