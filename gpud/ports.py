@@ -17,7 +17,7 @@ from gpud.core.actions import Answer, StartAttempt, StopAttempt
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.events import Event
 from gpud.core.health import Quarantine
-from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob
+from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome
 from gpud.core.sight import GpuInfo
 from gpud.core.state import State
 from gpud.errors import GpudError
@@ -174,6 +174,7 @@ class Loaded(Struct, frozen=True):
     stopped_sources: frozenset[str]
     quarantines: dict[str, Quarantine] = {}  # by UUID
     usual_mib: dict[str, int] = {}  # likeness -> MiB
+    outcomes: dict[JobId, Outcome] = {}  # of the done jobs that any of these come after
 
 
 class Store(Protocol):
@@ -192,6 +193,10 @@ class Store(Protocol):
     def spec(self, job: JobId) -> JobSpec: ...
 
     def submission(self, key: str) -> NewSubmission | None: ...
+
+    def outcomes(self, jobs: Sequence[JobId]) -> dict[JobId, Outcome]:
+        """Of those of `jobs` that are done."""
+        ...
 
     def recall(self, jobs: Sequence[JobId]) -> list[Job]:
         """The records of those of `jobs` that exist and are done."""

@@ -7,7 +7,6 @@ next request is found. Must not touch the daemon before the last line.
 
 from __future__ import annotations
 
-from gpud.config.schema import JobDefaults
 from gpud.control.jobs import Submission
 from gpud.errors import GpudError
 from gpud.ports import Controlled
@@ -28,13 +27,13 @@ class Bulk:
         self._submission: Submission | None = None  # None: not begun, or something was wrong
         self._bytes = 0
 
-    def begin(self, defaults: JobDefaults) -> None:
+    def begin(self, daemon: Controlled) -> None:
         """Raises GpudError when the first line alone says that this cannot be done."""
         if self.request.job is not None:
             raise GpudError("cannot submit: both `job` and `count` are given", kind="usage")
         if self.left > MAX_JOBS:
             raise GpudError(f"cannot submit: {self.left} jobs at once are more than {MAX_JOBS}")
-        self._submission = Submission(self.request, defaults)
+        self._submission = Submission(self.request, daemon)
 
     @property
     def whole(self) -> bool:
@@ -57,6 +56,6 @@ class Bulk:
             self._submission = None  # gives the memory back
             raise
 
-    async def submit(self, daemon: Controlled) -> Submitted:
+    async def submit(self) -> Submitted:
         assert self._submission is not None
-        return await self._submission.submit(daemon)
+        return await self._submission.submit()

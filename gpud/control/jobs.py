@@ -12,7 +12,7 @@ import os
 from msgspec import UNSET, structs
 
 from gpud.config.jobs import spec_of
-from gpud.config.schema import JobDefaults
+from gpud.control.afters import come_after, seen_from
 from gpud.control.fields import Environments, lay_over
 from gpud.core.events import JobsSubmitted
 from gpud.core.model import JobSpec, NewJob
@@ -28,19 +28,20 @@ MAX_KEY = 200
 async def submit_one(daemon: Controlled, request: Submit) -> Submitted:
     if request.job is None or request.count:
         raise GpudError("cannot submit: give `job`, or a positive `count`", kind="usage")
-    submission = Submission(request, daemon.defaults)
+    submission = Submission(request, daemon)
     submission.add(request.job)
-    return await submission.submit(daemon)
+    return await submission.submit()
 
 
 class Submission:
     """The jobs of one submit, as far as they are known."""
 
-    def __init__(self, request: Submit, defaults: JobDefaults) -> None:
+    def __init__(self, request: Submit, daemon: Controlled) -> None:
         """Raises GpudError for what is wrong with the submit as a whole."""
         if len(request.key) > MAX_KEY:
             raise GpudError(f"cannot submit: the key is longer than {MAX_KEY} characters")
         self._request = request
+        self._daemon = daemon
         self._jobs: list[NewJob] = []
         self._environments: Environments = {}
         # The digest is over what was asked for, not over what defaults make of it: the same submit
@@ -49,7 +50,7 @@ class Submission:
         self._digest = hashlib.blake2b(digest_size=16)
         # Only root and the daemon's own user are let in; who runs as another user's gpud can only
         # run as that user, so what root submits there is that user's job.
-        self._base = spec_of(defaults, uid=os.geteuid())
+        self._base = spec_of(daemon.defaults, uid=os.geteuid())
         if request.common is not None:
             self._base = self._lay(request.common, "common: ")
         self._digest.update(b"\n")
@@ -61,11 +62,11 @@ class Submission:
             raise GpudError(f"cannot submit: {which}neither command nor argv is given")
         self._jobs.append(NewJob(spec))
 
-    async def submit(self, daemon: Controlled) -> Submitted:
+    async def submit(self) -> Submitted:
         """Returns after the commit. Raises GpudError: what the core refused, or `storage`."""
         jobs, key = tuple(self._jobs), self._request.key
         digest = self._digest.hexdigest() if key else ""
-        answer = await daemon.ask(lambda number: JobsSubmitted(number, jobs, key, digest))
+        answer = await self._daemon.ask(lambda number: JobsSubmitted(number, jobs, key, digest))
         return Submitted(
             id=self._request.id, first=answer.jobs[0], count=answer.count, again=answer.again
         )
@@ -75,6 +76,9 @@ class Submission:
             asked = structs.replace(fields, env=UNSET, cwd=UNSET, umask=UNSET)
             self._digest.update(encoder.encode(asked) + b"\n")
         try:
-            return lay_over(self._base, fields, self._environments)
+            spec = lay_over(self._base, fields, self._environments)
+            base = seen_from(self._base.after, len(self._jobs))
+            after = come_after(base, fields, self._daemon.store)
+            return spec if after == spec.after else structs.replace(spec, after=after)
         except GpudError as error:
             raise GpudError(f"cannot submit: {which}{error.message}", kind=error.kind) from error

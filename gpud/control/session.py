@@ -143,7 +143,7 @@ class Session(asyncio.Protocol):
             match request:
                 case Submit() if request.count > 0:
                     self._bulk = Bulk(request)
-                    self._bulk.begin(self._daemon.defaults)
+                    self._bulk.begin(self._daemon)
                 case Submit():
                     self._link.send(await submit_one(self._daemon, request))
                 case Wait() | Follow():
@@ -158,7 +158,7 @@ class Session(asyncio.Protocol):
         try:
             bulk.add(line)
             if bulk.whole:
-                self._link.send(await bulk.submit(self._daemon))
+                self._link.send(await bulk.submit())
         except GpudError as error:
             self._link.refuse(bulk.request.id, error)
         finally:

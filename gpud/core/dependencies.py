@@ -61,7 +61,7 @@ def impossible(state: State, job: JobId, after: After, outcome_of: OutcomeOf) ->
         if span.first < 1:
             return "there are not so many jobs that it could come after"
         if span.last >= job:
-            return f"it cannot come after job {span.last}, which is not before it"
+            return f"it cannot come after job {span.last}: no such job"
         for before in map(JobId, range(span.first, min(span.last + 1, state.next_id))):
             if before in state.jobs:
                 continue

@@ -80,7 +80,7 @@ def _options(entry: Entry, name: str, directory: bytes) -> dict[str, Any]:
     from gpud.sources.options import OptionError, parse
 
     try:
-        given: Options = parse(entry.options)
+        given: Options = parse(entry.options, submit=True)
     except OptionError as error:
         raise _refused(name, error.line, error.why) from error
     fields: dict[str, Any] = {**given}

@@ -57,6 +57,16 @@ def headline(job: dict[str, Any], on: Screen) -> str:
     return f"{which}{name}: {on.paint(told, colour)}"
 
 
+def _after(detail: dict[str, Any]) -> str:
+    """Jobs that come first, and what becomes of it when they fail."""
+    parts = [", ".join(detail.get("after", ()))]
+    if ended := detail.get("after_any"):
+        parts.append(f"the end of {', '.join(ended)}")
+    told = " and ".join(filter(None, parts))
+    waits = detail.get("after_failed") == "wait"
+    return f"{told} (waits when one of them fails)" if told and waits else told
+
+
 def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
     job = detail["job"]
     argv = detail["argv"]
@@ -80,6 +90,7 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("usual VRAM", words.size(usual) if usual else ""),
         ("priority", str(job["priority"]) if job["priority"] else ""),
         ("retries", retries),
+        ("after", _after(detail)),
         ("next try", clock(job["not_before_ms"]) if job["not_before_ms"] else ""),
         ("time limit", duration(limit) if limit is not None else ""),
         ("grace", duration(detail["grace_s"])),

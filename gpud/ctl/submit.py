@@ -99,6 +99,9 @@ def _fields(args: Args) -> dict[str, Any]:
         ("vram", "vram_mib"),
         ("gpu-model", "gpu_model"),
         ("retry-on", "retry_on"),
+        ("after", "after"),
+        ("after-any", "after_any"),
+        ("after-failed", "after_failed"),
         ("priority", "priority"),
         ("retries", "retries"),
         ("time-limit", "time_limit_s"),
@@ -164,6 +167,16 @@ def _ends(text: str) -> Any:
     return _read("read_retry_on", text)
 
 
+def _jobs(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _failed(text: str) -> str:
+    if text not in ("cancel", "wait"):
+        raise ValueError("write cancel or wait")
+    return text
+
+
 def _backoff(text: str) -> Any:
     return _read("read_backoff", text)
 
@@ -216,6 +229,9 @@ VERBS = [
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
+            Option("after", "start when these have succeeded: 12,14-20,@", "JOBS", _jobs),
+            Option("after-any", "start when these have ended, however", "JOBS", _jobs),
+            Option("after-failed", "when that cannot be: cancel (default), wait", "WHAT", _failed),
             Option("hold", "do not start before: gpuctl release"),
             Option("file", "the commands of a file, as with -", "FILE"),
             JSON,

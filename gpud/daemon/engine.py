@@ -102,7 +102,7 @@ class Engine:
         state.draining = loaded.draining
         state.stopped_sources = set(loaded.stopped_sources)
         state.pool.usual_mib = dict(loaded.usual_mib)
-        state.load(loaded.jobs, loaded.attempts, loaded.quarantines)
+        state.load(loaded.jobs, loaded.attempts, loaded.quarantines, loaded.outcomes.get)
         check_invariants(state)
         for job_id in self.set_aside:
             job = state.jobs.get(JobId(job_id))

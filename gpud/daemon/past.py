@@ -12,6 +12,7 @@ from msgspec import structs
 
 from gpud.core.events import AttemptEnded, Event, JobsSubmitted, RetryRequested
 from gpud.core.likeness import likeness_of
+from gpud.core.links import edges, with_ids
 from gpud.core.model import JobId, JobSpec
 from gpud.core.state import State
 from gpud.ports import Store
@@ -21,13 +22,13 @@ def with_past(
     event: Event, state: State, store: Store, spec_of: Callable[[JobId], JobSpec]
 ) -> Event:
     match event:
-        case JobsSubmitted(key=key) if key:
-            if (found := store.submission(key)) is not None:
-                earlier = (found.first, found.count, found.digest)
-                return structs.replace(event, earlier=earlier)
+        case JobsSubmitted():
+            return _submitted(event, state, store)
         case RetryRequested(jobs=jobs):
-            done = [job for job in jobs if job not in state.jobs]
-            return structs.replace(event, recalled=tuple(store.recall(done)))
+            recalled = store.recall([job for job in jobs if job not in state.jobs])
+            before = [edge for job in recalled for edge in edges(job)]
+            outcomes = store.outcomes([job for job, _ in before if job not in state.jobs])
+            return structs.replace(event, recalled=tuple(recalled), outcomes=outcomes)
         case AttemptEnded(job=job):
             live = state.attempts.get(job)
             if live is not None and live.usage is not None and live.usage.peak_mib:
@@ -36,3 +37,17 @@ def with_past(
                     event, likeness=likeness_of(spec.name, spec.command, spec.uid)
                 )
     return event
+
+
+def _submitted(event: JobsSubmitted, state: State, store: Store) -> JobsSubmitted:
+    if event.key and (found := store.submission(event.key)) is not None:
+        earlier = (found.first, found.count, found.digest)
+        return structs.replace(event, earlier=earlier)
+    before = {
+        job
+        for number, new in enumerate(event.jobs)
+        for span in with_ids(new.spec.after.spans, JobId(state.next_id + number))
+        for job in map(JobId, range(max(1, span.first), min(span.last + 1, state.next_id)))
+        if job not in state.jobs
+    }
+    return structs.replace(event, outcomes=store.outcomes(sorted(before))) if before else event

@@ -113,6 +113,9 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     story: tuple[EventView, ...]
     retry_on: tuple[str | int, ...] = ()
     usual_vram_mib: int | None = None  # what earlier jobs like this one took of a GPU at most
+    after: tuple[str, ...] = ()  # ids and ranges: "12", "14-20"
+    after_any: tuple[str, ...] = ()
+    after_failed: str = "cancel"  # or "wait"
 
 
 class ReasonView(Struct, frozen=True, omit_defaults=True):

@@ -48,6 +48,12 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
     held: bool | UnsetType = UNSET
+    # Selectors: jobs that must have succeeded before, and jobs that must have ended. `@` is the job
+    # before this one, in `common` the last one before the submit.
+    after: tuple[Selector, ...] | UnsetType = UNSET
+    after_any: tuple[Selector, ...] | UnsetType = UNSET
+    # What becomes of it when one of these can no longer succeed.
+    after_failed: Literal["cancel", "wait"] | UnsetType = UNSET
 
 
 class RequestBase(

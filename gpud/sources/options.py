@@ -56,18 +56,23 @@ class Options(TypedDict, total=False):
     linger_s: float | None  # None: wait
     cwd: bytes
     held: bool
+    after: tuple[str, ...]  # selectors
+    after_any: tuple[str, ...]
+    after_failed: str
     env: dict[bytes, bytes]
 
 
-def parse(lines: Iterable[tuple[int, bytes]]) -> Options:
-    """Merge option lines, each with its number: of the same option the last one counts.
+def parse(lines: Iterable[tuple[int, bytes]], *, submit: bool = False) -> Options:
+    """Merge option lines, each with its number: of the same option the last one counts. `submit`:
+    with those that need the ids of other jobs, which the author of a file does not know.
 
     Raises `OptionError`.
     """
     found: dict[str, object] = {}
+    keys = KEYS | OF_SUBMIT if submit else KEYS
     for number, raw in lines:
         try:
-            _parse_line(os.fsdecode(raw), found)
+            _parse_line(os.fsdecode(raw), found, keys)
         except GpudError as error:
             raise OptionError(number, error.message) from error
     return cast(Options, found)
@@ -81,7 +86,7 @@ class OptionError(GpudError):
         self.line, self.why = line, why
 
 
-def _parse_line(text: str, found: dict[str, object]) -> None:
+def _parse_line(text: str, found: dict[str, object], keys: Keys) -> None:
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -93,15 +98,17 @@ def _parse_line(text: str, found: dict[str, object]) -> None:
             variable = _variable(key, equals, value, found)
             continue
         name = key.replace("_", "-")
-        if name not in KEYS and variable:
+        if name not in keys and variable:
             raise GpudError(
                 f"what stands behind {variable} is no option: a value with blanks needs quotes"
             )
-        if name not in KEYS:
+        if name not in keys:
+            if name in OF_SUBMIT:
+                raise GpudError(f'the option "{name}" is one of gpuctl submit alone')
             raise GpudError(f'the option "{_shown(key)}" is not known{_nearest(name)}')
         if not equals:
             raise GpudError(f'the option "{_shown(key)}" has no value ({_shown(key)}=…)')
-        field, read = KEYS[name]
+        field, read = keys[name]
         try:
             found[field] = read(value)
         except GpudError as error:
@@ -176,6 +183,19 @@ def _backoff(text: str) -> tuple[float, float | None]:
         raise GpudError(why or error.message) from error
 
 
+def _jobs(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise GpudError(f"it takes {' or '.join(words)}")
+        return text
+
+    return read
+
+
 def _some_duration(text: str) -> float:
     seconds = _duration(text)
     if seconds <= 0:
@@ -231,10 +251,14 @@ Field = Literal[
     "linger_s",
     "cwd",
     "held",
+    "after",
+    "after_any",
+    "after_failed",
 ]
+Keys = dict[str, tuple[Field, Callable[[str], object]]]
 
 # option -> field of `Options`, and what reads its value
-KEYS: dict[str, tuple[Field, Callable[[str], object]]] = {
+KEYS: Keys = {
     "name": ("name", _name),
     "gpus": ("gpus", read_gpus),
     "vram": ("vram", read_vram),
@@ -251,4 +275,9 @@ KEYS: dict[str, tuple[Field, Callable[[str], object]]] = {
     "linger": ("linger_s", _linger),
     "cwd": ("cwd", _directory),
     "hold": ("held", _truth),
+}
+OF_SUBMIT: Keys = {
+    "after": ("after", _jobs),
+    "after-any": ("after_any", _jobs),
+    "after-failed": ("after_failed", _one_of("cancel", "wait")),
 }

@@ -21,6 +21,7 @@ from gpud.core.changes import Changes
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
 from gpud.protocol.replies import EventView
+from gpud.store import dependencies
 from gpud.store.codec import (
     VALUE,
     encode_amended,
@@ -77,6 +78,7 @@ class Writer:
         known = changes.jobs
         if changes.new:
             Inserter(db, self._interned, moved, taken).insert(changes.new, changes.jobs)
+            dependencies.insert(db, (changes.jobs[job] for job, _ in changes.new))
             first = changes.new[0][0]
             known = {job: record for job, record in known.items() if job < first}
         _count(known, changes.before, moved)

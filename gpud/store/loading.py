@@ -12,10 +12,11 @@ from typing import Any
 
 from gpud.core.changes import NewSubmission
 from gpud.core.health import Quarantine
-from gpud.core.model import Attempt, Job, JobSpec, JobState
+from gpud.core.model import AT_ONCE, Attempt, Job, JobSpec, JobState
 from gpud.core.shape import within_s
 from gpud.errors import GpudError
 from gpud.ports import Loaded
+from gpud.store import dependencies
 from gpud.store.codec import (
     OUTCOME,
     PHASE,
@@ -57,6 +58,9 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
     jobs: list[Job] = []
     for state in (JobState.ACTIVE, JobState.QUEUED, JobState.HELD):
         jobs.extend(_records(db, interned, state))
+    if afters := dependencies.of_open_jobs(db):
+        for job in jobs:
+            job.after = afters.get(job.id, AT_ONCE)
     return Loaded(
         jobs=jobs,
         attempts=[_live(row) for row in db.execute(LIVE)],
@@ -72,6 +76,7 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
             )
         },
         usual_mib=dict(db.execute("SELECT likeness, mib FROM usual_memory")),
+        outcomes=dependencies.outcomes(db, dependencies.come_after(afters.values())),
     )
 
 
@@ -136,6 +141,8 @@ def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> l
     for part in chunks(jobs):
         for row in db.execute(ENDED[len(part)], part).fetchall():
             found[row[0]] = _ended(interned, row)
+    for job, after in dependencies.of_jobs(db, list(found)).items():
+        found[job].after = after
     return [found[job] for job in jobs if job in found]
 
 

@@ -142,4 +142,16 @@ CREATE TABLE usual_memory (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (V1, V2)  # the n-th brings version n - 1 to n
+# Spans of jobs that a job comes after; most come after none.
+V3 = """
+CREATE TABLE dependencies (
+  job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+  first INTEGER NOT NULL CHECK (typeof(first) = 'integer' AND first > 0),
+  last INTEGER NOT NULL CHECK (typeof(last) = 'integer' AND last >= first AND last < job),
+  ended INTEGER NOT NULL CHECK (ended = 0 OR ended = 1),
+  patient INTEGER NOT NULL CHECK (patient = 0 OR patient = 1),
+  PRIMARY KEY (job, first, ended)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1, V2, V3)  # the n-th brings version n - 1 to n

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from gpud.core.changes import Changes, NewSubmission
-from gpud.core.model import Job, JobId, JobSpec
+from gpud.core.model import Job, JobId, JobSpec, Outcome
 from gpud.errors import GpudError
 from gpud.ports import Loaded, StorageError
 from gpud.protocol.replies import EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
-from gpud.store import loading, selecting, telling, viewing
+from gpud.store import dependencies, loading, selecting, telling, viewing
 from gpud.store.commit import Writer
 from gpud.store.database import connect, connect_in_memory
 from gpud.store.intern import Interned
@@ -167,6 +167,10 @@ class SqliteStore:
     @_reads
     def submission(self, key: str) -> NewSubmission | None:
         return loading.submission(self._db, key)
+
+    @_reads
+    def outcomes(self, jobs: Sequence[JobId]) -> dict[JobId, Outcome]:
+        return dependencies.outcomes(self._db, jobs)
 
     @_reads
     def recall(self, jobs: Sequence[JobId]) -> list[Job]:

@@ -13,9 +13,11 @@ from msgspec import structs
 
 from gpud.config.requests import ends_of
 from gpud.core.likeness import likeness_of
+from gpud.core.model import AT_ONCE, After, JobId
 from gpud.paths import log_path
 from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
 from gpud.protocol.text import to_text
+from gpud.store import dependencies
 from gpud.store.codec import (
     decode_amended,
     decode_detail,
@@ -42,6 +44,7 @@ def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: Job
     s = specs(db, interned, job.id, job.id)[job.id]
     (amended,) = db.execute("SELECT amended FROM jobs WHERE id = ?", (job.id,)).fetchone()
     args = decode_amended(amended).retry_args
+    after = dependencies.of_jobs(db, [job.id]).get(JobId(job.id), AT_ONCE)
     return JobDetail(
         job=structs.replace(job, command=to_text(s.command)),  # all of it
         argv=None if s.argv is None else tuple(to_text(word) for word in s.argv),
@@ -61,7 +64,15 @@ def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: Job
         story=tuple(_event(row) for row in db.execute(STORY, (job.id,) * 3)),
         retry_on=ends_of(s.retry),
         usual_vram_mib=_usual(db, likeness_of(s.name, s.command, s.uid)),
+        after=_spans(after, ended=False),
+        after_any=_spans(after, ended=True),
+        after_failed="wait" if after.patient else "cancel",
     )
+
+
+def _spans(after: After, *, ended: bool) -> tuple[str, ...]:
+    found = [span for span in after.spans if span.ended == ended]
+    return tuple(str(s.first) if s.first == s.last else f"{s.first}-{s.last}" for s in found)
 
 
 def _usual(db: sqlite3.Connection, likeness: str) -> int | None:

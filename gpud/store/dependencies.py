@@ -1,0 +1,66 @@
+"""Which jobs come after which: the table of it, both ways.
+
+Called by store/commit.py inside its transaction, and by the queries. What became of the earlier
+jobs is in the table of jobs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from gpud.core.model import After, Job, JobId, Outcome, Span
+from gpud.store.codec import OUTCOME
+from gpud.store.rows import by_size, chunks
+
+INSERT = "INSERT INTO dependencies (job, first, last, ended, patient) VALUES (?,?,?,?,?)"
+COLUMNS = "SELECT job, first, last, ended, patient FROM dependencies"
+OPEN = f"{COLUMNS} JOIN jobs ON id = job WHERE state <> 'done' ORDER BY job, first"
+OF_JOBS = by_size(f"{COLUMNS} WHERE job IN ({{}}) ORDER BY job, first")
+OUTCOMES = by_size("SELECT id, outcome FROM jobs WHERE state = 'done' AND id IN ({})")
+
+
+def insert(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
+    rows = [
+        (job.id, span.first, span.last, span.ended, job.after.patient)
+        for job in jobs
+        for span in job.after.spans
+    ]
+    if rows:
+        db.executemany(INSERT, rows)
+
+
+def of_open_jobs(db: sqlite3.Connection) -> dict[JobId, After]:
+    return _by_job(db.execute(OPEN))
+
+
+def of_jobs(db: sqlite3.Connection, jobs: Sequence[int]) -> dict[JobId, After]:
+    """Without those that come after none."""
+    found: dict[JobId, After] = {}
+    for part in chunks(jobs):
+        found |= _by_job(db.execute(OF_JOBS[len(part)], part))
+    return found
+
+
+def outcomes(db: sqlite3.Connection, jobs: Sequence[int]) -> dict[JobId, Outcome]:
+    """Of those of `jobs` that are done."""
+    found: dict[JobId, Outcome] = {}
+    for part in chunks(jobs):
+        rows = db.execute(OUTCOMES[len(part)], part)
+        found |= {job: OUTCOME[outcome] for job, outcome in rows}
+    return found
+
+
+def come_after(afters: Iterable[After]) -> list[int]:
+    """All jobs that any of these names."""
+    spans = {(span.first, span.last) for after in afters for span in after.spans}
+    return sorted({job for first, last in spans for job in range(first, last + 1)})
+
+
+def _by_job(rows: Iterable[tuple[int, int, int, int, int]]) -> dict[JobId, After]:
+    spans: dict[JobId, list[Span]] = {}
+    patient: dict[JobId, bool] = {}
+    for job, first, last, ended, waits in rows:
+        spans.setdefault(JobId(job), []).append(Span(first, last, bool(ended)))
+        patient[JobId(job)] = bool(waits)
+    return {job: After(tuple(found), patient[job]) for job, found in spans.items()}
