@@ -15,8 +15,8 @@ from gpud.store.rows import by_size, chunks
 
 INSERT = "INSERT INTO dependencies (job, first, last, ended, patient) VALUES (?,?,?,?,?)"
 COLUMNS = "SELECT job, first, last, ended, patient FROM dependencies"
-OPEN = f"{COLUMNS} JOIN jobs ON id = job WHERE state <> 'done' ORDER BY job, first"
-OF_JOBS = by_size(f"{COLUMNS} WHERE job IN ({{}}) ORDER BY job, first")
+OPEN = f"{COLUMNS} JOIN jobs ON id = job WHERE state <> 'done' ORDER BY job, ended, first"
+OF_JOBS = by_size(f"{COLUMNS} WHERE job IN ({{}}) ORDER BY job, ended, first")
 OUTCOMES = by_size("SELECT id, outcome FROM jobs WHERE state = 'done' AND id IN ({})")
 
 

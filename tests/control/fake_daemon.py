@@ -17,8 +17,6 @@ from gpud.core.events import (
     AttemptEnded,
     AttemptStarted,
     Event,
-    JobsSubmitted,
-    RetryRequested,
     RunnerReady,
     SourceSwitched,
 )
@@ -26,6 +24,7 @@ from gpud.core.model import CPU_LANE, Device, JobId
 from gpud.core.pool import Pool
 from gpud.core.scheduler import step
 from gpud.core.state import State
+from gpud.daemon.past import with_past
 from gpud.errors import GpudError
 from gpud.ports import StorageError
 from gpud.protocol.replies import EventView, SourceView
@@ -71,11 +70,7 @@ class FakeDaemon:
         self.asked.append(event)
         if self.gate is not None:
             await self.gate.wait()
-        match event:
-            case JobsSubmitted(key=key) if key and (held := self.store.submission(key)):
-                event = _with(event, earlier=(held.first, held.count, held.digest))
-            case RetryRequested(jobs=jobs):
-                event = _with(event, recalled=tuple(self.store.recall(jobs)))
+        event = with_past(event, self.state, self.store, self.store.spec)
         for action in self.post(event):
             if isinstance(action, Refuse):
                 raise GpudError(action.message, kind=action.kind, hint=action.hint)
@@ -139,7 +134,3 @@ class FakeDaemon:
     def end(self, job: int, exit_code: int = 0) -> None:
         attempt = self.state.attempts[JobId(job)]
         self.post(AttemptEnded(JobId(job), attempt.no, self.now_ms(), exit_code=exit_code))
-
-
-def _with(event: Any, **changes: object) -> Any:
-    return type(event)(**{f: getattr(event, f) for f in event.__struct_fields__} | changes)
