@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from gpud.config.limits import LONGEST_S, MOST_GPUS
+from gpud.config.limits import LEAST_SHARE, LONGEST_MODEL, LONGEST_S, MOST_GPUS
 from gpud.config.units import parse_duration_s, parse_size_mib
 from gpud.errors import GpudError
 
@@ -19,7 +19,6 @@ OOM = "oom"
 # memory whatever its outcome. Exit statuses stand among them as numbers.
 RETRY_ON = ("failed", "killed", "signal", "timed-out", "lost", OOM)
 MOST_EXIT_STATUS = 255
-LONGEST_MODEL = 100
 _CODE = re.compile(r"[0-9]{1,3}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}|[0-9]{0,3}\.[0-9]{1,6}", re.ASCII)
 
@@ -34,18 +33,27 @@ def read_gpus(text: str) -> float:
 
 
 def check_gpus(gpus: float) -> None:
+    if 0 < gpus < LEAST_SHARE:
+        raise GpudError(f"a share is at least {LEAST_SHARE}")
     if not 0 <= gpus <= MOST_GPUS or (gpus > 1 and gpus != int(gpus)):  # NaN is refused, too
         raise GpudError(f"it takes a whole number from 0 to {MOST_GPUS}, or a share of one: 0.5")
 
 
 def read_vram(text: str) -> int | str:
-    """ "12G" as MiB, or "auto"."""
-    return AUTO if text == AUTO else parse_size_mib(text)
+    """ "12G" as MiB, "auto", or "0": none is asked for."""
+    return AUTO if text == AUTO else read_size_mib(text)
+
+
+def read_size_mib(text: str) -> int:
+    """ "12G" as MiB; "0": none."""
+    return 0 if text.strip() == "0" else parse_size_mib(text)
 
 
 def read_gpu_model(text: str) -> str:
     if not text or not text.isprintable() or len(text) > LONGEST_MODEL:
-        raise GpudError("it takes a part of a model's name, like A100")
+        raise GpudError(
+            f"it takes a part of a model's name, like A100, of at most {LONGEST_MODEL} characters"
+        )
     return text
 
 

@@ -12,6 +12,9 @@ MOST_GPUS = 1024
 MOST_RETRIES = 1_000_000
 MOST_PRIORITY = 1_000_000_000  # as far below 0 as above
 LONGEST_NAME = 200  # characters
+LONGEST_MODEL = 100
+LEAST_SHARE = 0.001  # of a GPU
+MOST_VRAM_MIB = 1 << 30
 
 
 def wrong_with_name(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from gpud.config import gpu_words
+from gpud.config import meaning
 from gpud.config.lines import key_lines, line_of
 from gpud.config.schema import Config
 from gpud.config.walk import Walk
@@ -79,7 +79,8 @@ def parse(text: str, *, name: str, directory: Path) -> Config:
             config = msgspec.convert(clean, Config, strict=True)
         except msgspec.ValidationError as error:  # the walk should have known
             raise ConfigError([f"{name}: {error}"]) from error
-        _check_meaning(config, walk)
+        for at, said in meaning.findings(config):
+            walk.problem(at, said)
     if config is not None and not walk.problems:
         return config
     lines = key_lines(text)
@@ -136,25 +137,6 @@ def _toml(text: str, name: str) -> dict[str, Any]:
         else:
             place = _at(name, len(text.rstrip().split("\n")) if match else None)
         raise ConfigError([f"{place}: not TOML: {said}"]) from error
-
-
-def _check_meaning(config: Config, walk: Walk) -> None:
-    """What types cannot say."""
-    if config.pool.gpus:
-        try:
-            gpu_words.from_config(config.pool.gpus)
-        except GpudError as error:
-            walk.problem(("pool", "gpus"), error.message)
-    readers: dict[str, str] = {}
-    for name, source in config.source.items():
-        real = os.path.realpath(source.path)
-        if real in readers:
-            walk.problem(
-                ("source", name, "path"),
-                f"source.{name} reads {source.path}, and so does source.{readers[real]}: "
-                "each line would run twice",
-            )
-        readers.setdefault(real, name)
 
 
 def _at(name: str, line: int | None) -> str:

@@ -11,11 +11,10 @@ from functools import lru_cache
 from msgspec import structs
 
 from gpud.config.asking import AUTO, OOM, check_gpus, check_retry_on, read_gpu_model
+from gpud.config.limits import MOST_VRAM_MIB
 from gpud.core.likeness import likeness_of
 from gpud.core.model import AUTO_VRAM, FULL_MILLI, JobSpec, Outcome, Request, RetryPolicy
 from gpud.errors import GpudError
-
-MOST_VRAM_MIB = 1 << 30
 
 Asked = tuple[float | None, int | str, str, bool]  # gpus, vram in MiB or AUTO, model, exclusive
 
@@ -42,13 +41,18 @@ def request_of(gpus: float | None, vram: int | str, gpu_model: str, exclusive: b
         except GpudError as error:
             raise GpudError(f"gpus: {error.message}") from error
         whole = int(gpus) if gpus == int(gpus) else 1
-        share = max(1, round(gpus * FULL_MILLI)) if gpus != int(gpus) else 0
+        share = round(gpus * FULL_MILLI) if gpus != int(gpus) else 0
     if vram == AUTO:
         vram = AUTO_VRAM
-    elif not isinstance(vram, int) or not 0 <= vram <= MOST_VRAM_MIB:
+    elif not isinstance(vram, int) or vram < 0:
         raise GpudError('vram: it takes an amount of memory, like 12G, or "auto"')
+    elif vram > MOST_VRAM_MIB:
+        raise GpudError("vram: no GPU has that much memory")
     if gpu_model:
-        read_gpu_model(gpu_model)
+        try:
+            read_gpu_model(gpu_model)
+        except GpudError as error:
+            raise GpudError(f"gpu_model: {error.message}") from error
     if exclusive and share:
         raise GpudError("a share of a GPU cannot be exclusive")
     if whole == 0 and (vram or gpu_model or exclusive):

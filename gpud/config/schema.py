@@ -13,7 +13,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from gpud.config.limits import LONGEST_S, MOST_GPUS, MOST_PRIORITY, MOST_RETRIES, MOST_SLOTS
+from gpud.config.limits import (
+    LONGEST_MODEL,
+    LONGEST_S,
+    MOST_GPUS,
+    MOST_PRIORITY,
+    MOST_RETRIES,
+    MOST_SLOTS,
+)
 
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_S)]
 Pause = Annotated[float, Meta(ge=0.05, le=LONGEST_S)]  # between two looks: never a busy loop
@@ -21,6 +28,8 @@ TimeLimit = Annotated[float, Meta(gt=0, le=LONGEST_S)]
 # "12G", "800M"; in memory MiB, 0: none.
 Size = Annotated[int, Meta(ge=0, extra={"size": True})]
 Vram = Size | Literal["auto"]
+# Of a model's name: a part of it, on one line.
+Model = Annotated[str, Meta(max_length=LONGEST_MODEL, extra={"line": True})]
 # A whole number, or a share of one GPU.
 Gpus = Annotated[float, Meta(ge=0, le=MOST_GPUS, extra={"gpus": True})]
 Retries = Annotated[int, Meta(ge=0, le=MOST_RETRIES)]
@@ -41,7 +50,11 @@ GpuWords = Annotated[
     ),
 ]
 # The ids of `gpus`, or UUIDs.
-GuestWords = Annotated[tuple[str, ...], Meta(description="like [2, 3]", extra={"numbers": True})]
+GuestWords = Annotated[
+    tuple[Annotated[str, Meta(min_length=1)], ...],
+    Meta(description="like [2, 3]", extra={"numbers": True}),
+]
+Programs = tuple[Annotated[str, Meta(min_length=1)], ...]
 Slots = Annotated[int, Meta(ge=0, le=MOST_SLOTS)]
 ManySlots = Annotated[int, Meta(ge=1, le=MOST_SLOTS)]
 ExitStatus = Annotated[int, Meta(ge=1, le=255)]
@@ -104,7 +117,7 @@ class QueueFileSource(
     env_file: PathText | None = None
     gpus: Gpus | None = None
     vram: Vram = 0  # free on each GPU, and reserved
-    gpu_model: str = ""  # a part of the model's name, in any case
+    gpu_model: Model = ""  # a part of the model's name, in any case
     exclusive: bool = False  # nobody beside it on its GPUs
     priority: Priority = 0
     retries: Retries | None = None
@@ -133,13 +146,13 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     visible: Literal["index", "uuid"] = "index"
     # Of GPUs that no NVIDIA driver can be asked about.
     maker: Literal["nvidia", "amd"] = "nvidia"  # amd: jobs get ROCm's variables
-    model: str = ""
+    model: Model = ""
     memory: Size = 0  # of each GPU
     # Somebody else's GPUs: used while nobody is there, given back when somebody comes.
     guests: GuestWords = ()
     respect_others: bool = True  # a GPU that another's process uses takes no job
     tolerance: Size = 0  # a process with no more memory than this does not count
-    ignore: tuple[str, ...] = ()  # programs whose processes do not count, beside desktops and MPS
+    ignore: Programs = ()  # programs whose processes do not count, beside desktops and MPS
     release_wait_s: Seconds = 60.0  # for the memory of an ended job, before it is a fault
     idle_after_s: Seconds = 1800.0  # a job whose GPUs did nothing for so long is pointed out; 0: no
     stop_idle: bool = False  # and stopped

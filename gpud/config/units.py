@@ -63,6 +63,8 @@ def parse_size_mib(text: str) -> int:
     clean = text.strip()
     match = _SIZE.fullmatch(clean)
     if match is None:
+        if re.fullmatch(_NUMBER, clean) and not float(clean):
+            raise _nothing(text)
         if re.fullmatch(_NUMBER, clean):
             why = f"say of what, {clean}G or {clean}M"
         else:
@@ -73,9 +75,13 @@ def parse_size_mib(text: str) -> int:
     scale: int = 10 ** len(decimals)
     mib = -(-int(whole + decimals) * MIB_OF_UNIT[unit] // scale)  # exact, and up
     if mib == 0:
-        message = f'cannot use "{text}" as an amount of memory: it must be more than nothing'
-        raise GpudError(message, kind="usage", hint=SIZE_HINT)
+        raise _nothing(text)
     return mib
+
+
+def _nothing(text: str) -> GpudError:
+    message = f'cannot use "{text}" as an amount of memory: it must be more than nothing'
+    return GpudError(message, kind="usage", hint=SIZE_HINT)
 
 
 def format_size(mib: int) -> str:

@@ -16,10 +16,10 @@ from typing import Any
 
 from msgspec import inspect
 
-from gpud.config.asking import check_gpus
+from gpud.config.asking import check_gpus, read_size_mib
 from gpud.config.lines import dotted
 from gpud.config.schema import Config
-from gpud.config.units import parse_duration_s, parse_size_mib
+from gpud.config.units import parse_duration_s
 from gpud.errors import GpudError
 
 KeyPath = tuple[str | int, ...]
@@ -107,8 +107,12 @@ class Walk:
                 self._wrong_type(path, "a whole number", value)
         elif isinstance(kind, inspect.StrType):
             return self._text(kind, value, path, marks)
-        else:  # a type nobody has taught this walk: the strict conversion looks at it
-            return value
+        elif isinstance(kind, inspect.BoolType):
+            if not isinstance(value, bool):
+                bare = ": write it without quotes" if isinstance(value, str) else ""
+                self._wrong_type(path, "true or false", value, bare)
+        else:  # what the schema has, this walk knows
+            raise TypeError(f"no rule for {dotted(path)}: {kind}")
         return value
 
     def _union(self, kind: inspect.UnionType, value: Any, path: KeyPath) -> Any:
@@ -172,7 +176,7 @@ class Walk:
             self._wrong_type(path, "an amount of memory", value, ': write text like "12G"')
             return value
         try:
-            return parse_size_mib(value)
+            return read_size_mib(value)
         except GpudError as error:
             self.problem(path, f"{dotted(path)}: {error.message}")
             return value
@@ -196,6 +200,10 @@ class Walk:
             self._wrong_type(path, "text", value, quoted)
         elif len(value) < (kind.min_length or 0):
             self.problem(path, f"{dotted(path)} may not be empty")
+        elif kind.max_length is not None and len(value) > kind.max_length:
+            self.problem(path, f"{dotted(path)} may have {kind.max_length} characters at most")
+        elif "line" in marks and not value.isprintable():
+            self.problem(path, f"{dotted(path)} may not contain a line break or the like")
         elif "\0" in value:
             self.problem(path, f"{dotted(path)} may not contain a NUL character")
         elif "path" in marks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gpud.control.choice import choose_apart
 from gpud.control.fields import seconds, text_of
+from gpud.control.gpu_names import meant
 from gpud.core.events import (
     CancelRequested,
     DrainRequested,
@@ -20,6 +21,7 @@ from gpud.core.events import (
 )
 from gpud.core.model import JobId, JobState
 from gpud.core.state import State
+from gpud.core.watching import device_problems
 from gpud.errors import GpudError
 from gpud.ports import Controlled
 from gpud.protocol.replies import (
@@ -90,23 +92,12 @@ async def undrain(daemon: Controlled, request: Undrain) -> Undrained:
 
 
 async def heal(daemon: Controlled, request: Heal) -> Healed:
-    """Raises GpudError (not-found) for a GPU that is none of the pool's."""
-    uuids: list[str] = []
-    for word in request.gpus:
-        found = [
-            uuid
-            for device in daemon.state.pool.devices.values()
-            if word == device.key or word in device.ids or word in device.uuids
-            for uuid in ([word] if word in device.uuids else device.uuids)
-        ]
-        if not found:
-            raise GpudError(
-                f"cannot heal GPU {word}: no such GPU is watched", kind="not-found",
-                hint="see: gpuctl gpus",
-            )  # fmt: skip
-        uuids += found
-    answer = await daemon.ask(lambda number: HealRequested(number, tuple(uuids)))
-    return Healed(id=request.id, count=answer.count)
+    """Raises GpudError for a word that means no GPU that gpud looks at, or may mean several."""
+    state = daemon.state
+    gpus = tuple(dict.fromkeys(gpu for word in request.gpus for gpu in meant(state.pool, word)))
+    afresh = bool(gpus or state.pool.unknown or device_problems(state))
+    answer = await daemon.ask(lambda number: HealRequested(number, gpus))
+    return Healed(id=request.id, count=answer.count, afresh=afresh)
 
 
 async def switch_source(

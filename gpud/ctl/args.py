@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 HELP_COLUMN = 22
+SHOWN = 60  # characters of a wrong value in a message
 
 
 class Option:
@@ -138,7 +139,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> Args:
             try:
                 args.take(option, option.convert(value) if option.metavar else True)
             except ValueError as error:
-                shown = name if option.secret else f'{name} "{value}"'
+                shown = name if option.secret else f'{name} "{_cut(value)}"'
                 raise _wrong(verb, f"{shown}: {error}") from error
     if not args["help"]:
         _check_words(verb, args)
@@ -150,6 +151,10 @@ def _check_words(verb: Verb, args: Args) -> None:
         raise _wrong(verb, f"{verb.words or 'a word'} is missing")
     if verb.most is not None and len(args.words) > verb.most:
         raise _wrong(verb, f'"{args.words[verb.most]}" is one word too many')
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= SHOWN else value[:SHOWN] + "…"
 
 
 def _wrong(verb: Verb, why: str) -> GpudError:
@@ -179,6 +184,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 def whole_number(text: str) -> int:
     try:
+        if not text.isascii():  # int() takes the digits of every script
+            raise ValueError
         return int(text)
     except ValueError:
         raise ValueError("that is not a whole number") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpud.client import patience
 from gpud.client.connection import ask
-from gpud.ctl import words
+from gpud.ctl import story
 from gpud.ctl.args import Option, Verb, count
 from gpud.ctl.render import Screen, clock, json_text, screen
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN = 50  # without --since
 SILENCE_S = 1.0  # the last event may have been pruned: then nothing says that this was all
+KIND_WIDTH = 10
 NO_SEQ_IS_HIGHER = 2**53 - 1
 
 
@@ -36,8 +37,8 @@ def line(event: dict[str, Any], on: Screen) -> str:
         which = f"{job}-{job + many - 1}"
     else:
         which = f"{job}.{attempt}" if attempt else str(job)
-    told = f"{event['seq']:>6}  {clock(event['at_ms'])}  {which:>7}  {event['kind']:<10}"
-    return on.fit(f"{told}  {words.details(event)}".rstrip())
+    when = f"{event['seq']:>6}  {clock(event['at_ms'])}  {which:>7}"
+    return on.fit(f"{when}  {story.in_words(event, KIND_WIDTH)}")
 
 
 def _following(args: Args) -> Iterator[dict[str, Any]]:

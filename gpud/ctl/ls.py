@@ -40,7 +40,7 @@ def row(job: dict[str, Any], on: Screen) -> list[Cell]:
         str(job["id"]),
         words.state_cell(job),
         words.exit_cell(job) if done else "",
-        words.devices(job["lease"]),
+        words.devices(words.lease_of(job)),
         str(job["attempt"]) if job["attempt"] > 1 else "",
         str(job["priority"]) if job["priority"] else "",
         words.ran(job, on) if done or job["phase"] else words.waited(job, on),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from gpud.client.connection import ask
 from gpud.ctl import words
 from gpud.ctl.args import JSON, Verb, nearest
-from gpud.ctl.render import Column, Screen, print_json, screen, table
+from gpud.ctl.render import Column, Screen, columns, print_json, screen, table
+from gpud.ctl.trouble import remark
 from gpud.errors import GpudError
 
 TYPE_CHECKING = False
@@ -49,13 +50,33 @@ def gpu_state(gpu: dict[str, Any]) -> tuple[str, str]:
     return ("full", "") if free_slots(gpu) == 0 else ("shared", "")
 
 
+def takes_work(gpu: dict[str, Any]) -> bool:
+    return not (gpu.get("problem") or gpu.get("quarantined"))
+
+
+def trouble(gpu: dict[str, Any], on: Screen, busy: str = "") -> list[str]:
+    """Why it takes no work, and the command where one helps: on the same line, if it fits. `busy`:
+    the jobs that run on."""
+    name, why, colour = words.gpu(gpu_name(gpu)), gpu["problem"], gpu_state(gpu)[1]
+    start = f"{name}: {busy}; " if busy else f"{name}: "
+    if not gpu.get("quarantined"):
+        return [on.clean(start) + on.paint(on.clean(why), colour)]
+    if not busy:
+        start = f"{name} is "
+    heal = on.clean(f"gpuctl gpus heal {','.join(gpu['ids']) or gpu['key']}")
+    start, why = on.clean(start), on.clean(f"quarantined: {why}:")
+    if on.width and columns(f"{start}{why} {heal}") > on.width:
+        return [start + on.paint(why, colour), "  " + on.paint(heal, colour)]
+    return [start + on.paint(f"{why} {heal}", colour)]
+
+
 def free_slots(gpu: dict[str, Any]) -> int:
     return int(gpu["free_milli"]) // (1000 // max(int(gpu["slots"]), 1))
 
 
 def gpu_name(gpu: dict[str, Any]) -> str:
     """The index where there is one; a MIG instance by its UUID."""
-    return ",".join(words.device(one) for one in gpu["ids"]) or words.device(gpu["key"])
+    return words.device(",".join(gpu["ids"]) or gpu["key"])
 
 
 def gpu_lines(gpus: Sequence[dict[str, Any]], on: Screen) -> list[str]:
@@ -64,14 +85,13 @@ def gpu_lines(gpus: Sequence[dict[str, Any]], on: Screen) -> list[str]:
     if not on.width:
         return lines
     for gpu in gpus:
-        name = gpu_name(gpu)
-        if gpu.get("problem"):
-            colour = "red" if gpu.get("quarantined") else "yellow"
-            lines.append(on.paint(on.clean(f"GPU {name}: {gpu['problem']}"), colour))
+        name = words.gpu(gpu_name(gpu))
+        if not takes_work(gpu):
+            lines += trouble(gpu, on)
         for seen in gpu.get("gpus", ()):
             for process in seen["processes"]:
                 if process["job"] <= 0 and f"pid {process['pid']} " not in gpu.get("problem", ""):
-                    lines.append(on.clean(f"GPU {name}: {_process(process)}"))
+                    lines.append(on.clean(f"{name}: {_process(process)}"))
     return lines
 
 
@@ -84,7 +104,7 @@ def _gpu_row(gpu: dict[str, Any]) -> list[Cell]:
         gpu_name(gpu),
         gpu.get("model", "") + (" (guest)" if gpu.get("guest") else ""),
         gpu_state(gpu),
-        f"{free_slots(gpu)} of {gpu['slots']}",
+        f"{free_slots(gpu)} of {gpu['slots']}" if takes_work(gpu) else "-",
         f"{used / 1024:.1f}/{total / 1024:.0f}G" if total else "",
         f"{util / len(seen):.0f}%" if util is not None else "",
         f"{max(warm)}C" if warm else "",
@@ -118,8 +138,11 @@ def run_gpus(args: Args) -> int:
     on = screen()
     for line in gpu_lines(reply["gpus"], on):
         print(line)
-    if reply.get("note") and on.width:
-        print(on.clean(reply["note"]))
+    if note := reply.get("note"):
+        if on.width:
+            print(on.clean(note))
+        else:  # what reads a pipe wants the table alone
+            remark(note)
     return 0
 
 
@@ -135,6 +158,8 @@ def _heal(args: Args) -> int:
         print_json(reply)
     elif reply["count"]:
         print(f"{words.plural(reply['count'], 'GPU')} healed: the next look decides")
+    elif reply.get("afresh"):
+        print("no GPU was quarantined; the driver is asked afresh")
     else:
         print("no GPU was quarantined")
     return 0
@@ -207,7 +232,8 @@ VERBS = [
         options=(JSON,),
         about="""\
 A GPU that broke takes no work until the machine is started again, or until
-somebody says that it works: gpuctl gpus heal, of some or of all.""",
+somebody says that it works: gpuctl gpus heal, of some or of all. GPU: as the
+table has it, or the beginning of a UUID. The driver is asked afresh then.""",
         examples=("gpuctl gpus", "gpuctl gpus heal 3", "gpuctl gpus --json | jq .gpus[].key"),
     ),
     Verb(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpud.client.connection import ask
 from gpud.client.wire import from_text
-from gpud.ctl import words
+from gpud.ctl import story, words
 from gpud.ctl.args import JSON, Verb
 from gpud.ctl.render import Screen, clock, duration, print_json, screen
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gpud.ctl.args import Args
 
 LABEL = 12
+USUAL_RETRY_ON = ("failed", "killed", "timed-out", "lost")  # a test holds it against the core
 
 
 def run(args: Args) -> int:
@@ -40,7 +41,7 @@ def sheet(detail: dict[str, Any], on: Screen) -> list[str]:
             lines += _attempt(job["id"], attempt, on)
     if detail["story"]:
         lines += ["", on.paint("story", "bold")]
-        lines += story(detail["story"], on)
+        lines += story.lines(detail["story"], on)
     return lines
 
 
@@ -48,11 +49,11 @@ def headline(job: dict[str, Any], on: Screen) -> str:
     name = f" ({on.clean(job['name'])})" if job["name"] else ""
     word, colour = words.state_cell(job)
     told = words.ending(job) if job["outcome"] else word
-    time = words.ran(job, on)
-    if time:
+    waits = job["state"] in ("queued", "held")
+    if not waits and (time := words.ran(job, on)):
         told += f" {'after' if job['outcome'] else 'for'} {time}"
-    if job["lease"]:
-        told += f" on {words.devices_in_words(job['lease'])}"
+    if lease := words.lease_of(job):
+        told += f" on {words.devices_in_words(lease)}"
     which = on.paint(f"job {job['id']}", "bold")
     return f"{which}{name}: {on.paint(told, colour)}"
 
@@ -70,14 +71,6 @@ def _after(detail: dict[str, Any]) -> str:
 def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
     job = detail["job"]
     argv = detail["argv"]
-    retries = ""
-    if detail["retries"]:
-        retries = (
-            f"{job['retries_left']} of {detail['retries']} left, after "
-            f"{duration(detail['backoff_s'])} up to {duration(detail['backoff_max_s'])}"
-        )
-        if detail.get("retry_on"):
-            retries += f", on {', '.join(map(str, detail['retry_on']))}"
     limit, usual = detail["time_limit_s"], detail.get("usual_vram_mib")
     names = [from_text(name) for name in detail["env_names"]]
     return [
@@ -89,7 +82,7 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("GPUs", words.asked(job)),
         ("usual VRAM", words.size(usual) if usual else ""),
         ("priority", str(job["priority"]) if job["priority"] else ""),
-        ("retries", retries),
+        ("retries", _retries(detail)),
         ("after", _after(detail)),
         ("next try", clock(job["not_before_ms"]) if job["not_before_ms"] else ""),
         ("time limit", duration(limit) if limit is not None else ""),
@@ -101,6 +94,18 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("started", _moment(job["started_at_ms"], on)),
         ("ended", _moment(job["ended_at_ms"], on)),
     ]
+
+
+def _retries(detail: dict[str, Any]) -> str:
+    """ "2 of 3 left, after 10s up to 10m, on oom"; which ends are tried again only where that is
+    not the usual."""
+    on = list(detail.get("retry_on") or USUAL_RETRY_ON)
+    usual = set(on) == set(USUAL_RETRY_ON)
+    if not detail["retries"]:
+        return "" if usual else f"none, so retry-on ({', '.join(map(str, on))}) has no effect"
+    left = f"{detail['job']['retries_left']} of {detail['retries']} left"
+    pauses = f"after {duration(detail['backoff_s'])} up to {duration(detail['backoff_max_s'])}"
+    return f"{left}, {pauses}" if usual else f"{left}, {pauses}, on {', '.join(map(str, on))}"
 
 
 def _moment(at_ms: int, on: Screen) -> str:
@@ -139,20 +144,6 @@ def _attempt(job: int, attempt: dict[str, Any], on: Screen) -> list[str]:
     colour = words.COLOUR_OF.get(word, "")
     lines = [f"  {job}.{attempt['attempt']}  {on.paint(on.clean(', '.join(parts)), colour)}"]
     lines += [f"      {on.clean(text)}" for text in (attempt["why"], attempt["log"]) if text]
-    return lines
-
-
-def story(events: list[dict[str, Any]], on: Screen) -> list[str]:
-    """One line an event; the date only where it changes."""
-    lines, day = [], ""
-    for event in events:
-        date, time = clock(event["at_ms"]).split()
-        if date != day:
-            lines.append(f"  {on.paint(date, 'dim')}")
-            day = date
-        attempt = f"try {event['attempt']}: " if event["attempt"] > 1 else ""
-        told = f"  {time}  {attempt}{event['kind']}  {words.details(event)}"
-        lines.append(on.fit(told.rstrip()))
     return lines
 
 

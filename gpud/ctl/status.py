@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpud.client.connection import ask
 from gpud.ctl import words
 from gpud.ctl.args import JSON, Verb
-from gpud.ctl.pool import free_slots, gpu_name
+from gpud.ctl.pool import free_slots, gpu_name, takes_work, trouble
 from gpud.ctl.render import Column, Screen, print_json, screen, table
 
 TYPE_CHECKING = False
@@ -52,7 +52,8 @@ def run(args: Args) -> int:
 def lines(reply: dict[str, Any], on: Screen) -> list[str]:
     found = headline(reply, on)
     found += [on.paint(on.clean(problem), "red") for problem in reply["problems"]]
-    found += [_gpu(gpu, on) for gpu in reply["gpus"] if gpu["key"] != "cpu" or gpu["jobs"]]
+    for gpu in reply["gpus"]:
+        found += _gpu(gpu, on)
     found += [_source(source, on) for source in reply["sources"]]
     running = reply["running"]
     if running:
@@ -87,18 +88,19 @@ def headline(reply: dict[str, Any], on: Screen) -> list[str]:
     return [f"{first}, {second}"]
 
 
-def _gpu(gpu: dict[str, Any], on: Screen) -> str:
-    name = "CPU" if gpu["key"] == "cpu" else f"GPU {gpu_name(gpu)}"
-    jobs = gpu["jobs"]
-    told = on.paint("free", "green")
-    if jobs:
-        told = f"{'job' if len(jobs) == 1 else 'jobs'} {words.ids(jobs)}"
-    if gpu.get("problem"):
-        problem = on.paint(on.clean(gpu["problem"]), "yellow")
-        return f"{name}: {told}; {problem}" if jobs else f"{name}: {problem}"
+def _gpu(gpu: dict[str, Any], on: Screen) -> list[str]:
+    """The lane of the CPU only where something runs."""
+    jobs, cpu = gpu["jobs"], gpu["key"] == "cpu"
+    if cpu and not jobs:
+        return []
+    busy = f"{'job' if len(jobs) == 1 else 'jobs'} {words.ids(jobs)}" if jobs else ""
+    if not takes_work(gpu):
+        return trouble(gpu, on, busy)
+    name = "CPU" if cpu else words.gpu(gpu_name(gpu))
+    told = busy or on.paint("free", "green")
     if gpu["slots"] > 1:
         told += f" ({free_slots(gpu)} of {gpu['slots']} slots free)"
-    return f"{name}: {told}"
+    return [f"{name}: {told}"]
 
 
 def _source(source: dict[str, Any], on: Screen) -> str:
@@ -112,7 +114,7 @@ def _running(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
     time = words.ran(job, on)
     return [
         (str(job["id"]), "green"),
-        words.devices(job["lease"]),
+        words.devices(words.lease_of(job)),
         time if job["phase"] == "running" else job["phase"],
         str(job["attempt"]) if job["attempt"] > 1 else "",
         job["name"],
@@ -125,7 +127,7 @@ def _ended(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
         str(job["id"]),
         words.state_cell(job),
         words.exit_cell(job),
-        words.devices(job["lease"]),
+        words.devices(words.lease_of(job)),
         words.ran(job, on),
         (on.ago(job["ended_at_ms"]), "dim"),
         job["name"],

@@ -47,6 +47,8 @@ def run(args: Args) -> int:
         request |= {"count": len(lines), "common": fields}
     reply = patience.submit(args["socket"], request, lines)
     _report(reply, args)
+    if args["retry-on"] and not args["retries"] and path is None:
+        _check_retries(args, int(reply["first"]))
     return 0
 
 
@@ -149,6 +151,19 @@ def _report(reply: dict[str, Any], args: Args) -> None:
             print(f"{which} {'held' if args['hold'] else 'queued'}{all_of}")
 
 
+def _check_retries(args: Args, job: int) -> None:
+    """Where no retries are given, only the daemon knows whether its defaults have any."""
+    from gpud.client.connection import ask
+    from gpud.ctl.trouble import remark
+
+    try:
+        (detail,) = ask(args["socket"], {"type": "show", "jobs": [job]})["jobs"]
+    except GpudError:
+        return  # the job is queued, and that is what was asked for
+    if not detail["retries"]:
+        remark(f"job {job} is not tried again: --retry-on needs --retries")
+
+
 def _pair(text: str) -> str:
     if text.find("=") < 1:
         raise ValueError("write NAME=VALUE")
@@ -156,11 +171,16 @@ def _pair(text: str) -> str:
 
 
 def _gpus(text: str) -> Any:
-    return int(text) if text.isdecimal() else _read("read_gpus", text)
+    short = len(text) < 4 and text.isascii() and text.isdecimal()  # as most are: within all bounds
+    return int(text) if short else _read("read_gpus", text)
 
 
 def _vram(text: str) -> Any:
     return _read("read_vram", text)
+
+
+def _model(text: str) -> Any:
+    return _read("read_gpu_model", text)
 
 
 def _ends(text: str) -> Any:
@@ -210,7 +230,7 @@ VERBS = [
             Option("name", "a name for people and for name:NAME", "NAME"),
             Option("gpus", "how many; 0.5: a share of one; 0: none", "N", _gpus),
             Option("vram", "where that much memory is free: 12G, auto", "SIZE", _vram),
-            Option("gpu-model", "only on GPUs with this in their name", "TEXT"),
+            Option("gpu-model", "only on GPUs with this in their name", "TEXT", _model),
             Option("exclusive", "nobody beside it on its GPUs"),
             Option("priority", "higher runs first (default: 0)", "N", whole_number),
             Option("cwd", "where to run (default: here)", "DIR"),
@@ -225,7 +245,7 @@ VERBS = [
             Option("key", "submit at most once under this key", "KEY"),
             Option("retries", "how often to try again when it fails", "N", count),
             Option("backoff", "pauses before tries: 30s, 30s..10m", "TIME", _backoff),
-            Option("retry-on", "which ends: failed,signal,timed-out,lost,oom,75", "ENDS", _ends),
+            Option("retry-on", "with --retries: failed,signal,timed-out,lost,oom,1", "ENDS", _ends),
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),

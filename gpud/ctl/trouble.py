@@ -1,6 +1,6 @@
 """How gpuctl says that something did not work, even where nobody can hear it.
 
-Used by main.py and by verbs that go on after a part was refused. Must not raise.
+Used by main.py and by verbs that go on all the same. Must not raise.
 """
 
 from __future__ import annotations
@@ -25,11 +25,20 @@ def in_words_of(verb: str, error: GpudError, asked: str) -> GpudError:
 
 def complain(error: GpudError) -> None:
     """On stderr; where that is closed too, the exit status must do."""
+    _say(error.for_people("gpuctl"))
+
+
+def remark(sentence: str) -> None:
+    """On stderr, beside an output that is what was asked for."""
+    _say(f"gpuctl: {sentence}")
+
+
+def _say(told: str) -> None:
     try:
         sys.stdout.flush()
     except OSError:
         pass
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in error.for_people("gpuctl"))
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in told)
     try:
         print(text, file=sys.stderr, flush=True)
     except (OSError, AttributeError):

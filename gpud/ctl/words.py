@@ -1,18 +1,18 @@
-"""What people call it: the parts of a job, an attempt and an event in words and colours.
+"""What people call it: the parts of a job, an attempt and a device in words and colours.
 
 Used by the verbs that show jobs. Takes the shapes of gpud/protocol/replies.py as plain values;
-pure but for the clock of the `Screen`.
+pure but for the clock of the `Screen`. What happened is in story.py.
 """
 
 from __future__ import annotations
 
 from gpud.client.wire import from_text
-from gpud.ctl.render import Screen, clock, duration
+from gpud.ctl.render import Screen, duration
 from gpud.signals import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 COLOUR_OF = {
@@ -21,6 +21,7 @@ COLOUR_OF = {
     "not-started": "red", "cancelled": "dim",
 }  # fmt: skip
 CPU_ONLY = "CPU only"
+UUIDS = ("GPU-", "MIG-")  # how they begin
 BAD = ("failed", "killed", "timed-out", "not-started", "lost")
 
 
@@ -54,14 +55,26 @@ def ending(job: dict[str, Any]) -> str:
     return word
 
 
+def lease_of(job: dict[str, Any]) -> Sequence[str]:
+    """Where it is, or was to its end. A job that waits for a retry is on no GPU, though the one of
+    its last attempt is known."""
+    found: Sequence[str] = job["lease"]
+    return found if job["state"] in ("active", "done") else ()
+
+
 def devices(lease: Iterable[str]) -> str:
     """The leased devices: `0`, `0,1`, `cpu`."""
     return ",".join([device(_share(part)[0]) for part in lease])
 
 
 def device(key: str) -> str:
-    """A UUID as far as it tells GPUs apart: "GPU-8f6a1b2c"."""
-    return key[:12] if key.startswith(("GPU-", "MIG-")) else key
+    """A UUID as far as it tells GPUs apart, "GPU-8f6a1b2c"; of a group each of them."""
+    return ",".join([one[:12] if one.startswith(UUIDS) else one for one in key.split(",")])
+
+
+def gpu(name: str) -> str:
+    """A device in a sentence: "GPU 0", but "GPU-8f6a1b2c"."""
+    return name if name.startswith(UUIDS) else f"GPU {name}"
 
 
 def devices_in_words(lease: Iterable[str]) -> str:
@@ -69,14 +82,13 @@ def devices_in_words(lease: Iterable[str]) -> str:
     named = []
     for part in lease:
         key, milli = _share(part)
-        key = device(key)
         if key == "cpu":
             named.append(CPU_ONLY)
         elif milli == 1000:
-            named.append(f"GPU {key}")
+            named.append(gpu(device(key)))
         else:
             share = f"1/{1000 // milli}" if milli and 1000 % milli < 10 else f"{milli / 10:g} %"
-            named.append(f"{share} of GPU {key}")
+            named.append(f"{share} of {gpu(device(key))}")
     return " and ".join(named)
 
 
@@ -149,66 +161,3 @@ def spans(jobs: Iterable[int]) -> list[str]:
         for low, high in runs
         for part in ([f"{low}-{high}"] if high > low + 1 else map(str, range(low, high + 1)))
     ]
-
-
-def details(event: dict[str, Any]) -> str:
-    """What an event says beyond its kind, on one line: `failed with exit status 1, again at
-    09:08:36`. What only a newer gpud knows is `key=value`."""
-    left = dict(event["detail"])
-    told = []
-    if left.get("outcome"):
-        end = {key: left.pop(key, None) for key in ("outcome", "exit_code", "signal")}
-        told.append(ending(end))
-    for key, value in left.items():
-        if value == "":
-            continue
-        say = TOLD.get(key)
-        try:  # a newer gpud may mean something else by it
-            told.append(say(value, event) if say else f"{key}={_value(value)}")
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, OSError):
-            told.append(f"{key}={_value(value)}")
-    return ", ".join(told)
-
-
-def _leased(lease: dict[str, int], _: dict[str, Any]) -> str:
-    parts = devices_in_words([f"{key}:{milli}" for key, milli in lease.items()])
-    return parts if parts == CPU_ONLY else f"on {parts}"
-
-
-def _again(at_ms: int, event: dict[str, Any]) -> str:
-    """Without the date, where it is that of the event."""
-    date, time = clock(at_ms).split()
-    return f"again at {time if clock(event['at_ms']).startswith(date) else f'{date} {time}'}"
-
-
-TOLD: dict[str, Callable[[Any, dict[str, Any]], str]] = {
-    "exit_code": lambda value, _: f"exit status {value}",
-    "signal": lambda value, _: signal_name(value),
-    "why": lambda value, _: from_text(value),
-    "lease": _leased,
-    "retry_at_ms": _again,
-    "pid": lambda value, _: f"pid {value}",
-    "processes": lambda value, _: ", ".join(value),
-    "grace_s": lambda value, _: f"grace {duration(value)}",
-    "source": lambda value, _: str(value),
-    "gpu": lambda value, _: device(value),
-    "rule": lambda value, _: str(value),
-    "program": lambda value, _: str(value),
-    "on": lambda value, _: f"uses {device(value)}",
-    "assigned": lambda value, _: f"was given {', '.join(map(device, value))}",
-    "owner": lambda value, _: str(value),
-    "idle_s": lambda value, _: f"for {duration(value)}",
-    "more": lambda value, _: f"the next try gets {value}",
-}
-
-
-def _value(value: object) -> str:
-    if isinstance(value, dict) and set(value) == {"b64"}:
-        value = from_text(value)
-    if isinstance(value, str):
-        return value if value and " " not in value else f'"{value}"'
-    if isinstance(value, (list, tuple)):
-        return ",".join([_value(item) for item in value])
-    from gpud.ctl.render import json_text
-
-    return json_text(value)

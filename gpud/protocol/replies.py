@@ -245,8 +245,9 @@ class GpusReply(Reply, frozen=True, tag="gpus", omit_defaults=True):
     note: str = ""  # a sentence: what of the GPUs cannot be seen, and why
 
 
-class Healed(Reply, frozen=True, tag="healed"):
+class Healed(Reply, frozen=True, tag="healed", omit_defaults=True):
     count: int  # of GPUs that were quarantined
+    afresh: bool = False  # a GPU was named, or one has a problem: the driver is asked about it
 
 
 class SourcesReply(Reply, frozen=True, tag="sources"):

@@ -143,7 +143,8 @@ class Gpus(RequestBase, frozen=True, tag="gpus"):
 
 
 class Heal(RequestBase, frozen=True, tag="heal"):
-    """Quarantined GPUs work again: `gpus` are their ids, keys or UUIDs; none: all of them."""
+    """Quarantined GPUs work again: `gpus` are their ids, keys, UUIDs or beginnings of UUIDs that
+    only one GPU has; none: all of them."""
 
     gpus: tuple[str, ...] = ()
 

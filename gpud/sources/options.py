@@ -211,7 +211,7 @@ def _truth(text: str) -> bool:
     try:
         return _TRUTH[text.lower()]
     except KeyError:
-        raise GpudError("it takes true or false") from None
+        raise GpudError("it takes yes or no") from None
 
 
 def _name(text: str) -> str:

@@ -39,6 +39,7 @@ from gpud.sources.tracker import (
     Position,
     begin,
     decide,
+    filled_in,
     pack_skipped,
     parse_position,
 )
@@ -90,8 +91,7 @@ class Reader:
         self._missing_since: float | None = None
         self._directory: tuple[int, int] | None = None  # where the file was last seen
         self._matcher: Matcher | None = None
-        self._counting = ""  # the note while its numbers still grow
-        self._new = self._old = 0
+        self._counting, self._new, self._old = "", 0, 0  # a note whose numbers still grow
 
     async def look(self) -> float | None:
         """Take all that is complete. Seconds until the next look is due, None: at a change."""
@@ -202,12 +202,12 @@ class Reader:
     async def _first_sight(self, sight: Sight) -> None:
         self._dirty = True
         if self._start_at_end:
-            self._count('skipped the {old} jobs of the file at its first sight (start = "end")')
+            self._count('skipped {old_jobs} of the file at its first sight (start = "end")')
             await self._skip(self._first, sight)
             await self._commit([])
         else:
             if sight.stamp.size:
-                self._count("took the {new} jobs of the file at its first sight")
+                self._count("took {new_jobs} of the file at its first sight")
             await self._restart(self._first, sight)
 
     async def _skip(self, position: Position, sight: Sight) -> None:
@@ -282,7 +282,7 @@ class Reader:
         if position.offset >= position.match_until:
             self._matcher = None
         if self._counting:
-            self.note = self._counting.format(new=self._new, old=self._old)
+            self.note = filled_in(self._counting, self._new, self._old)
 
     async def _keep(self, position: Position, jobs: Sequence[NewJob] = ()) -> None:
         await self._host.take(jobs, position.cursor(self._template.spec.source))
@@ -291,7 +291,7 @@ class Reader:
 
     def _count(self, note: str) -> None:
         self._counting, self._new, self._old = note, 0, 0
-        self.note = note.format(new=0, old=0)
+        self.note = filled_in(note, 0, 0)
 
     async def _call(self, call: Callable[[], T], *, big: bool = False) -> T:
         """Inline for what is small and local, else aside, and with a sentence when it hangs."""

@@ -90,7 +90,7 @@ def new_digest() -> hashlib.blake2b:
 
 
 class Decision(Struct, frozen=True):
-    """`position`: where to read on. `note`: why; {new} and {old} are filled in as they grow."""
+    """`position`: where to read on. `note`: why; its numbers are filled in as they grow."""
 
     position: Position
     note: str
@@ -124,6 +124,15 @@ def decide(position: Position, size: int, boot: str) -> Decision:
         structs.replace(_matched(position, boot), match_until=size),
         f"the file {how}: {{new}} new lines taken, {{old}} had been taken before",
     )
+
+
+def filled_in(note: str, new: int, old: int) -> str:
+    """A note with its numbers: {new}, {old}; {new_jobs}: "the 7 jobs"."""
+    return note.format(new=new, old=old, new_jobs=_jobs(new), old_jobs=_jobs(old))
+
+
+def _jobs(count: int) -> str:
+    return {0: "no job", 1: "the one job"}.get(count, f"the {count} jobs")
 
 
 def _matched(position: Position, boot: str) -> Position:

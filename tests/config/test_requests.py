@@ -29,7 +29,8 @@ from gpud.errors import GpudError
         (".25", 0.25, Request(1, 250)),
         ("1.0", 1.0, Request(1)),
         ("0.9999", 0.9999, Request(1)),
-        ("0.0001", 0.0001, Request(1, 1)),
+        ("0.001", 0.001, Request(1, 1)),
+        ("0.0014", 0.0014, Request(1, 1)),
     ],
 )
 def test_how_many(text: str, gpus: float, request_: Request) -> None:
@@ -43,7 +44,16 @@ def test_what_is_no_number_of_gpus(text: str) -> None:
         asking.read_gpus(text)
 
 
+@pytest.mark.parametrize("text", ["0.0001", "0.000999", ".0005"])
+def test_a_share_that_is_nothing(text: str) -> None:
+    with pytest.raises(GpudError, match=r"^a share is at least 0\.001$"):
+        asking.read_gpus(text)
+    with pytest.raises(GpudError, match=r"^gpus: a share is at least 0\.001$"):
+        request_of(float(text), 0, "", False)
+
+
 def test_memory() -> None:
+    assert asking.read_vram("0") == asking.read_vram(" 0 ") == 0
     assert asking.read_vram("12G") == 12 * 1024
     assert asking.read_vram("auto") == "auto"
     assert request_of(None, "auto", "", False).vram_mib == AUTO_VRAM
@@ -60,8 +70,9 @@ def test_memory() -> None:
         ((0, 0, "A100", False), "a job for the CPU"),
         ((1, -5, "", False), "vram"),
         ((1, "some", "", False), "vram"),
-        ((1, 0, "x" * 101, False), "model"),
-        ((1, 0, "a\nb", False), "model"),
+        ((1, (1 << 30) + 1, "", False), "^vram: no GPU has that much memory$"),
+        ((1, 0, "x" * 101, False), "^gpu_model: it takes a part .* at most 100 characters$"),
+        ((1, 0, "a\nb", False), "^gpu_model: it takes a part"),
         ((float("nan"), 0, "", False), "gpus"),
         ((float("inf"), 0, "", False), "gpus"),
     ],

@@ -83,6 +83,12 @@ def test_what_is_no_amount_of_memory_gets_one_sentence(text: str) -> None:
     assert "12G" in caught.value.hint
 
 
+@pytest.mark.parametrize("text", ["0", "0.0", "0G", "0.0M"])
+def test_nothing_is_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(GpudError, match=r"it must be more than nothing$"):
+        parse_size_mib(text)
+
+
 def test_a_bare_number_is_asked_back() -> None:
     with pytest.raises(GpudError, match=r"say of what, 12G or 12M$"):
         parse_size_mib("12")

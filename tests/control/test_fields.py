@@ -144,6 +144,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"name": "\0"}, "the name cannot be used: it contains a control character"),
     ({"gpus": -1}, "gpus: it takes a whole number from 0 to 1024, or a share of one: 0.5"),
     ({"gpus": 10**30}, "gpus: it takes a whole number from 0 to 1024, or a share of one: 0.5"),
+    ({"gpus": 0.0001}, "gpus: a share is at least 0.001"),
+    ({"vram_mib": 1 << 31}, "vram: no GPU has that much memory"),
+    (
+        {"gpu_model": "x" * 101},
+        "gpu_model: it takes a part of a model's name, like A100, of at most 100 characters",
+    ),
     ({"priority": 10**9 + 1}, "priority must be from -1000000000 to 1000000000"),
     ({"retries": -1}, "retries must be from 0 to 1000000"),
     ({"backoff_s": -1}, "backoff_s must be from 0 to 316224000 seconds"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpud.protocol import replies
+from gpud.protocol.gpus import GpuProcessView, GpuSightView, GpuView
 from gpud.protocol.text import Raw
 
 NOW_MS = 1_795_248_000_000  # 2026-11-21 08:00:00 UTC
@@ -61,6 +62,40 @@ GPUS = (
     replies.GpuView("4", ("4",), 1, 1000, (), "process 4711 of alice uses it"),
     replies.GpuView("cpu", (), 16, 938, (44,), ""),
 )
+
+
+def seen(number: int, used_mib: int, *processes: GpuProcessView) -> GpuSightView:
+    return GpuSightView(
+        f"GPU-{number:08}-aaaa", NOW_MS - 1000, 81920, used_mib, 81920 - used_mib, 50, 61, 402.5,
+        processes,
+    )  # fmt: skip
+
+
+def gpu(number: int, free_milli: int, jobs: tuple[int, ...] = (), **more: Any) -> GpuView:
+    """One that the driver tells of."""
+    fields = {"model": "NVIDIA A100", "slots": 1, "problem": "", "gpus": (seen(number, 512),)}
+    return GpuView(
+        key=f"GPU-{number:08}-aaaa", ids=(str(number),), free_milli=free_milli, jobs=jobs,
+        **(fields | more),
+    )  # fmt: skip
+
+
+OFF_THE_BUS = "Xid 79: it has fallen off the bus"
+ALICE = GpuProcessView(4711, "python", "alice", 12288, 0)
+# Each state there is, and each kind of name.
+TROUBLED = (
+    gpu(0, 1000),
+    gpu(1, 500, (42,), slots=2),
+    gpu(2, 0, (43,)),
+    gpu(3, 1000, problem="used by pid 4711 (python of alice, 12 GiB)", guest=True,
+        gpus=(seen(3, 12288, ALICE),)),
+    gpu(4, 1000, problem=OFF_THE_BUS, quarantined=True),
+    gpu(5, 0, (44,), problem=OFF_THE_BUS, quarantined=True),
+    gpu(6, 1000, problem="the driver does not answer for it"),
+    GpuView("MIG-8a1b2c3d-aaaa", ("MIG-8a1b2c3d-aaaa",), 1, 1000, (), OFF_THE_BUS,
+            quarantined=True, gpus=(seen(7, 512, ALICE),)),
+    GpuView("GPU-00000008-aaaa,GPU-00000009-aaaa", (), 0, 0, (45,), "not in the pool now"),
+)  # fmt: skip
 
 SOURCES = (
     replies.SourceView(

@@ -81,6 +81,10 @@ def test_after_two_dashes_all_is_words() -> None:
         (["a", "-x"], "cannot try: no such option: -x"),
         (["a", "--gpus"], "cannot try: --gpus needs a value: --gpus N"),
         (["a", "--gpus", "x"], 'cannot try: --gpus "x": that is not a whole number'),
+        (
+            ["a", "--gpus", "x" * 300],
+            f'cannot try: --gpus "{"x" * 60}…": that is not a whole number',
+        ),
         (["a", "--gpus=-1"], 'cannot try: --gpus "-1": that is less than 0'),
         (["a", "--follow=1"], "cannot try: --follow takes no value"),
         (["a", "-fn"], "cannot try: -f takes no value"),
@@ -124,8 +128,9 @@ def test_what_is_no_duration(text: str) -> None:
 
 def test_numbers() -> None:
     assert whole_number("-5") == -5
-    with pytest.raises(ValueError, match="that is not a whole number"):
-        whole_number("1.5")
+    for text in ("1.5", "", "٣", "1٣"):
+        with pytest.raises(ValueError, match="that is not a whole number"):
+            whole_number(text)
 
 
 @pytest.mark.parametrize(

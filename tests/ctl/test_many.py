@@ -36,7 +36,8 @@ OPTIONS = (
     "backoff=1s..2s", "retry-on=1,signal",
     "retry-args='--resume x'", "time-limit=2h30m", "grace=20s", "linger=wait", "linger=1m",
     "cwd=sub", "cwd=/data", "env.A='x y'", "env.C=", "hold=true", "hold=no", "gpsu=2", "name",
-    "vram=12G", "vram=auto", "gpu-model=H100", "exclusive=yes", "gpus=0.5", "retry-on=oom,lost",
+    "vram=12G", "vram=auto", "vram=0", "gpu-model=H100", "exclusive=yes", "gpus=0.5",
+    "retry-on=oom,lost",
 )  # fmt: skip
 LINES = (
     "echo a", "  # c", "", "a \\", "cat <<E", "E", "echo 'open", "echo 1 << 2", "echo \udcff\r",

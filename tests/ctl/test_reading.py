@@ -150,6 +150,37 @@ def test_sources(server: FakeServer, gpuctl: Gpuctl) -> None:
     assert gpuctl("source", "stop").status == 2
 
 
+NOTE = "the NVIDIA driver knows no GPU 7"
+
+
+def test_the_note_about_gpus_is_beside_the_table(
+    server: FakeServer, process: Callable[..., Result], terminal: Callable[..., Result]
+) -> None:
+    without = process("gpus")
+    assert without.err == ""
+    server.answers[requests.Gpus] = replies.GpusReply(id=0, gpus=samples.GPUS, note=NOTE)
+    piped = process("gpus")
+    assert (piped.out, piped.err) == (without.out, f"gpuctl: {NOTE}\n")
+    assert terminal("gpus", NO_COLOR="1").out.endswith(f"\n{NOTE}\n")
+    assert json.loads(process("gpus", "--json").out)["note"] == NOTE
+
+
+@pytest.mark.parametrize(
+    ("count", "afresh", "told"),
+    [
+        (1, True, "1 GPU healed: the next look decides"),
+        (2, False, "2 GPUs healed: the next look decides"),
+        (0, False, "no GPU was quarantined"),
+        (0, True, "no GPU was quarantined; the driver is asked afresh"),
+    ],
+)
+def test_healing(server: FakeServer, gpuctl: Gpuctl, count: int, afresh: bool, told: str) -> None:
+    server.answers[requests.Heal] = replies.Healed(id=0, count=count, afresh=afresh)
+    assert gpuctl("gpus", "heal", "3", "GPU-8f6a").out == f"{told}\n"
+    assert [request.gpus for request in server.requests] == [("3", "GPU-8f6a")]
+    assert gpuctl("gpus", "hael").status == 2
+
+
 def follow(server: FakeServer, last: int, past: list[replies.EventView]) -> None:
     def answer(request: requests.Follow) -> list[object]:
         since = last if request.since is None else min(request.since, last)

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.core.model import DEFAULT_RETRY_ON
 from gpud.ctl import events, ls, overview, pool, show, status, words
 from gpud.ctl.args import help_of
 from gpud.ctl.main import MODULE_OF, find
@@ -45,6 +46,10 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
         plain(samples.detail(samples.JOBS[9], argv=("python", "a b"))), on
     ),
     "gpus": lambda on: pool.gpu_lines(plain(samples.GPUS), on),
+    "gpus-troubled": lambda on: pool.gpu_lines(plain(samples.TROUBLED), on),
+    "status-troubled": lambda on: status.lines(
+        {**plain(samples.EMPTY), "gpus": plain(samples.TROUBLED)}, on
+    ),
     "sources": lambda on: pool.source_lines(plain(samples.SOURCES), on),
     "events": lambda on: [events.line(event, on) for event in plain(samples.DETAIL.story)],
 }
@@ -150,29 +155,40 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("detail", "text"),
-    [
-        ({}, ""),
-        ({"lease": {"0": 1000}}, "on GPU 0"),
-        ({"lease": {"0": 500}}, "on 1/2 of GPU 0"),
-        ({"lease": {"cpu": 62}}, "CPU only"),
-        ({"lease": {"0": 1000, "1": 1000}}, "on GPU 0 and GPU 1"),
-        ({"outcome": "failed", "exit_code": 3, "retry_at_ms": samples.NOW_MS + 4_116_000},
-         "failed with exit status 3, again at 09:08:36"),
-        ({"outcome": "lost", "retry_at_ms": samples.NOW_MS + 86_400_000},
-         "lost, again at 2026-11-22 08:00:00"),
-        ({"outcome": "not-started", "why": "no file x"}, "not-started, no file x"),
-        ({"pid": 7}, "pid 7"),
-        ({"processes": ["sleep (7)", "tee (8)"]}, "sleep (7), tee (8)"),
-        ({"grace_s": 10.0}, "grace 10s"),
-        ({"source": "night"}, "night"),
-        ({"lease": "odd", "retry_at_ms": "x", "new": [1, "a b"]},
-         'lease=odd, retry_at_ms=x, new=1,"a b"'),
-    ],
+WAITING = samples.running(
+    10, state="queued", phase="", attempt=1, lease=("5:57",), ended_at_ms=samples.NOW_MS - 1000,
+    reason="waits 9 s more before retry 1 of 3",
 )  # fmt: skip
-def test_details_of_events(detail: dict[str, Any], text: str) -> None:
-    assert words.details({"at_ms": samples.NOW_MS, "detail": detail}) == text
+
+
+@pytest.mark.parametrize("state", ["queued", "held"])
+def test_a_job_that_waits_for_a_retry_is_on_no_gpu(state: str) -> None:
+    job = {**plain(WAITING), "state": state}
+    assert show.headline(job, Screen()) == f"job 10: {state}"
+    head, row = ls.jobs_table([job], Screen(now_ms=samples.NOW_MS))
+    assert row.split()[head.split().index("GPU")] == "-"
+    assert [words.lease_of({**job, "state": s}) for s in ("active", "done")] == [["5:57"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("retries", "retry_on", "text"),
+    [
+        (0, (), ""),
+        (0, show.USUAL_RETRY_ON, ""),
+        (0, ("oom",), "none, so retry-on (oom) has no effect"),
+        (3, (), "2 of 3 left, after 10s up to 10m"),
+        (3, show.USUAL_RETRY_ON[::-1], "2 of 3 left, after 10s up to 10m"),
+        (3, ("killed", "oom"), "2 of 3 left, after 10s up to 10m, on killed, oom"),
+    ],
+)
+def test_which_ends_are_tried_again(retries: int, retry_on: tuple[str, ...], text: str) -> None:
+    job = samples.job(1, retries_left=2)
+    sheet = show.sheet(plain(samples.detail(job, retries=retries, retry_on=retry_on)), Screen())
+    assert [line[12:] for line in sheet if line.startswith("retries ")] == ([text] if text else [])
+
+
+def test_the_usual_ends_are_those_of_the_core() -> None:
+    assert tuple(outcome.value for outcome in DEFAULT_RETRY_ON) == show.USUAL_RETRY_ON
 
 
 @pytest.mark.parametrize(
@@ -193,7 +209,10 @@ def test_ids(jobs: list[int], text: str) -> None:
         (("1:333",), "1", "1/3 of GPU 1"),
         (("1:700",), "1", "70 % of GPU 1"),
         (("cpu:62",), "cpu", "CPU only"),
-        (("MIG-GPU-8a:1:2",), "MIG-GPU-8a:1", "1/500 of GPU MIG-GPU-8a:1"),
+        (("MIG-GPU-8a:1:2",), "MIG-GPU-8a:1", "1/500 of MIG-GPU-8a:1"),
+        (("GPU-8f6a1b2c-aaaa",), "GPU-8f6a1b2c", "GPU-8f6a1b2c"),
+        (("GPU-8f6a1b2c-aaaa,GPU-9f6a1b2c-aaaa",), *["GPU-8f6a1b2c,GPU-9f6a1b2c"] * 2),
+        (("0,1:500",), "0,1", "1/2 of GPU 0,1"),
     ],
 )
 def test_leases(lease: tuple[str, ...], short: str, long: str) -> None:

@@ -109,6 +109,27 @@ def test_start_at_the_end_of_a_long_file(path: Path, make: Make) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("start", "content", "note"),
+    [
+        ("beginning", b"# none\n", "took no job of the file at its first sight"),
+        ("beginning", b"a\n", "took the one job of the file at its first sight"),
+        ("beginning", b"a\nb\n", "took the 2 jobs of the file at its first sight"),
+        ("end", b"a\n", 'skipped the one job of the file at its first sight (start = "end")'),
+    ],
+)
+def test_what_was_made_of_the_first_sight(
+    path: Path, make: Make, start: str, content: bytes, note: str
+) -> None:
+    async def main() -> None:
+        host = FakeHost()
+        path.write_bytes(content)
+        async with running(make(start=start), host):
+            await host.until(lambda: host.health.note == note)
+
+    asyncio.run(main())
+
+
 def test_another_path_is_another_file_whatever_is_in_it(path: Path, make: Make) -> None:
     """What was taken from `q` says nothing of `q2`, though both begin alike."""
 

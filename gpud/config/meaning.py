@@ -1,0 +1,58 @@
+"""What types cannot say: settings that contradict each other, and names that mean nothing.
+
+Called by config/load.py once the document is a `Config`. Each finding is the path of a key and one
+sentence. Looks at paths on the disk only to see whether two are one file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from gpud.config import gpu_words
+from gpud.config.requests import request_of
+from gpud.config.schema import Config, Pool, SourceConfig
+from gpud.errors import GpudError
+
+Finding = tuple[tuple[str, ...], str]
+
+# Of a request that contradicts itself: the first of these that was asked for is to blame.
+OF_A_REQUEST = ("exclusive", "vram", "gpu_model", "gpus")
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    yield from _of_pool(config.pool)
+    readers: dict[str, str] = {}
+    for name, source in config.source.items():
+        yield from _of_request(name, source)
+        real = os.path.realpath(source.path)
+        if real in readers:
+            both = f"source.{name} reads {source.path}, and so does source.{readers[real]}"
+            yield ("source", name, "path"), f"{both}: each line would run twice"
+        readers.setdefault(real, name)
+
+
+def _of_pool(pool: Pool) -> Iterator[Finding]:
+    if pool.gpus:
+        try:
+            gpu_words.from_config(pool.gpus)
+        except GpudError as error:
+            yield ("pool", "gpus"), error.message
+    if pool.stop_idle and not pool.idle_after_s:
+        yield ("pool", "stop_idle"), "pool.stop_idle needs a pool.idle_after_s of more than 0"
+    if 0 < pool.idle_after_s < 1:
+        yield (
+            ("pool", "idle_after_s"),
+            f"pool.idle_after_s must be 0 (never) or at least 1 second, not {pool.idle_after_s:g}",
+        )
+
+
+def _of_request(name: str, source: SourceConfig) -> Iterator[Finding]:
+    try:
+        request_of(source.gpus, source.vram, source.gpu_model, source.exclusive)
+    except GpudError as error:
+        named, _, why = error.message.partition(": ")
+        if named not in OF_A_REQUEST:
+            named = next(key for key in OF_A_REQUEST if getattr(source, key))
+            why = error.message
+        yield ("source", name, named), f"source.{name}.{named}: {why}"

@@ -1,0 +1,155 @@
+"""What happened, in words: the events of a job's story, and of gpud itself.
+
+Used by show.py and events.py. Owns the sentence of each event. What gpud decided by itself about a
+job or a GPU is a sentence; the other events are their kind and what goes with it. Takes
+gpud/protocol/replies.py as plain values, from a newer gpud, too: what only that one knows is
+`key=value`.
+"""
+
+from __future__ import annotations
+
+from gpud.client.wire import from_text
+from gpud.ctl.render import Screen, clock, duration
+from gpud.ctl.words import CPU_ONLY, device, devices_in_words, ending
+from gpud.signals import signal_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+ODD = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, OSError)
+
+
+def lines(events: list[dict[str, Any]], on: Screen) -> list[str]:
+    """One line an event; the date only where it changes."""
+    found, day = [], ""
+    for event in events:
+        date, time = clock(event["at_ms"]).split()
+        if date != day:
+            found.append(f"  {on.paint(date, 'dim')}")
+            day = date
+        attempt = f"try {event['attempt']}: " if event["attempt"] > 1 else ""
+        found.append(on.fit(f"  {time}  {attempt}{in_words(event)}"))
+    return found
+
+
+def in_words(event: dict[str, Any], kind_width: int = 0) -> str:
+    """On one line: "started  pid 4711", or a sentence."""
+    left = dict(event["detail"])
+    sentence = _sentence(event["kind"], left)
+    if sentence:
+        return ", ".join([sentence, *_details(left, event)])
+    return f"{event['kind']:<{kind_width}}  {', '.join(_details(left, event))}".rstrip()
+
+
+def _sentence(kind: str, left: dict[str, Any]) -> str:
+    """What it says is taken from `left`. "" for a kind that has none, or says something else."""
+    say = SENTENCES.get(kind)
+    if say is None:
+        return ""
+    rest = dict(left)
+    try:
+        sentence = say(rest)
+    except ODD:
+        return ""
+    for key in left.keys() - rest.keys():
+        del left[key]
+    return sentence
+
+
+def _stopped(left: dict[str, Any]) -> str:
+    reason = left.pop("reason")
+    if reason == "guest":
+        owner = left.pop("owner", "")
+        came = "the owner of its guest GPU came back"
+        return f"stopped by gpud: {came}: {owner}" if owner else f"stopped by gpud: {came}"
+    if reason == "idle":
+        return "stopped by gpud: it did nothing on its GPUs"
+    return f"stopped by gpud: {_value(reason)}"
+
+
+def _wrong_gpu(left: dict[str, Any]) -> str:
+    process = f"pid {left.pop('pid')}"
+    if program := left.pop("program", ""):
+        process += f" ({program})"
+    used, given = device(left.pop("on")), " and ".join(map(device, left.pop("assigned")))
+    return f"on a wrong GPU: {process} uses {used}, the job was given {given}"
+
+
+def _idle(left: dict[str, Any]) -> str:
+    return f"idle: its GPUs have done nothing for {duration(left.pop('idle_s'))}"
+
+
+def _quarantined(left: dict[str, Any]) -> str:
+    return f"{device(left.pop('gpu'))} was quarantined: {from_text(left.pop('why'))}"
+
+
+def _healed(left: dict[str, Any]) -> str:
+    name, why = device(left.pop("gpu")), from_text(left.pop("why"))
+    return f"{name} was healed {why}" if why == "by hand" else f"{name} was healed: {why}"
+
+
+SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "stopped-by-gpud": _stopped,
+    "wrong-gpu": _wrong_gpu,
+    "gpu-idle": _idle,
+    "gpu-quarantined": _quarantined,
+    "gpu-healed": _healed,
+}
+
+
+def _details(left: dict[str, Any], event: dict[str, Any]) -> list[str]:
+    """What is left to say: ["failed with exit status 1", "again at 09:08:36"]."""
+    told = []
+    if left.get("outcome"):
+        end = {key: left.pop(key, None) for key in ("outcome", "exit_code", "signal")}
+        told.append(ending(end))
+    for key, value in left.items():
+        if value == "":
+            continue
+        say = TOLD.get(key)
+        try:
+            told.append(say(value, event) if say else f"{key}={_value(value)}")
+        except ODD:
+            told.append(f"{key}={_value(value)}")
+    return told
+
+
+def _leased(lease: dict[str, int], _: dict[str, Any]) -> str:
+    parts = devices_in_words([f"{key}:{milli}" for key, milli in lease.items()])
+    return parts if parts == CPU_ONLY else f"on {parts}"
+
+
+def _again(at_ms: int, event: dict[str, Any]) -> str:
+    """Without the date, where it is that of the event."""
+    date, time = clock(at_ms).split()
+    return f"again at {time if clock(event['at_ms']).startswith(date) else f'{date} {time}'}"
+
+
+TOLD: dict[str, Callable[[Any, dict[str, Any]], str]] = {
+    "exit_code": lambda value, _: f"exit status {value}",
+    "signal": lambda value, _: signal_name(value),
+    "why": lambda value, _: from_text(value),
+    "lease": _leased,
+    "retry_at_ms": _again,
+    "pid": lambda value, _: f"pid {value}",
+    "processes": lambda value, _: ", ".join(value),
+    "grace_s": lambda value, _: f"grace {duration(value)}",
+    "source": lambda value, _: str(value),
+    "gpu": lambda value, _: device(value),
+    "rule": lambda value, _: str(value),
+    "more": lambda value, _: f"the next try gets {value}",
+}
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        value = from_text(value)
+    if isinstance(value, str):
+        return value if value and " " not in value else f'"{value}"'
+    if isinstance(value, (list, tuple)):
+        return ",".join([_value(item) for item in value])
+    from gpud.ctl.render import json_text
+
+    return json_text(value)

@@ -1,0 +1,83 @@
+"""What happened, in words: each event that the core tells, and events of another version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpud.ctl import events, story
+from gpud.ctl.render import Screen
+
+from . import samples
+
+ALICE = "pid 4711 (python of alice, 11.2 GiB)"
+WRONG = "on a wrong GPU"
+
+
+@pytest.mark.parametrize(
+    ("detail", "text"),
+    [
+        ({}, ""),
+        ({"lease": {"0": 1000}}, "on GPU 0"),
+        ({"lease": {"0": 500}}, "on 1/2 of GPU 0"),
+        ({"lease": {"cpu": 62}}, "CPU only"),
+        ({"lease": {"0": 1000, "1": 1000}}, "on GPU 0 and GPU 1"),
+        ({"outcome": "failed", "exit_code": 3, "retry_at_ms": samples.NOW_MS + 4_116_000},
+         "failed with exit status 3, again at 09:08:36"),
+        ({"outcome": "lost", "retry_at_ms": samples.NOW_MS + 86_400_000},
+         "lost, again at 2026-11-22 08:00:00"),
+        ({"outcome": "not-started", "why": "no file x"}, "not-started, no file x"),
+        ({"lease": {"GPU-00000007-aaaa": 1000}}, "on GPU-00000007"),
+        ({"gpu": "GPU-00000007-aaaa"}, "GPU-00000007"),
+        ({"pid": 7}, "pid 7"),
+        ({"processes": ["sleep (7)", "tee (8)"]}, "sleep (7), tee (8)"),
+        ({"grace_s": 10.0}, "grace 10s"),
+        ({"source": "night"}, "night"),
+        ({"lease": "odd", "retry_at_ms": "x", "new": [1, "a b"]},
+         'lease=odd, retry_at_ms=x, new=1,"a b"'),
+    ],
+)  # fmt: skip
+def test_details_of_events(detail: dict[str, Any], text: str) -> None:
+    event = {"at_ms": samples.NOW_MS, "kind": "told", "detail": detail}
+    assert story.in_words(event) == f"told  {text}".rstrip()
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail", "text"),
+    [
+        ("stopped-by-gpud", {"reason": "guest", "owner": ALICE},
+         f"stopped by gpud: the owner of its guest GPU came back: {ALICE}"),
+        ("stopped-by-gpud", {"reason": "guest"},
+         "stopped by gpud: the owner of its guest GPU came back"),
+        ("stopped-by-gpud", {"reason": "idle"}, "stopped by gpud: it did nothing on its GPUs"),
+        ("stopped-by-gpud", {"reason": "heat", "grace_s": 10.0},
+         "stopped by gpud: heat, grace 10s"),
+        ("wrong-gpu",
+         {"pid": 71, "program": "python", "on": "GPU-00000001-aaaa",
+          "assigned": ["GPU-00000000-aaaa", "MIG-8a"]},
+         f"{WRONG}: pid 71 (python) uses GPU-00000001, the job was given GPU-00000000 and MIG-8a"),
+        ("wrong-gpu", {"pid": 71, "program": "", "on": "GPU-1", "assigned": ["GPU-0"]},
+         f"{WRONG}: pid 71 uses GPU-1, the job was given GPU-0"),
+        ("gpu-idle", {"idle_s": 1800}, "idle: its GPUs have done nothing for 30m"),
+        ("gpu-quarantined", {"gpu": "GPU-00000006-aaaa", "why": samples.OFF_THE_BUS},
+         "GPU-00000006 was quarantined: Xid 79: it has fallen off the bus"),
+        ("gpu-healed", {"gpu": "GPU-00000006-aaaa", "why": "by hand"},
+         "GPU-00000006 was healed by hand"),
+        ("gpu-healed", {"gpu": "GPU-00000006-aaaa", "why": "the machine was started again"},
+         "GPU-00000006 was healed: the machine was started again"),
+        # What another version tells of the same kind is not lost.
+        ("gpu-healed", {"gpu": "GPU-00000006-aaaa"}, "gpu-healed  GPU-00000006"),
+        ("gpu-idle", {"idle_s": "long"}, "gpu-idle  idle_s=long"),
+        ("wrong-gpu", {"pid": 71, "assigned": 3}, "wrong-gpu  pid 71, assigned=3"),
+    ],
+)  # fmt: skip
+def test_what_gpud_did_by_itself_is_a_sentence(
+    kind: str, detail: dict[str, Any], text: str
+) -> None:
+    event = {"seq": 7, "job": 9, "attempt": 2, "at_ms": samples.NOW_MS, "kind": kind}
+    event["detail"] = detail
+    assert story.in_words(event) == text
+    assert story.lines([event], Screen())[1] == f"  08:00:00  try 2: {text}"
+    line = events.line(event, Screen())
+    assert line == f"     7  2026-11-21 08:00:00      9.2  {story.in_words(event, 10)}"
