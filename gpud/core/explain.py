@@ -29,6 +29,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return impossible
     if record.unmet:
         return _others(state, record)
+    if record.not_before_ms and not record.retry_no:
+        return f"waits {_seconds(record.not_before_ms - now_ms)} more to begin, as it was asked to"
     if record.not_before_ms:
         return (
             f"waits {_seconds(record.not_before_ms - now_ms)} more before retry "

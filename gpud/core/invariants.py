@@ -110,8 +110,11 @@ def _check_indices(state: State) -> None:
         for shape, heap in state.ready.items()
         for priority, job_id in heap
     }
-    delayed = set(state.delayed)
+    delayed, expiring = set(state.delayed), set(state.expiring)
     for job in state.jobs.values():
+        last_ms, waits = job.last_start_ms, job.state is not JobState.ACTIVE
+        if waits and last_ms and (last_ms, job.id) not in expiring:
+            raise ContradictionError(f"job {job.id} has a deadline, and nobody minds it")
         if is_ready(job):
             if (shape_of(job), -job.priority, job.id) not in ready:
                 raise ContradictionError(f"job {job.id} waits, but not in the queue of its shape")

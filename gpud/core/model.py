@@ -119,6 +119,8 @@ class JobSpec(Struct, frozen=True, gc=False):
     retry: RetryPolicy = NO_RETRY
     retry_args: bytes = b""  # appended to the command from the second attempt on
     time_limit_s: float | None = None
+    begin_ms: int = 0  # not before; 0: at once
+    deadline_ms: int = 0  # done by then, as far as the time limit tells; 0: whenever
     grace_s: float = 10.0
     linger_s: float | None = 10.0  # None: wait for what the shell left behind
     held: bool = False
@@ -163,6 +165,8 @@ class Job(Struct, gc=False):
     grown: bool = False  # `request` is not the spec's any more
     setbacks: int = 0  # attempts that ended for no fault of its own, and were made good
     retry_args: bytes | None = None  # instead of the spec's, by a person's retry
+    begin_ms: int = 0
+    last_start_ms: int = 0  # to be done by its deadline it must have started; 0: it has none
     after: After = AT_ONCE  # with ids
     unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
 

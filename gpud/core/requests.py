@@ -22,8 +22,9 @@ from gpud.core.events import (
     SourceSwitched,
 )
 from gpud.core.links import OutcomeOf, nobody_knows
-from gpud.core.model import JobId, JobState, NewJob, Outcome, Phase, Request
+from gpud.core.model import JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request
 from gpud.core.placement import unsatisfiable
+from gpud.core.shape import last_start_ms
 from gpud.core.state import State
 
 
@@ -45,21 +46,19 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
             )
     if not event.jobs:
         return (Refuse(event.request, "usage", "cannot submit: there is no job in it"),)
-    bad: dict[Request, str] = {}
-    for number, new in enumerate(event.jobs, 1):
-        request = new.spec.request
-        if request not in bad:
-            bad[request] = unsatisfiable(state.pool, request)
-        if bad[request]:
-            which = f"job {number}: " if len(event.jobs) > 1 else ""
-            return (Refuse(event.request, "refused", f"cannot submit: {which}{bad[request]}"),)
     outcome_of = outcome_now(state, event.outcomes)
-    if any(new.spec.after.spans for new in event.jobs):
-        for number, new in enumerate(event.jobs):
-            why = impossible(state, JobId(state.next_id + number), new.spec.after, outcome_of)
-            if why:
-                which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
-                return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
+    bad: dict[Request, str] = {}
+    for number, new in enumerate(event.jobs):
+        spec = new.spec
+        if (why := bad.get(spec.request)) is None:
+            why = bad[spec.request] = unsatisfiable(state.pool, spec.request)
+        if not why and spec.deadline_ms and is_too_late(spec, now_ms):
+            why = "it cannot be done by its deadline"
+        if not why and spec.after.spans:
+            why = impossible(state, JobId(state.next_id + number), spec.after, outcome_of)
+        if why:
+            which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
+            return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
     first = add_all(state, event.jobs, now_ms, outcome_of)
     if event.key:
         state.changes.submissions[event.key] = NewSubmission(
@@ -82,6 +81,11 @@ def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[A
         return (Answer(event.request),)
     first = add_all(state, jobs, now_ms)
     return (Answer(event.request, (first,), len(jobs)),)
+
+
+def is_too_late(spec: JobSpec, now_ms: int) -> bool:
+    last_ms = last_start_ms(spec.deadline_ms, spec.time_limit_s)
+    return last_ms > 0 and last_ms < max(now_ms, spec.begin_ms)
 
 
 def add_all(
@@ -146,6 +150,9 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif not job.attempt and job.outcome is Outcome.NOT_STARTED:
             why = f"it never was a job ({job.why}); submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
+        elif job.last_start_ms and job.last_start_ms < now_ms:
+            why = "its deadline has passed; submit it anew"
+            refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         elif why := impossible(state, job_id, job.after, outcome_of):
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
@@ -182,7 +189,7 @@ def on_release(state: State, event: ReleaseRequested, now_ms: int) -> Sequence[A
             refused.append((job_id, f"cannot release job {job_id}: {absent(state, job_id)}"))
             continue
         if job.state is JobState.HELD:
-            state.requeue(job)
+            state.requeue(job, job.begin_ms if job.begin_ms > now_ms else 0)
             state.tell(job_id, job.attempt, "released", now_ms)
         changed.append(job_id)
     return (Answer(event.request, tuple(changed), refused=tuple(refused)),)

@@ -25,7 +25,7 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import assert_never
 
-from gpud.core import attempts, dependencies, reconcile, requests, sights, watching
+from gpud.core import attempts, deadlines, dependencies, reconcile, requests, sights, watching
 from gpud.core.actions import Action, StartAttempt
 from gpud.core.events import (
     AttemptEnded,
@@ -156,6 +156,7 @@ def next_deadline(state: State) -> int | None:
 
 def dispatch(state: State, now_ms: int) -> list[Action]:
     """Pair queued jobs with free slots, in rank order, until nothing that waits fits."""
+    deadlines.expire(state, now_ms)
     state.make_due(now_ms)
     if state.shortage_until_ms <= now_ms:
         state.shortage_until_ms = 0

@@ -16,6 +16,11 @@ def within_s(time_limit_s: float | None, grace_s: float, linger_s: float | None)
     return ceil(time_limit_s + grace_s + linger_s)
 
 
+def last_start_ms(deadline_ms: int, time_limit_s: float | None) -> int:
+    """When a job must have started to be done by its deadline; 0: it has none."""
+    return max(1, deadline_ms - round(1000 * (time_limit_s or 0))) if deadline_ms else 0
+
+
 def shape_of(job: Job) -> Shape:
     """Times are rounded up to four steps per doubling: few queues, and no promise broken."""
     bound = job.within_s

@@ -36,7 +36,7 @@ from gpud.core.model import (
 )
 from gpud.core.pool import Pool
 from gpud.core.reservation import Reservation
-from gpud.core.shape import Shape, shape_of, within_s
+from gpud.core.shape import Shape, last_start_ms, shape_of, within_s
 
 NO_QUARANTINES: Mapping[str, Quarantine] = {}
 SHORTAGE_FIRST_MS, SHORTAGE_MAX_MS = 1_000, 60_000  # pauses when the machine is short of something
@@ -57,6 +57,7 @@ class State:
         self.ended: list[JobId] = []  # just now, and others come after them
         self.ready: dict[Shape, list[Rank]] = {}
         self.delayed: list[tuple[int, JobId]] = []  # (not_before_ms, id)
+        self.expiring: list[tuple[int, JobId]] = []  # (last_start_ms, id)
         self.draining = False
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
@@ -107,9 +108,21 @@ class State:
             heappop(self.delayed)
         return None
 
+    def next_expiry_ms(self) -> int | None:
+        """When the first job that waits can no longer be done by its deadline, or None."""
+        while self.expiring:
+            last_ms, job_id = self.expiring[0]
+            job = self.jobs.get(job_id)
+            waits = job is not None and job.state is not JobState.ACTIVE
+            if waits and job is not None and job.last_start_ms == last_ms:
+                return last_ms + 1
+            heappop(self.expiring)
+        return None
+
     def next_deadline_ms(self) -> int | None:
-        """When a delayed job becomes due, a shortage ends, a look is wanted, or its time is up."""
-        times = [self.next_delay_ms(), self.look_at_ms]
+        """When a delayed job becomes due or one expires, a shortage ends, a look is wanted, or its
+        time is up."""
+        times = [self.next_delay_ms(), self.next_expiry_ms(), self.look_at_ms]
         times += [self.attempts[job].ended_at_ms + LOOK_WAIT_MS for job in self.finishing]
         if self.shortage_until_ms and any(self.ready.values()):
             times.append(self.shortage_until_ms)
@@ -154,6 +167,7 @@ class State:
             known[job.id] = job
             if job.after.spans:
                 job.unmet = self.links.join(job, outcome_of)
+            self._may_expire(job)
             if job.state is JobState.QUEUED:
                 if job.not_before_ms:
                     self.delayed.append((job.not_before_ms, job.id))
@@ -180,6 +194,9 @@ class State:
             retries_left=spec.retry.retries,
             source=spec.source,
             within_s=within_s(spec.time_limit_s, spec.grace_s, spec.linger_s),
+            begin_ms=spec.begin_ms,
+            last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
+            not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
         )
         self.next_id = JobId(job.id + 1)
         self.changes.new.append((job.id, new))
@@ -187,12 +204,13 @@ class State:
         self.changes.jobs[job.id] = job
         if new.problem:
             job.state, job.outcome = JobState.DONE, Outcome.NOT_STARTED
-            job.ended_at_ms, job.why = now_ms, new.problem
+            job.ended_at_ms, job.why, job.not_before_ms = now_ms, new.problem, 0
             return job
         self.jobs[job.id] = job
         if spec.after.spans:
             job.after = After(with_ids(spec.after.spans, job.id), spec.after.patient)
             job.unmet = self.links.join(job, outcome_of)
+        self._may_expire(job)
         if job.state is JobState.QUEUED:
             self._push(job)
         return job
@@ -268,6 +286,7 @@ class State:
             self._make_wait(job.id)
         elif job.unmet and (before := self.links.broken(job)) is not None:
             self.ended.append(before)
+        self._may_expire(job)
         self._push(job)
         self.touch(job)
 
@@ -278,6 +297,7 @@ class State:
         self._note_before(job)
         job.state, job.why = JobState.HELD, why
         job.not_before_ms = 0
+        self._may_expire(job)
         self.touch(job)
 
     def finish(self, job: Job, outcome: Outcome, why: str, now_ms: int) -> None:
@@ -313,6 +333,10 @@ class State:
         outcome = self.links.outcomes.pop(before, None)
         for job_id, ended in self.links.after(before):
             self.jobs[job_id].unmet += is_met(outcome, ended)
+
+    def _may_expire(self, job: Job) -> None:
+        if job.last_start_ms:
+            heappush(self.expiring, (job.last_start_ms, job.id))
 
     def make_due(self, now_ms: int) -> None:
         """Delayed jobs whose time has come are ready."""

@@ -48,6 +48,8 @@ class Common(Struct, frozen=True, gc=False):
     linger_s: float | None
     held: bool
     uid: int
+    begin_ms: int = 0
+    deadline_ms: int = 0
 
 
 class Amended(Struct, frozen=True, gc=False, omit_defaults=True):

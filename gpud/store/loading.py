@@ -13,7 +13,7 @@ from typing import Any
 from gpud.core.changes import NewSubmission
 from gpud.core.health import Quarantine
 from gpud.core.model import AT_ONCE, Attempt, Job, JobSpec, JobState
-from gpud.core.shape import within_s
+from gpud.core.shape import last_start_ms, within_s
 from gpud.errors import GpudError
 from gpud.ports import Loaded
 from gpud.store import dependencies
@@ -89,6 +89,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
             bound_s = within_s(common.time_limit_s, grace_s, common.linger_s)
+            last_ms = last_start_ms(common.deadline_ms, common.time_limit_s)
         more = decode_amended(amended)
         yield Job(
             job_id,
@@ -107,6 +108,8 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             grown=more.request is not None,
             setbacks=more.setbacks,
             retry_args=more.retry_args,
+            begin_ms=common.begin_ms,
+            last_start_ms=last_ms,
         )
 
 
@@ -170,6 +173,8 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         grown=more.request is not None,
         setbacks=more.setbacks,
         retry_args=more.retry_args,
+        begin_ms=common.begin_ms,
+        last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
     )
 
 
@@ -221,6 +226,8 @@ def specs(db: sqlite3.Connection, interned: Interned, first: int, last: int) -> 
             grace_s=common.grace_s,
             linger_s=common.linger_s,
             held=common.held,
+            begin_ms=common.begin_ms,
+            deadline_ms=common.deadline_ms,
             uid=common.uid,
             source=source,
             entry_key=entry_key,

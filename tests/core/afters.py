@@ -11,6 +11,7 @@ from gpud.core.events import RetryRequested
 from gpud.core.model import JobId, JobSpec, JobState, Outcome
 from gpud.core.state import State
 
+from .promises import last_start_of
 from .store import FakeStore
 
 OutcomeOf = Callable[[JobId], Outcome | None]
@@ -43,8 +44,11 @@ class Afters:
         found = [(self.outcome_of(b), ended) for b, ended in self.before(job)]
         return any(outcome and not will_do(outcome, ended) for outcome, ended in found)
 
-    def can_be_submitted(self, spec: JobSpec, job: JobId, first: JobId) -> bool:
+    def can_be_submitted(self, spec: JobSpec, job: JobId, first: JobId, now_ms: int) -> bool:
         """As number `job` in a submit that begins with `first`."""
+        last = last_start_of(spec)
+        if last and last < max(now_ms, spec.begin_ms):
+            return False
         for before, ended in before_of(spec, job):
             if not 0 < before < job:
                 return False
@@ -53,11 +57,12 @@ class Afters:
                 return False
         return True
 
-    def can_be_retried(self, event: RetryRequested, done: set[int]) -> set[int]:
+    def can_be_retried(self, event: RetryRequested, done: set[int], now_ms: int) -> set[int]:
         """Of those that are done; one after the other, in the order of the request."""
         again: set[int] = set()
         for job in event.jobs:
-            if job not in done:
+            last = last_start_of(self.specs[job]) if job in done else 0
+            if job not in done or (last and last < now_ms):
                 continue
             patient = self.specs[job].after.patient
             earlier = [(b, ended) for b, ended in self.before(job) if b not in again]

@@ -107,6 +107,8 @@ specs = st.builds(
     retry=st.sampled_from(POLICIES),
     held=st.sampled_from([False, False, False, True]),
     time_limit_s=st.sampled_from([None, None, 1.0, 30.0, 1000.0]),
+    begin_ms=st.sampled_from([0, 0, 0, 1_000_010, 1_012_000]),
+    deadline_ms=st.sampled_from([0, 0, 0, 1_000_030, 1_040_000, 2_500_000]),
     grace_s=st.sampled_from([10.0, 0.5]),
 )
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)

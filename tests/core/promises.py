@@ -12,7 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gpud.core import explain, scheduler
-from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, Outcome, Phase, RetryPolicy
+from gpud.core.model import (
+    Attempt,
+    Cursor,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    Outcome,
+    Phase,
+    RetryPolicy,
+)
 from gpud.core.reconcile import NO_DEVICE
 from gpud.core.state import State
 
@@ -41,6 +51,7 @@ class Ledger:
     memory: dict[str, int] = field(default_factory=dict)  # of these for memory: what may be in use
     stopped: dict[Key, str] = field(default_factory=dict)  # by gpud itself, and why
     excused: dict[Key, bool] = field(default_factory=dict)  # no retry is used; tried again at once
+    expired: dict[JobId, int] = field(default_factory=dict)  # by a deadline: attempts then
 
     def copy(self) -> Ledger:
         """As deep as it need be: everything in the containers is immutable."""
@@ -57,6 +68,7 @@ class Ledger:
             memory=self.memory.copy(),
             stopped=self.stopped.copy(),
             excused=self.excused.copy(),
+            expired=self.expired.copy(),
         )
 
     def first_of_round(self, job: JobId) -> int:
@@ -116,6 +128,8 @@ def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
     """Nothing waits without a reason; what waits for a time has a deadline, nothing else has one
     but a look at GPUs."""
     due = [job.not_before_ms for job in state.jobs.values() if job.not_before_ms]
+    expiring = [job for job in state.jobs.values() if waits(job) and job.last_start_ms]
+    due += [job.last_start_ms + 1 for job in expiring]
     finishing = [a for a in state.attempts.values() if a.phase is Phase.FINISHING]
     due += [attempt.ended_at_ms + LOOK_WAIT_MS for attempt in finishing]
     deadline = scheduler.next_deadline(state)
@@ -130,6 +144,17 @@ def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
     assert state.draining == ledger.draining
     quarantined = {uuid for uuid, gpu in state.health.gpus.items() if gpu.quarantine}
     assert quarantined == ledger.quarantined.keys(), f"{quarantined}, {ledger.quarantined}"
+
+
+def waits(job: Job) -> bool:
+    return job.state in (JobState.QUEUED, JobState.HELD)
+
+
+def last_start_of(spec: JobSpec) -> int:
+    """When it must have started to be done by its deadline; 0: it has none."""
+    if not spec.deadline_ms:
+        return 0
+    return max(1, spec.deadline_ms - int(1000 * (spec.time_limit_s or 0)))
 
 
 def check_wishes(state: State, ledger: Ledger) -> None:
@@ -202,6 +227,8 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
         assert job.state is JobState.ACTIVE, f"{job} has a live attempt"
     elif ledger.waiting_cancelled.get(job_id) == len(attempts):
         assert job.outcome is Outcome.CANCELLED, f"{job} was cancelled while it waited"
+    elif ledger.expired.get(job_id) == len(attempts):
+        assert job.outcome is Outcome.NOT_STARTED, f"{job} was too late for its deadline"
     elif len(attempts) == starts[-1]:
         refused = not attempts and starts == [0] and job.outcome is Outcome.NOT_STARTED
         assert refused or job.state in (JobState.QUEUED, JobState.HELD), f"{job} was not tried"

@@ -15,7 +15,7 @@ from gpud.core.state import State
 
 from .afters import Afters
 from .capacity import Free
-from .promises import Ledger
+from .promises import Ledger, last_start_of
 from .watch import Watch, holders_of
 
 
@@ -31,6 +31,7 @@ class Before:
         self.kept = state.reservation
         self.holders = holders_of(state)
         self.seen_mib = watch.seen_free_mib(state)
+        self.specs = afters.specs
 
 
 def check_dispatch(
@@ -86,6 +87,7 @@ def check_starts(
     for start in starts:
         job = waiting.pop(start.job)
         assert job.id not in ledger.held, f"{job} is held and starts"
+        check_time(before, job)
         assert job.id not in ledger.waiting_cancelled, f"{job} is cancelled and starts"
         for other in waiting.values():
             if rank(other) < rank(job):
@@ -98,6 +100,13 @@ def check_starts(
         free.take(start.lease)
     for job in waiting.values():
         assert not may_start(job), f"{job} fits and waits"
+
+
+def check_time(before: Before, job: Job) -> None:
+    spec = before.specs[job.id]
+    last = last_start_of(spec)
+    assert not last or before.now_ms <= last, f"{job} starts too late: {last}"
+    assert job.attempt > 1 or before.now_ms >= spec.begin_ms, f"{job} starts before {spec.begin_ms}"
 
 
 def ends_in_time(job: Job, now_ms: int, kept: Reservation) -> bool:

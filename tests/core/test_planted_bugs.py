@@ -13,7 +13,17 @@ from functools import partial
 import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
-from gpud.core import attempts, dependencies, links, reconcile, requests, scheduler, setbacks
+from gpud.core import (
+    attempts,
+    deadlines,
+    dependencies,
+    links,
+    reconcile,
+    requests,
+    scheduler,
+    setbacks,
+)
+from gpud.core import state as state_module
 from gpud.core.actions import Action, Answer, StartAttempt
 from gpud.core.changes import NewSubmission
 from gpud.core.events import (
@@ -395,6 +405,44 @@ def a_restart_forgets_who_comes_after_whom(right):
         right(state, jobs, *more)
 
     return load
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+@bug(deadlines, "expire")
+def who_is_too_late_starts_all_the_same(right):
+    return lambda state, now_ms: None
+
+
+@bug(State, "next_expiry_ms")
+def nobody_minds_deadlines(right):
+    return lambda state: None
+
+
+@bug(state_module, "last_start_ms")
+def the_time_limit_does_not_count_towards_the_deadline(right):
+    return lambda deadline_ms, time_limit_s: right(deadline_ms, None)
+
+
+@bug(State, "add")
+def jobs_begin_at_once(right):
+    def add(state: State, new: NewJob, *more: object) -> Job:
+        job = right(state, new, *more)
+        if job.not_before_ms:
+            job.not_before_ms = 0
+            state._push(job)
+        return job
+
+    return add
+
+
+@bug(requests, "on_release")
+def a_release_forgets_when_to_begin(right):
+    def on_release(state: State, event, now_ms: int) -> Sequence[Action]:
+        return right(state, event, max(now_ms, 10**15))
+
+    return on_release
 
 
 # -- submits --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 from msgspec import structs
 
-from gpud.core import scheduler
+from gpud.core import deadlines, scheduler
 from gpud.core.actions import (
     Action,
     Answer,
@@ -156,10 +156,10 @@ class Daemon:
         afters = Afters(self.state, self.store)
         if isinstance(event, RetryRequested):
             done = {job_id for job_id in range(1, first) if job_id not in attempts}
-            may_be_retried = afters.can_be_retried(event, done - self.ledger.bad_entries)
+            may_be_retried = afters.can_be_retried(event, done - self.ledger.bad_entries, now_ms)
         elif isinstance(event, JobsSubmitted):
             possible = [
-                afters.can_be_submitted(new.spec, JobId(first + n), first)
+                afters.can_be_submitted(new.spec, JobId(first + n), first, now_ms)
                 for n, new in enumerate(event.jobs)
             ]
         busy = self.busy_gpus() if isinstance(event, GpusSeen) else ()
@@ -218,6 +218,7 @@ class Daemon:
                     before = self.ledger.rounds.get(job_id, ())
                     self.ledger.rounds[job_id] = (*before, tried)
                     self.ledger.waiting_cancelled.pop(job_id, None)
+                    self.ledger.expired.pop(job_id, None)
             case HoldRequested():
                 self.ledger.held.update(answers.answered(event, actions, waiting))
             case ReleaseRequested():
@@ -235,6 +236,7 @@ class Daemon:
             self.ledger.held.discard(job_id)
 
     def dispatch(self, now_ms: int) -> list[Action]:
+        self.expire(now_ms)
         afters = Afters(self.state, self.store)
         before = starts.Before(self.state, self.watch, now_ms, afters)
         actions = scheduler.dispatch(self.state, now_ms)
@@ -243,6 +245,19 @@ class Daemon:
         boot_id = self.runner.boot_id
         starts.check_dispatch(before, self.state, self.ledger, self.watch, boot_id, started)
         return actions
+
+    def expire(self, now_ms: int) -> None:
+        """What a dispatch does first; the twin lets it do so."""
+        specs = Afters(self.state, self.store).specs
+        waiting = {job.id: job.attempt for job in self.state.jobs.values() if promises.waits(job)}
+        last = {job_id: promises.last_start_of(specs[job_id]) for job_id in waiting}
+        late = {job_id for job_id in waiting if last[job_id] and last[job_id] < now_ms}
+        deadlines.expire(self.state, now_ms)
+        assert not late & self.state.jobs.keys(), f"{late} should have started"
+        for job_id in late:
+            self.ledger.expired[job_id] = waiting[job_id]
+            self.ledger.held.discard(job_id)
+        self.note_cascade(waiting.keys() - late, waiting)
 
     # -- what is known of the GPUs -----------------------------------------------------------------
 

@@ -1,0 +1,22 @@
+"""Jobs that can no longer be done by their deadline.
+
+Called by core/scheduler.py before each dispatch. A job that has started in time goes on.
+"""
+
+from __future__ import annotations
+
+from gpud.core.dependencies import settle
+from gpud.core.model import Outcome
+from gpud.core.state import State
+
+TOO_LATE = "it could not be started in time for its deadline"
+
+
+def expire(state: State, now_ms: int) -> None:
+    """They end as not started, and so do those that come after them."""
+    while (due_ms := state.next_expiry_ms()) is not None and due_ms <= now_ms:
+        job = state.jobs[state.expiring[0][1]]
+        state.finish(job, Outcome.NOT_STARTED, TOO_LATE, now_ms)
+        outcome = Outcome.NOT_STARTED.value
+        state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=TOO_LATE)
+    settle(state, now_ms)
