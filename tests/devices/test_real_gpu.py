@@ -17,7 +17,7 @@ from gpud.devices.survey import survey
 from gpud.devices.watcher import BUSY_S, IDLE_S, NvmlWatcher
 from gpud.errors import GpudError
 from gpud.ports import GpusFound, GpuWatcher, Watched
-from tests.contracts.test_watchers import NEVER_S, Box
+from tests.contracts.watchers import NEVER_S, Box
 from tests.devices.test_watcher import cpu_s
 
 pytestmark = pytest.mark.gpu
@@ -47,7 +47,7 @@ def real() -> GpusFound:
     except GpudError as error:
         pytest.skip(f"needs a GPU: {error.message}")
     if not found.gpus:
-        pytest.skip(f"needs a GPU that works: {'; '.join(found.problems)}")
+        pytest.skip(f"needs a GPU that works: {found.unusable}")
     return found
 
 
