@@ -61,7 +61,7 @@ class Gpus:
             self.note = NO_DRIVER if named else ""
         else:
             self.pool, self.note = not_asked(plan), f"{ASKING}: no GPU is used until then"
-            self._finding = asyncio.ensure_future(self._find())
+            self._start_finding()
 
     async def wait(self, seconds: float) -> None:
         """Until the driver has answered, but not for ever. Raises GpudError when nobody named a GPU
@@ -109,6 +109,7 @@ class Gpus:
     def _start_finding(self) -> None:
         if self._finding is None or self._finding.done():
             self._finding = asyncio.ensure_future(self._find())
+            self._finding.add_done_callback(_let_bugs_out)
 
     async def _find(self) -> None:
         """Ask until there is an answer."""
@@ -159,6 +160,11 @@ class Gpus:
             self.pool = pool
             if self._engine is not None:
                 self._engine.change_devices(pool)
+
+
+def _let_bugs_out(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.result()  # goes on to the loop's handler
 
 
 def _problems(pool: DevicesChanged) -> list[str]:

@@ -1,4 +1,4 @@
-"""GPUs that are not there: for tests and for simulations.
+"""GPUs that are not there: for the contract tests of watchers, which alone use them.
 
 `FakeMachine` is the hardware with its driver: it outlives any number of daemons, and whoever holds
 it changes it at will. `FakeWatcher` is one daemon's sight of it; passes the contract suite of
