@@ -14,6 +14,11 @@ from collections.abc import Iterable, Mapping
 _DROPPED = frozenset(
     (
         b"CUDA_VISIBLE_DEVICES",  # the lease sets it
+        b"HIP_VISIBLE_DEVICES",
+        # These would give the lease's indexes another meaning.
+        b"CUDA_DEVICE_ORDER",
+        b"ROCR_VISIBLE_DEVICES",
+        b"GPU_DEVICE_ORDINAL",
         # sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3): about the daemon, not its jobs
         b"NOTIFY_SOCKET",
         b"WATCHDOG_PID",

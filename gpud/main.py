@@ -57,8 +57,8 @@ def main() -> int:
 def _leave(status: int) -> NoReturn:
     """Everything is closed: to take the interpreter apart as well is 20 ms that a user waits."""
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed at the start
+            stream.flush()
     except (OSError, ValueError):
         status = status or 1  # nobody could read what was said
     os._exit(status)

@@ -58,12 +58,13 @@ class Executor(Protocol):
 
 
 class GpusFound(Struct, frozen=True):
-    """What a machine has. `problems`: a sentence for each GPU that is there and cannot be used.
-    `blind`: why processes cannot be attributed from here (a container, WSL), or ""."""
+    """What a machine has. `unusable`: index -> why (a clause), for each GPU that is there and of no
+    use; one that could be used once stays in `gpus`, whatever befalls it. `blind`: why processes
+    cannot be attributed from here (a container, WSL), or ""."""
 
     driver: str
     gpus: tuple[GpuInfo, ...]
-    problems: tuple[str, ...] = ()
+    unusable: dict[int, str] = {}
     blind: str = ""
 
 
@@ -78,17 +79,20 @@ class Watched(Struct, frozen=True):
 class GpuWatcher(Protocol):
     """Looks at the machine's GPUs, again and again, and never makes anybody wait.
 
-    `find` asks once what there is, and touches GPUs again at which the driver hung before (that is
-    what healing one means); it raises GpudError with one sentence: kind `unreachable` when
-    the driver does not answer in time, `not-found` when there is no driver or no GPU.
+    `find` asks once what there is, all of it, and takes its time; it raises GpudError with one
+    sentence: kind `unreachable` when the driver does not answer in time, `not-found` when there is
+    no driver or no GPU.
     After `watch`, a `GpusSeen` is posted after each look: every `idle_s`, every `busy_s` while
     attempts are live, and as soon as can be after `look`. Each `look` is followed by a `GpusSeen`
     whose `at_ms` is not before the call, within `LOOK_TIMEOUT_S` and a bit; with a `problem` when
     the driver does not answer. A GPU at which the driver hung is seen with a `problem` that is
-    `broken`, and not touched again; the others are looked at without it. An Xid that makes a GPU
-    useless is posted as `GpuBroke` as soon as the driver tells. `found` is called when what there
-    is has changed (another index, MIG switched). Nothing is posted after `close`, which returns at
-    once, whatever the driver does.
+    `broken`, and not touched again; the others are looked at without it. After `look(afresh=True)`
+    (a person has healed it) it is: until the driver has answered for it or has hung once more, it
+    is seen with a `problem` that is not `broken`, and looks at the others go on. No pause is kept
+    after trouble with the whole driver then, and GPUs that are not listed any more are forgotten.
+    An Xid that makes a GPU useless is posted as `GpuBroke` as soon as the driver tells. `found` is
+    called when what there is has changed (another index, MIG switched, one answers that did not).
+    Nothing is posted after `close`, which returns at once, whatever the driver does.
     """
 
     async def find(self) -> GpusFound: ...
@@ -100,7 +104,7 @@ class GpuWatcher(Protocol):
         found: Callable[[GpusFound], None],
     ) -> None: ...
 
-    def look(self) -> None: ...
+    def look(self, afresh: bool = False) -> None: ...
 
     async def close(self) -> None: ...
 

@@ -13,8 +13,8 @@ In the configuration every item of the list is a slot and none is split: `gpus =
 
 A GPU in two different words (`0,1 1`) is refused: capacity is counted per device, and the two
 would be leased without knowing of each other (docs/architecture.md, promise 4). An index and a
-UUID of the same GPU cannot be told apart here. Called by config/load.py, devices/ and the command
-lines of serve and run. Pure.
+UUID of the same GPU cannot be told apart here. Called by config/meaning.py, the command lines of
+serve and run, and the tools. Pure.
 """
 
 from __future__ import annotations
@@ -34,26 +34,24 @@ _INDEX = re.compile(r"[0-9]{1,6}")
 _UUID = re.compile(r"(?:GPU|MIG)-[A-Za-z0-9/-]{1,120}")  # as nvidia-smi -L prints them
 
 
-def from_command_line(words: Sequence[str], cpu_slots: int = 0) -> tuple[Device, ...]:
+def from_command_line(words: Sequence[str]) -> tuple[Device, ...]:
     """The words after `--gpus`. Raises GpudError (usage) with one sentence."""
     shown = " ".join(words) if all(words) else " ".join(f'"{word}"' for word in words)
     if len(words) == 1 and words[0].strip():
         words = words[0].split(",")
-    return _devices(f"--gpus {shown}", words, cpu_slots)
+    return _devices(f"--gpus {shown}", words)
 
 
-def from_variable(value: str, cpu_slots: int = 0) -> tuple[Device, ...]:
+def from_variable(value: str) -> tuple[Device, ...]:
     """A CUDA_VISIBLE_DEVICES that gpud was given. Raises GpudError (usage) with one sentence."""
     if value.strip() in HIDES_ALL:
-        return cpu_lane(cpu_slots)
-    return _devices(f"{VARIABLE}={value}", value.split(","), cpu_slots)
+        return ()
+    return _devices(f"{VARIABLE}={value}", value.split(","))
 
 
-def from_config(words: Sequence[str], cpu_slots: int = 0) -> tuple[Device, ...]:
+def from_config(words: Sequence[str]) -> tuple[Device, ...]:
     """`pool.gpus`, which must not be empty. Raises GpudError (usage) with one sentence."""
-    return _devices(
-        "pool.gpus = [" + ", ".join(f'"{word}"' for word in words) + "]", words, cpu_slots
-    )
+    return _devices("pool.gpus = [" + ", ".join(f'"{word}"' for word in words) + "]", words)
 
 
 def cpu_lane(cpu_slots: int) -> tuple[Device, ...]:
@@ -61,9 +59,9 @@ def cpu_lane(cpu_slots: int) -> tuple[Device, ...]:
     return (Device(CPU_LANE, (), min(cpu_slots, MOST_SLOTS)),) if cpu_slots > 0 else ()
 
 
-def _devices(shown: str, words: Sequence[str], cpu_slots: int) -> tuple[Device, ...]:
+def _devices(shown: str, words: Sequence[str]) -> tuple[Device, ...]:
     if [word.strip().lower() for word in words] == [NONE]:
-        return cpu_lane(cpu_slots)
+        return ()
     if not any(word.strip() for word in words):
         raise _refused(shown, "it names no GPU; if that is meant, write none")
     slots: dict[tuple[str, ...], int] = {}
@@ -73,8 +71,7 @@ def _devices(shown: str, words: Sequence[str], cpu_slots: int) -> tuple[Device, 
     _check_disjoint(shown, slots)
     if max(slots.values()) > MOST_SLOTS:
         raise _refused(shown, f"at most {MOST_SLOTS} jobs can share a GPU")
-    gpus = tuple(Device(",".join(ids), ids, count) for ids, count in slots.items())
-    return gpus + cpu_lane(cpu_slots)
+    return tuple(Device(",".join(ids), ids, count) for ids, count in slots.items())
 
 
 def _id(shown: str, part: str) -> str:

@@ -26,3 +26,6 @@ def wrong_with_name(name: str) -> str:
     if any("\ud800" <= c <= "\udfff" for c in name):  # bytes that are not UTF-8
         return "it is not UTF-8"
     return ""
+
+
+LAST_MS = 253_402_300_799_000  # the end of the year 9999

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
+from gpud.config.limits import LAST_MS
 from gpud.config.units import parse_duration_s
 from gpud.errors import GpudError
 
@@ -20,15 +21,26 @@ _DAY = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ T]([0-9:.]+))?(Z|[+-][0-9:]
 
 def read_moment(text: str, now_s: float) -> int:
     """Milliseconds since 1970. A time of day is the next one; a day alone is its first moment."""
+    try:
+        found = _read(text, now_s)
+    except (OverflowError, OSError):
+        found = -1
+    if not 0 <= found <= LAST_MS:
+        raise GpudError(f'"{text}" is too far away')
+    return found
+
+
+def _read(text: str, now_s: float) -> int:
     if text.startswith("+"):
         return round(1000 * (now_s + parse_duration_s(text[1:])))
     if match := _TIME.fullmatch(text):
         return _ms(_next(match, now_s))
     if _DAY.fullmatch(text):
         try:
-            return _ms(datetime.fromisoformat(text))
+            moment = datetime.fromisoformat(text)
         except ValueError as error:
             raise GpudError(f'"{text}" is no time that there is ({error})') from error
+        return _ms(moment)
     raise GpudError(f'"{text[:40]}" is no point in time: write {HINT}')
 
 

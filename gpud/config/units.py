@@ -1,4 +1,4 @@
-"""Durations and amounts of memory between people and numbers: "90s", "2h30m"; "12G", "800M".
+"""Durations, memory and energy between people and numbers: "90s", "2h30m"; "12G", "800M"; "9.8 Wh".
 
 Called wherever a person writes or reads one (configuration, `#gpud:` options, gpuctl). Pure,
 standard library only.
@@ -90,3 +90,12 @@ def format_size(mib: int) -> str:
         if mib >= MIB_OF_UNIT[unit]:
             return f"{mib / MIB_OF_UNIT[unit]:.1f}".removesuffix(".0") + f" {name}"
     return f"{mib} MiB"
+
+
+def format_energy(joules: float) -> str:
+    """ "340 J", "9.8 Wh", "1.25 kWh"."""
+    if joules < 3600:
+        return f"{joules:.0f} J"
+    if joules < 3.6e6:
+        return f"{joules / 3600:.1f}".removesuffix(".0") + " Wh"
+    return f"{joules / 3.6e6:.2f} kWh"

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from msgspec import UNSET, structs
 
 from gpud.config.limits import (
+    LAST_MS,
     LONGEST_S,
     MOST_PRIORITY,
     MOST_RETRIES,
@@ -150,6 +151,12 @@ def _limit(value: float | None) -> float | None:
     return value
 
 
+def _moment(value: int, what: str) -> int:
+    if not 0 <= value <= LAST_MS:
+        raise GpudError(f"{what} must be from 0 to {LAST_MS}, in milliseconds since 1970")
+    return value
+
+
 def _linger(value: float | Literal["wait"]) -> float | None:
     return None if value == "wait" else seconds(value, "linger_s")
 
@@ -196,6 +203,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "priority": _priority,
     "retry_args": lambda value: text_of(value, "retry_args"),
     "time_limit_s": _limit,
+    "begin_ms": lambda value: _moment(value, "begin_ms"),
+    "deadline_ms": lambda value: _moment(value, "deadline_ms"),
     "grace_s": lambda value: seconds(value, "grace_s"),
     "linger_s": _linger,
     "held": bool,

@@ -97,7 +97,7 @@ def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
             key=device.key,
             ids=device.ids,
             slots=device.slots,
-            free_milli=pool.free_slots(device) * device.slot_milli,
+            free_milli=pool.free_milli(device),
             jobs=_sorted(jobs.get(device.key, ())),
             problem=problems.get(device.key, "") or (pool.unknown if device.ids else ""),
             model=device.model,

@@ -48,8 +48,10 @@ def ahead(state: State, job: JobId) -> int:
     record = state.jobs.get(job)
     if record is None or not is_ready(record):
         return 0
-    rank = (-record.priority, job)
-    return sum(1 for j in state.jobs.values() if is_ready(j) and (-j.priority, j.id) < rank)
+    rank, wanted = (-record.priority, job), state.pool.wanted
+    for_cpu = wanted(record.request) == 0
+    before = (j for j in state.jobs.values() if is_ready(j) and (-j.priority, j.id) < rank)
+    return sum((wanted(j.request) == 0) == for_cpu for j in before)
 
 
 def devices_for(state: State, job: JobId) -> list[str]:
@@ -91,10 +93,11 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
     if pool.has_room(device, milli, mib, seen_mib=request.vram_mib):
         return "has room"
     jobs = [j for j, a in state.attempts.items() if any(p.device == device.key for p in a.lease)]
-    held = f" by job {_names(jobs)}" if jobs else ""
     if milli > pool.free_milli(device):
-        return f"taken{held}" if jobs else "its GPUs are in use under another grouping"
-    return f"has {gib(_free_mib(state, device))} of memory free, the rest is promised{held}"
+        taken = f"taken by job {_names(jobs)}"
+        return taken if jobs else "its GPUs are in use under another grouping"
+    beside = f", beside job {_names(jobs)}" if jobs else ""
+    return f"has {gib(_free_mib(state, device))} of memory free{beside}"
 
 
 def _others(state: State, job: Job) -> str:

@@ -1,7 +1,7 @@
 """Which GPUs may be used now, and why the others may not.
 
-Judges what looks at the GPUs have shown. Called by core/scheduler.py (`refresh`, before each
-dispatch) and core/sights.py. A GPU that nobody can look at (no driver) is always usable.
+Judges what looks at the GPUs have shown. Called by core/watching.py (before each dispatch) and by
+core/sights.py. A GPU that nobody can look at (no driver) is always usable.
 
 The reasons, the first that holds; those of rule 1 stay until a person heals the GPU or the machine
 is started again, the others go away when the next look no longer shows them:
@@ -104,6 +104,11 @@ class Health:
         """Millijoules at the last look."""
         found = {uuid: self.of(uuid).energy_mj for uuid in uuids}
         return {uuid: mj for uuid, mj in found.items() if mj is not None}
+
+    def base_mib(self, uuids: Iterable[str]) -> dict[str, int]:
+        """What is in use by nobody, as far as that is known."""
+        found = {uuid: self.of(uuid).base_mib for uuid in uuids}
+        return {uuid: mib for uuid, mib in found.items() if mib is not None}
 
     def note_end(self, uuids: Iterable[str], job: JobId, at_ms: int, *, seen: bool) -> None:
         """An attempt on these GPUs is over: the next one waits for a look that began after the end,

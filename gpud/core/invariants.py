@@ -48,6 +48,7 @@ def _check_capacity(state: State) -> None:
         raise ContradictionError(f"the pool counts {state.pool.promised} MiB, leases {promised}")
     if leased != state.pool.leased:
         raise ContradictionError(f"the pool counts {state.pool.leased}, leases {leased}")
+    _check_gpus(state)
     by_gpu: dict[str, int] = {}
     for device, milli in leased.items():
         if device in state.pool.devices and milli > FULL_MILLI:
@@ -57,6 +58,18 @@ def _check_capacity(state: State) -> None:
     for gpu, milli in by_gpu.items():
         if milli > FULL_MILLI:
             raise ContradictionError(f"GPU {gpu} is leased to {milli} thousandths")
+
+
+def _check_gpus(state: State) -> None:
+    """Of what was leased, whatever it was called then."""
+    taken: dict[str, int] = {}
+    for attempt in state.attempts.values():
+        for part in attempt.lease:
+            for uuid in part.uuids:
+                taken[uuid] = taken.get(uuid, 0) + part.milli
+    for uuid, milli in taken.items():
+        if milli > FULL_MILLI:
+            raise ContradictionError(f"GPU {uuid} is leased to {milli} thousandths")
 
 
 def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -> None:

@@ -175,6 +175,7 @@ class LeasePart(Struct, frozen=True, gc=False):
     device: str  # Device.key
     milli: int  # share in thousandths
     mib: int = 0  # memory promised on each of its GPUs; 0 where it is not known
+    uuids: tuple[str, ...] = ()  # of its GPUs: the device may be called otherwise later
 
 
 class Attempt(Struct, gc=False):
@@ -211,6 +212,7 @@ class Usage(Struct):
     idle_since_ms: int = 0  # its GPUs have done nothing since; 0: they do
     told: tuple[str, ...] = ()  # what was pointed out once: "wrong-gpu", "idle"
     counters: dict[str, int] = {}  # UUID -> millijoules at the last look
+    base_mib: dict[str, int] = {}  # UUID -> memory that was in use by nobody when it was dispatched
 
 
 class Rusage(Struct, frozen=True, gc=False):

@@ -28,6 +28,7 @@ from gpud.core.sight import gib
 FAR = 6  # steps between GPUs of which nothing is known; SYS is 5
 MARGIN_PER_CENT = 15  # on top of what earlier runs took
 MOST_PER_CENT = 90  # of a GPU's memory can be counted on; the driver has some
+MOST_STARTS = 16  # of the search for near GPUs: it takes the cube of their number otherwise
 NOTHING: Collection[str] = ()
 
 
@@ -53,7 +54,7 @@ def place(pool: Pool, request: Request, avoid: Collection[str] = NOTHING) -> Lea
         if gpus is None or gpus <= 1 or len(device.ids) == gpus:
             rank = (device.guest, pool.free_milli(device))
             if best_rank is None or rank < best_rank:
-                best, best_rank = LeasePart(key, milli, mib), rank
+                best, best_rank = LeasePart(key, milli, mib, device.uuids), rank
         else:
             single.append(device)
     if best is not None:
@@ -61,7 +62,7 @@ def place(pool: Pool, request: Request, avoid: Collection[str] = NOTHING) -> Lea
     if gpus is None or gpus <= 1 or len(single) < gpus:
         return None
     chosen = _nearest(pool, single, gpus)
-    return tuple(LeasePart(d.key, *takes(d, request)) for d in single if d.key in chosen)
+    return tuple(LeasePart(d.key, *takes(d, request), d.uuids) for d in single if d.key in chosen)
 
 
 def resolved(pool: Pool, request: Request) -> Request:
@@ -121,7 +122,7 @@ def _nearest(pool: Pool, devices: Sequence[Device], count: int) -> Collection[st
         return {device.key for device in order[:count]}
     best: list[Device] = []
     best_rank: tuple[int, int, int] | None = None
-    for start in range(len(order)):
+    for start in range(min(len(order), MOST_STARTS)):
         group, far = [order[start]], {d.key: 0 for d in order}
         rest = order[:start] + order[start + 1 :]
         total = 0
@@ -216,7 +217,7 @@ def unsatisfiable(pool: Pool, request: Request) -> str:
         return ""
     total = len({i for device in devices for i in device.ids})
     if total < gpus:
-        such = f"{gpus} such GPUs" if request.gpu_model or request.vram_mib else _gpus(gpus)
+        such = f"{gpus} such GPUs" if request.gpu_model or request.vram_mib > 0 else _gpus(gpus)
         return f"needs {such}, this machine has {total}"
     return f"needs {_gpus(gpus)}, and no group of slots has exactly that many"
 

@@ -105,14 +105,16 @@ class Pool:
     def take(self, lease: Lease) -> None:
         for part in lease:
             key = part.device
-            if key not in self.leased and key in self.devices:
+            if part.uuids:
+                self._uuids[key] = part.uuids
+            elif key not in self.leased and key in self.devices:
                 self._uuids[key] = self.devices[key].uuids
             self.leased[key] = self.leased.get(key, 0) + part.milli
             if part.mib:
                 self.promised[key] = self.promised.get(key, 0) + part.mib
                 if key in self.seen_free:
                     self.seen_free[key] -= part.mib
-            if key not in self.devices:
+            if key not in self.devices or self.is_another(key):
                 self._look_for_held()
 
     def give_back(self, lease: Lease) -> None:

@@ -35,18 +35,18 @@ def can_be_looked_at(state: State, attempt: Attempt) -> bool:
 
 
 def was_looked_at(state: State, attempt: Attempt) -> bool:
-    """A look at all its GPUs began after its end, or the driver does not answer."""
+    """A look at all its GPUs that are in the pool now began after its end, or the driver does not
+    answer."""
     if state.health.problem:
         return True
-    seen = [state.health.of(uuid).seen_at_ms for uuid in state.uuids_of(attempt)]
+    now = {uuid for device in state.pool.devices.values() for uuid in device.uuids}
+    seen = [state.health.of(uuid).seen_at_ms for uuid in state.uuids_of(attempt) if uuid in now]
     return all(at_ms > attempt.ended_at_ms for at_ms in seen)
 
 
 def sick_gpu(state: State, attempt: Attempt) -> str:
     """Why one of its GPUs is to blame, as a clause; "" when none is."""
-    known = state.pool.devices
-    left = [part.device for part in attempt.lease if part.device not in known]  # maybe its UUID
-    for uuid in (*state.uuids_of(attempt), *left):
+    for uuid in state.uuids_of(attempt):
         gpu = state.health.gpus.get(uuid)
         quarantine = gpu.quarantine if gpu is not None else None
         if quarantine is None or quarantine.base_mib is not None:

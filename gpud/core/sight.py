@@ -56,5 +56,8 @@ class GpuInfo(Struct, frozen=True, gc=False):
 
 
 def gib(mib: int) -> str:
-    """ "11.2 GiB", "512 MiB": for sentences."""
-    return f"{mib / 1024:.3g} GiB" if mib >= 1024 else f"{mib} MiB"
+    """ "11.2 GiB", "512 MiB", "1020 GiB": for sentences."""
+    if mib < 1024:
+        return f"{mib} MiB"
+    amount = mib / 1024
+    return (f"{amount:.1f}".removesuffix(".0") if amount < 99.95 else f"{amount:.0f}") + " GiB"

@@ -181,7 +181,7 @@ def _check_place(
     uuids, used = state.uuids_of(attempt), attempt.usage
     if used is None or "wrong-gpu" in used.told:
         return
-    if any(part.device not in state.pool.devices for part in attempt.lease):
+    if not all(part.uuids or part.device in state.pool.devices for part in attempt.lease):
         return  # one of its GPUs has left the pool, and may be the one
     for uuid, process in found:
         if uuid not in uuids:

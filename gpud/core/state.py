@@ -129,12 +129,12 @@ class State:
         return min((time for time in times if time), default=None)
 
     def parts_of(self, attempt: Attempt) -> list[tuple[LeasePart, str]]:
-        """The GPUs (UUIDs) it has leased, as far as they are in the pool and can be looked at."""
+        """The GPUs (UUIDs) it has leased, as far as they can be looked at."""
         pool, found = self.pool, []
         for part in attempt.lease:
             device = pool.devices.get(part.device)
-            if device is not None and not pool.is_another(part.device):
-                found += [(part, uuid) for uuid in device.uuids]
+            now = device.uuids if device is not None else ()
+            found += [(part, uuid) for uuid in part.uuids or now]
         return found
 
     def uuids_of(self, attempt: Attempt) -> list[str]:
@@ -162,6 +162,8 @@ class State:
             self.pool.take(attempt.lease)
             if attempt.phase is Phase.FINISHING:
                 self.finishing.add(attempt.job)
+            for uuid, mib in attempt.usage.base_mib.items() if attempt.usage else ():
+                self.health.of(uuid).base_mib = mib
         known = self.jobs
         for job in jobs:
             known[job.id] = job
@@ -233,7 +235,9 @@ class State:
         self.pool.take(lease)
         self.attempts[job.id] = attempt
         if self.pool.watched:
-            attempt.usage = Usage(counters=self.health.counters(self.uuids_of(attempt)))
+            uuids = self.uuids_of(attempt)
+            counters, base_mib = self.health.counters(uuids), self.health.base_mib(uuids)
+            attempt.usage = Usage(counters=counters, base_mib=base_mib)
         self.touch(job)
         self.touch_attempt(attempt)
         return attempt
@@ -262,8 +266,7 @@ class State:
         self.touch_attempt(attempt)
 
     def _note_end_on_gpus(self, attempt: Attempt, *, seen: bool) -> None:
-        if self.pool.watched:
-            uuids = self.uuids_of(attempt)
+        if uuids := self.uuids_of(attempt):
             self.health.note_end(uuids, attempt.job, attempt.ended_at_ms, seen=seen)
 
     def requeue(

@@ -84,6 +84,8 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("priority", str(job["priority"]) if job["priority"] else ""),
         ("retries", _retries(detail)),
         ("after", _after(detail)),
+        ("begins", clock(detail["begin_ms"]) if detail.get("begin_ms") else ""),
+        ("deadline", clock(detail["deadline_ms"]) if detail.get("deadline_ms") else ""),
         ("next try", clock(job["not_before_ms"]) if job["not_before_ms"] else ""),
         ("time limit", duration(limit) if limit is not None else ""),
         ("grace", duration(detail["grace_s"])),

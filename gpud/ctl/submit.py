@@ -107,6 +107,8 @@ def _fields(args: Args) -> dict[str, Any]:
         ("priority", "priority"),
         ("retries", "retries"),
         ("time-limit", "time_limit_s"),
+        ("begin", "begin_ms"),
+        ("deadline", "deadline_ms"),
         ("grace", "grace_s"),
     ):
         if args[option] is not None:
@@ -191,6 +193,17 @@ def _jobs(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
+def _moment(text: str) -> int:
+    import time
+
+    from gpud.config.moments import read_moment
+
+    try:
+        return read_moment(text, time.time())
+    except GpudError as error:
+        raise ValueError(error.message) from error
+
+
 def _failed(text: str) -> str:
     if text not in ("cancel", "wait"):
         raise ValueError("write cancel or wait")
@@ -252,6 +265,8 @@ VERBS = [
             Option("after", "start when these have succeeded: 12,14-20,@", "JOBS", _jobs),
             Option("after-any", "start when these have ended, however", "JOBS", _jobs),
             Option("after-failed", "when that cannot be: cancel (default), wait", "WHAT", _failed),
+            Option("begin", "not before: 22:00, +2h, 2026-11-22 09:30", "WHEN", _moment),
+            Option("deadline", "done by then, or not started at all", "WHEN", _moment),
             Option("hold", "do not start before: gpuctl release"),
             Option("file", "the commands of a file, as with -", "FILE"),
             JSON,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COLOUR_OF = {
     "running": "green", "starting": "green", "stopping": "yellow", "held": "yellow",
+    "finishing": "yellow",
     "succeeded": "", "failed": "red", "killed": "red", "timed-out": "red", "lost": "red",
     "not-started": "red", "cancelled": "dim",
 }  # fmt: skip
@@ -129,10 +130,10 @@ def size(mib: int) -> str:
 
 
 def energy(joules: float) -> str:
-    """ "0.35 kWh", "12 Wh", "340 J"."""
-    if joules < 3600:
-        return f"{joules:.0f} J"
-    return f"{joules / 3600:.0f} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.2f} kWh"
+    """ "340 J", "9.8 Wh", "1.25 kWh"."""
+    from gpud.config.units import format_energy  # few verbs tell it
+
+    return format_energy(joules)
 
 
 def command(job: dict[str, Any]) -> str:

@@ -61,8 +61,19 @@ def found(plan: Plan, known: Known) -> DevicesChanged:
             *(Device(gpu.uuid, (gpu.uuid,)) for gpu in known.lost),
             *(Device(str(index), (str(index),)) for index in sorted(indices)),
         )
-    devices = [_known(device, known, plan.pool) for device in named]
+    devices: list[Device] = []
+    for device in named:
+        devices.append(_alone(_known(device, known, plan.pool), devices))
     return DevicesChanged((*devices, *_lane(plan)), policy_of(plan.pool))
+
+
+def _alone(device: Device, others: Sequence[Device]) -> Device:
+    """A GPU that was named twice, by index and by UUID, is used by its first name."""
+    for other in others:
+        if not set(device.uuids).isdisjoint(other.uuids):
+            problem = f"it has a GPU that is called {other.key}, too"
+            return structs.replace(device, uuids=(), problem=problem)
+    return device
 
 
 def now_lost(before: Sequence[GpuInfo], now: Sequence[GpuInfo]) -> tuple[GpuInfo, ...]:

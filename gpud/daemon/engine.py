@@ -50,6 +50,7 @@ from gpud.ports import Executor, Launch, StorageError, Store
 from gpud.protocol.replies import EventView
 
 STORAGE_RETRY_S = 1.0
+LONGEST_SLEEP_S = 60.0
 IDLE_CHECK_S = 5.0  # everything is checked once, when nothing has happened for this long
 
 Listener = Callable[[Sequence[EventView]], None]
@@ -276,7 +277,8 @@ class Engine:
             self._tick_handle = None
         deadline = next_deadline(self.state)
         if deadline is not None:
-            delay_s = max(0, deadline - self.now_ms()) / 1000
+            # The loop's clock stands still while the machine sleeps: the time is looked at again.
+            delay_s = min(max(0, deadline - self.now_ms()) / 1000, LONGEST_SLEEP_S)
             self._tick_handle = self._loop.call_later(delay_s, self._tick)
         if self._idle_handle is None:
             self._idle_handle = self._loop.call_later(IDLE_CHECK_S, self._check_all)

@@ -48,6 +48,7 @@ class Gpus:
         self._watcher = watcher
         self._engine: Engine | None = None
         self._known = Known()
+        self._blind = ""  # why processes cannot be told apart
         self._said: list[str] = []
         self._finding: asyncio.Task[None] | None = None
         named = plan.named is None or any(device.ids for device in plan.named)
@@ -60,7 +61,7 @@ class Gpus:
             self.note = NO_DRIVER if named else ""
         else:
             self.pool, self.note = not_asked(plan), f"{ASKING}: no GPU is used until then"
-            self._finding = asyncio.ensure_future(self._find())
+            self._start_finding()
 
     async def wait(self, seconds: float) -> None:
         """Until the driver has answered, but not for ever. Raises GpudError when nobody named a GPU
@@ -87,8 +88,10 @@ class Gpus:
         self._plan = plan
         if self._watcher is None:
             self._change(without_driver(plan))
-        else:
+        elif self._known == Known():
             self._start_finding()
+        else:
+            self._apply()
 
     async def close(self) -> None:
         if self._finding is not None:
@@ -106,6 +109,7 @@ class Gpus:
     def _start_finding(self) -> None:
         if self._finding is None or self._finding.done():
             self._finding = asyncio.ensure_future(self._find())
+            self._finding.add_done_callback(_let_bugs_out)
 
     async def _find(self) -> None:
         """Ask until there is an answer."""
@@ -131,9 +135,14 @@ class Gpus:
     def _on_found(self, answer: GpusFound) -> None:
         ever: tuple[GpuInfo, ...] = (*self._known.gpus, *self._known.lost)
         self._known = Known(answer.gpus, answer.unusable, now_lost(ever, answer.gpus))
+        self._blind = answer.blind
+        self._apply()
+
+    def _apply(self) -> None:
+        """The configuration, to what is known."""
         notes = unknown_guests(self._plan, self._known)
-        if answer.blind:
-            notes.append(f"whose processes use a GPU cannot be told: {answer.blind}")
+        if self._blind:
+            notes.append(f"whose processes use a GPU cannot be told: {self._blind}")
         pool = found(self._plan, self._known)
         self._say([*notes, *_problems(pool)])
         self.note = "; ".join(notes)  # the rest is in the table of GPUs
@@ -151,6 +160,11 @@ class Gpus:
             self.pool = pool
             if self._engine is not None:
                 self._engine.change_devices(pool)
+
+
+def _let_bugs_out(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.result()  # goes on to the loop's handler
 
 
 def _problems(pool: DevicesChanged) -> list[str]:

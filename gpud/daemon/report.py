@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from gpud.config.asking import AUTO
 from gpud.config.requests import asked_of
-from gpud.config.units import format_duration, format_size
+from gpud.config.units import format_duration, format_energy, format_size
 from gpud.core.model import JobSpec, Outcome
 from gpud.protocol.replies import JobView
 from gpud.protocol.text import own_bytes
 from gpud.signals import signal_name as signal_name
 
+UUIDS = ("GPU-", "MIG-")  # how they begin
+WIDEST_GPUS = 15  # characters: 0,1,2,3,4,5,6,7
+ALWAYS = 4  # columns; the others only when any job has something there
 MOST_ROWS = 40  # of the table at the end; of a longer run only what did not succeed
 
 
@@ -60,27 +63,33 @@ def progress(done: int, running: int, failed: int, left: int, eta_s: float | Non
 def table(views: Sequence[JobView], width: int) -> list[str]:
     """A row per job, in id order, with the reason below where there is one."""
     rows = sorted(views, key=lambda v: v.id)
-    cells = [("id", "end", "gpu", "took", "memory", "energy")]
-    cells += [(str(v.id), how(v), where(v.lease), took(v), memory(v), energy(v)) for v in rows]
-    shown_columns = [i for i in range(6) if i < 4 or any(row[i] != "-" for row in cells[1:])]
-    widths = [max(len(row[i]) for row in cells) for i in range(6)]
+    cells = [("id", "end", "gpu", "took", "util", "memory", "energy")]
+    cells += [
+        (str(v.id), how(v), where(v.lease), took(v), util(v), memory(v), energy(v)) for v in rows
+    ]
+    count = len(cells[0])
+    shown_columns = [
+        i for i in range(count) if i < ALWAYS or any(row[i] != "-" for row in cells[1:])
+    ]
+    widths = [max(len(row[i]) for row in cells) for i in range(count)]
     lines = []
     for row, view in zip(cells, [None, *rows], strict=True):
         padded = [
             f"{row[i]:<{widths[i]}}" if i in (1, 2) else f"{row[i]:>{widths[i]}}"
             for i in shown_columns
         ]
-        left = "  ".join([*padded, ""])
-        text = "command" if view is None else shown(own_bytes(view.command), width - len(left))
-        lines.append(left + text)
+        command = b"command" if view is None else own_bytes(view.command)
+        lines.append(shown("  ".join([*padded, ""]).encode() + command, width).rstrip())
         if view is not None and view.why:
             lines.append(" " * (widths[0] + 2) + view.why)
     return lines
 
 
 def where(lease: Sequence[str]) -> str:
-    """The GPUs of a lease, without the shares: "0,1"."""
-    return ",".join(part.partition(":")[0] for part in lease) or "-"
+    """The GPUs of a lease, without the shares: "0,1"; of a UUID its beginning. At most 15 wide."""
+    names = ",".join(part.partition(":")[0] for part in lease).split(",")
+    names = [name[:12] if name.startswith(UUIDS) else name for name in names]
+    return shown(",".join(names).encode(), WIDEST_GPUS) or "-"
 
 
 def counts(outcomes: Mapping[str, int], waiting: int) -> str:
@@ -97,17 +106,19 @@ def seconds(value: float) -> str:
     return f"{value:.1f}s" if value < 60 else format_duration(round(value))
 
 
+def util(view: JobView) -> str:
+    """How busy its GPUs were, in the mean."""
+    return "-" if view.gpu_util is None else f"{view.gpu_util}%"
+
+
 def memory(view: JobView) -> str:
     """The most that it had of a GPU's."""
     return format_size(view.peak_vram_mib) if view.peak_vram_mib else "-"
 
 
 def energy(view: JobView) -> str:
-    """What its GPUs took, in watt-hours."""
-    if view.energy_j is None:
-        return "-"
-    wh = view.energy_j / 3600
-    return f"{wh:.1f} Wh" if wh < 1000 else f"{wh / 1000:.2f} kWh"
+    """What its GPUs took."""
+    return "-" if view.energy_j is None else format_energy(view.energy_j)
 
 
 def took(view: JobView) -> str:

@@ -15,11 +15,10 @@ import sys
 import threading
 from typing import assert_never
 
-from gpud.core.sight import GpuSight
 from gpud.devices.events import Listener
-from gpud.devices.finding import Unit, find, units_at
+from gpud.devices.finding import find, units_at
 from gpud.devices.looking import Looker
-from gpud.devices.nvml import LIBRARY_NOT_FOUND, NvmlTrouble, call
+from gpud.devices.nvml import LIBRARY_NOT_FOUND, NvmlTrouble, call, gpu_count
 from gpud.devices.whose import Whose
 from gpud.devices.wire import (
     At,
@@ -32,6 +31,7 @@ from gpud.devices.wire import (
     Message,
     Request,
     Seen,
+    Touch,
     decode_request,
     encode,
 )
@@ -71,6 +71,7 @@ class Child:
         self._listener = Listener(self._broke, self._stirred.add)
         self._ready = False
         self._count = -1
+        self._blind = False  # in the last look
         self._uuids: dict[int, list[str]] = {}  # by index, as told in the last Found
 
     def answer(self, request: Request) -> None:
@@ -83,6 +84,9 @@ class Child:
                 self._out.put(self._find(request.skip, request.of))
             case Look():
                 self._out.put(Looked(self._look(request)))
+            case Touch():
+                self._touch(request)
+                self._out.put(Looked())
             case _:
                 assert_never(request)
         self._out.flush()
@@ -98,30 +102,37 @@ class Child:
     def _look(self, look: Look) -> Found | None:
         """Puts a `Seen` for each GPU; gives back what there is, where it has changed."""
         self._whose.begin(look.attempts, look.runners, blind=look.blind)
-        count = int(call("DeviceGetCount"))
+        self._blind = look.blind
+        count = gpu_count()
         changed = others = count != self._count  # others: an index means another GPU now
         for index in range(count):
-            if not others and (index in look.skip or index in look.done):
-                continue
-            self._out.at(index, count)
-            try:
-                here = units_at(index)
-            except NvmlTrouble as trouble:
-                if trouble.whole:
-                    raise
-                self._out.put(Seen(index, (), trouble.why, trouble.broken))
-                continue
-            self._listener.heed(index, here)
-            changed = changed or [unit.uuid for unit in here] != self._uuids.get(index)
-            self._out.put(Seen(index, self._sights(index, here, look)))
+            if others or (index not in look.skip and index not in look.done):
+                differs = self._see(index, count, health=look.health)
+                changed = changed or differs
         return self._find(look.skip, self._count) if changed else None
 
-    def _sights(self, index: int, units: tuple[Unit, ...], look: Look) -> tuple[GpuSight, ...]:
-        health = look.health or index in self._stirred
+    def _touch(self, touch: Touch) -> None:
+        count = gpu_count()
+        if count == touch.of:
+            self._see(touch.index, count, health=True)
+
+    def _see(self, index: int, count: int, *, health: bool) -> bool:
+        """Puts a `Seen`; whether there is something else at this index than was told."""
+        self._out.at(index, count)
+        try:
+            here = units_at(index)
+        except NvmlTrouble as trouble:
+            if trouble.whole:
+                raise
+            self._out.put(Seen(index, (), trouble.why, trouble.broken))
+            return False
+        self._listener.heed(index, here)
+        health = health or index in self._stirred
         self._stirred.discard(index)
-        return tuple(
-            self._looker.look(unit, health=health, attributable=not look.blind) for unit in units
-        )
+        attributable = not self._blind
+        sights = [self._looker.look(u, health=health, attributable=attributable) for u in here]
+        self._out.put(Seen(index, tuple(sights)))
+        return [unit.uuid for unit in here] != self._uuids.get(index)
 
     def _broke(self, uuids: tuple[str, ...], why: str) -> None:
         self._out.put(Broke(uuids, why))

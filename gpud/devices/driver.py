@@ -1,13 +1,19 @@
 """The NVIDIA driver, asked through helpers that may hang and crash.
 
-Used by devices/watcher.py. Owns the helper, the time limits, and what is known of each GPU between
-two helpers. No call waits for a driver longer than its limits say.
+Used by devices/watcher.py. Owns the helper and the time limits; what its answers mean is
+devices/knowledge.py's. No call waits for a driver longer than its limits say.
 
 Rule 1: a helper that is silent for too long is killed and left; the next one takes its place.
-Rule 2: a GPU at which it was silent is not touched again, until somebody asks `find` afresh.
+Rule 2: a GPU at which it was silent is not touched again, until somebody asks afresh.
 Rule 3: a GPU at which it crashed twice since the last whole look is not touched again either.
 Rule 4: silence and crashes at no GPU, and a driver that refuses, are trouble with all of it: the
     next try comes after a pause, which grows until a look succeeds.
+Rule 5: asked afresh, no pause is kept, and the GPUs of rules 2 and 3 are touched again, one between
+    two looks, so that a look at the others waits for one of them at the most. One at which a
+    helper is lost once more is left alone at once.
+Rule 6: asked afresh about a GPU that fails by the driver's own word, or that is gone, another
+    helper takes the place of this one, which may never see it come back. Until the new one is ready
+    the old one stays, which keeps the GPUs awake.
 """
 
 from __future__ import annotations
@@ -16,27 +22,16 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from msgspec import Struct, structs
-
-from gpud.core.sight import GpuInfo, GpuSight
 from gpud.devices.helper import DEATH_WAIT_S, Helper
+from gpud.devices.knowledge import Knowledge, Sights
 from gpud.devices.patience import USUAL, Limits, Lost, Trouble, receive
-from gpud.devices.wire import At, Broke, Find, Found, Look, Looked, Seen
+from gpud.devices.wire import At, Broke, Find, Found, Look, Looked, Seen, Touch
 from gpud.errors import GpudError
 from gpud.ports import GpusFound, Watched
 
 MOST_PAUSE_S = 60.0
 
 NO_ANSWER = "the NVIDIA driver does not answer"
-NOT_LISTED = "the driver does not list it any more"
-NOT_YET = "the driver has not answered for it yet"
-
-
-class Sights(Struct):
-    """A look as far as it has come."""
-
-    by_uuid: dict[str, GpuSight] = {}
-    done: set[int] = set()  # indices
 
 
 class Driver:
@@ -48,129 +43,102 @@ class Driver:
         limits: Limits = USUAL,
         warn: Callable[..., None] = lambda event, **values: None,
     ) -> None:
+        self.knowledge = Knowledge(blind)
         self._broke = broke
-        self._blind = blind
+        self._blind = bool(blind)
         self._limits = limits
         self._warn = warn
         self._helper: Helper | None = None
         self._dying: set[Helper] = set()
         self._talking = asyncio.Lock()  # one conversation at a time
-        self._found: Found | None = None
-        self._at: dict[int, tuple[GpuInfo, ...]] = {}  # what was last known at each index
-        self._skipped: dict[int, str] = {}  # index -> why it is not touched
-        self._known: dict[str, None] = {}  # all UUIDs since `find` was asked
-        self._crashes: dict[int, int] = {}  # at each index, since the last whole look
-        self._count = 0  # of GPUs, as last heard: what indices mean depends on it
+        self._afresh = False
         self._pause_s = 0.0
         self._trouble = Trouble(NO_ANSWER)
         self._not_before = 0.0  # by the loop's clock
 
-    # -- what there is -------------------------------------------------------------------------
+    # -- conversations -------------------------------------------------------------------------
 
     async def find(self) -> GpusFound:
-        """Afresh: no GPU is left out, whatever it did before. Raises Trouble."""
+        """All of it: no GPU is left out, whatever it did before. Raises Trouble."""
         async with self._talking:
-            self._skipped.clear()
-            self._known.clear()
+            self.knowledge.forget()
             self._not_before = 0.0
-            self._crashes.clear()
             if self._helper is not None:
                 self._put_away(self._helper)  # a new one sees what a driver update has brought
             await self._ready()
-            return self.found
+            return self.knowledge.found
+
+    def ask_afresh(self) -> None:
+        """Rules 5 and 6, from the next look on."""
+        self._afresh = True
 
     @property
-    def found(self) -> GpusFound:
-        """As far as is known."""
-        if self._found is None:
-            return GpusFound("", (), blind=self._blind)
-        reasons = {**self._found.unread, **self._found.unusable, **self._skipped}
-        return GpusFound(
-            self._found.driver,
-            tuple(gpu for index in sorted(self._at) for gpu in self._at[index]),
-            tuple(
-                f"GPU {index} cannot be used: {reasons[index]}"
-                for index in sorted(reasons)
-                if not self._at.get(index)
-            ),
-            self._blind,
-        )
-
-    @property
-    def count(self) -> int:
-        """How many GPUs the driver has, whatever their state."""
-        return self._count
-
-    def _heard_count(self, count: int) -> None:
-        if count != self._count:  # an index means another GPU now
-            self._count = count
-            self._at.clear()
-            self._skipped.clear()
-            self._crashes.clear()
-
-    def _learn(self, found: Found) -> None:
-        self._heard_count(found.count)
-        self._found = found
-        self._skipped = {i: why for i, why in self._skipped.items() if i in found.skipped}
-        out_of_reach = {*found.unread, *found.skipped}
-        kept = {gpu.uuid for index in out_of_reach for gpu in self._at.get(index, ())}
-        before = {gpu.uuid: gpu for gpus in self._at.values() for gpu in gpus}
-        for index in range(found.count):
-            if index not in out_of_reach:
-                self._at[index] = tuple(
-                    _with_distances(gpu, before.get(gpu.uuid), kept)
-                    for gpu in found.gpus
-                    if gpu.index == index
-                )
-        self._known.update(dict.fromkeys(gpu.uuid for here in self._at.values() for gpu in here))
-
-    # -- how it is -----------------------------------------------------------------------------
+    def is_asked_afresh(self) -> bool:
+        """Since the last look began."""
+        return self._afresh
 
     async def look(self, watched: Watched, sights: Sights, *, health: bool) -> None:
-        """One look at all GPUs, into `sights` as it goes. Raises Trouble."""
+        """One look at all GPUs that may be touched, into `sights` as it goes. Raises Trouble."""
         async with self._talking:
+            if self._afresh:
+                self._afresh = False
+                self._not_before = 0.0
+                renews = self.knowledge.asks_for_another
+                self.knowledge.begin_afresh()
+                if renews:
+                    await self._renew()
             while True:
                 helper = await self._ready()
                 with self._putting_away(helper):
                     await self._look(helper, watched, sights, health)
                     break
-            self._crashes.clear()
             self._pause_s = 0.0
-            for index, why in self._skipped.items():
-                self._tell_all(index, sights, why, broken=True)
-            for uuid in self._known:
-                if uuid not in sights.by_uuid:
-                    sights.by_uuid[uuid] = GpuSight(uuid, NOT_LISTED, broken=True)
+            self.knowledge.looked(sights)
 
-    def all_of(self, sights: Sights) -> tuple[GpuSight, ...]:
-        """All known GPUs in a steady order, also those that the look has not come to."""
-        return tuple(sights.by_uuid.get(uuid) or GpuSight(uuid, NOT_YET) for uuid in self._known)
+    async def touch_again(self) -> bool:
+        """Rule 5: one GPU. Whether what came of it is worth a look."""
+        async with self._talking:
+            helper, again = self._helper, self.knowledge.again
+            if helper is None or not again or self._afresh:
+                return False
+            index = min(again)
+            again.discard(index)
+            try:
+                with self._putting_away(helper):
+                    await self._touch(helper, index)
+            except Trouble:
+                pass  # the next look tells of it
+            return True
 
     async def _look(self, helper: Helper, watched: Watched, sights: Sights, health: bool) -> None:
-        skip, done = tuple(self._skipped), tuple(sights.done)
-        blind = bool(self._blind)
-        helper.send(Look(watched.attempts, watched.runners, skip, done, health, blind))
+        skip, done = tuple(self.knowledge.skipped), tuple(sights.done)
+        helper.send(Look(watched.attempts, watched.runners, skip, done, health, self._blind))
         at: int | None = None
         while True:
             match await receive(helper, at, self._limits.look_s):
                 case At(index, of):
                     at = index
-                    if of != self._count:
-                        self._heard_count(of)
+                    if of != self.knowledge.count:
+                        self.knowledge.heard_count(of)
                         sights.done.clear()
-                case Seen(index, seen, problem, broken):
-                    sights.done.add(index)
-                    sights.by_uuid.update((sight.uuid, sight) for sight in seen)
-                    if problem:
-                        self._tell_all(index, sights, problem, broken=broken)
+                case Seen() as seen:
+                    self.knowledge.saw(seen, sights)
                 case Looked(found):
                     if found is not None:
-                        self._learn(found)
+                        self.knowledge.learn(found)
                     return
 
-    def _tell_all(self, index: int, sights: Sights, problem: str, *, broken: bool) -> None:
-        for gpu in self._at.get(index, ()):
-            sights.by_uuid[gpu.uuid] = GpuSight(gpu.uuid, problem, broken)
+    async def _touch(self, helper: Helper, index: int) -> None:
+        helper.send(Touch(index, self.knowledge.count))
+        at: int | None = None
+        while True:
+            match await receive(helper, at, self._limits.look_s):
+                case At():
+                    at = index
+                case Seen() as seen:
+                    self.knowledge.touched(seen)
+                case Looked():
+                    return
 
     # -- helpers -------------------------------------------------------------------------------
 
@@ -188,9 +156,18 @@ class Driver:
             except GpudError as error:
                 raise self._pause(Trouble(error.message)) from error
             with self._putting_away(helper):
-                self._learn(await self._find(helper))
+                self.knowledge.learn(await self._find(helper))
                 self._helper = helper
         return self._helper
+
+    async def _renew(self) -> None:
+        """Rule 6. Raises Trouble."""
+        old, self._helper = self._helper, None
+        try:
+            await self._ready()
+        finally:
+            if old is not None:
+                self._put_away(old)
 
     @contextmanager
     def _putting_away(self, helper: Helper) -> Iterator[None]:
@@ -209,13 +186,13 @@ class Driver:
             raise
 
     async def _find(self, helper: Helper) -> Found:
-        helper.send(Find(tuple(self._skipped), self._count))
+        helper.send(Find(tuple(self.knowledge.skipped), self.knowledge.count))
         at: int | None = None
         limit_s = self._limits.init_s
         while True:
             match await receive(helper, at, limit_s):
                 case At(index, of):
-                    self._heard_count(of)
+                    self.knowledge.heard_count(of)
                     at, limit_s = index, self._limits.wake_s
                 case Found() as found:
                     return found
@@ -226,12 +203,7 @@ class Driver:
         if lost.at is None:
             how = f"the GPU helper {lost.why}" if lost.crashed else NO_ANSWER
             raise self._pause(Trouble(how)) from None
-        if lost.crashed:
-            self._crashes[lost.at] = self._crashes.get(lost.at, 0) + 1
-            if self._crashes[lost.at] < 2:
-                return
-        why = f"the GPU helper {lost.why} at it, twice" if lost.crashed else lost.why
-        self._skipped[lost.at] = why
+        self.knowledge.lost_at(lost.at, lost.why, crashed=lost.crashed)
 
     def _pause(self, trouble: Trouble) -> Trouble:
         least_s = self._limits.first_pause_s
@@ -257,9 +229,3 @@ class Driver:
             if not await helper.dead(left_s):
                 helper.abandon()
         self._dying.clear()
-
-
-def _with_distances(gpu: GpuInfo, before: GpuInfo | None, kept: set[str]) -> GpuInfo:
-    """How far the GPUs are that could not be asked this time is as it was."""
-    old = {uuid: far for uuid, far in before.distance.items() if uuid in kept} if before else {}
-    return structs.replace(gpu, distance=old | gpu.distance) if old else gpu

@@ -20,7 +20,6 @@ from gpud.devices.xids import is_broken_for_sure, judge
 XID_CRITICAL_ERROR = 0x8  # nvml.h: nvmlEventTypeXidCriticalError
 WAIT_MS = 600_000  # it wakes up for nothing six times an hour
 ERROR_PAUSE_S = 10.0  # a lost GPU makes every wait fail at once
-NO_INSTANCE = 0xFFFFFFFF
 
 
 class Listener:

@@ -1,4 +1,4 @@
-"""GPUs that are not there: for tests and for simulations.
+"""GPUs that are not there: for the contract tests of watchers, which alone use them.
 
 `FakeMachine` is the hardware with its driver: it outlives any number of daemons, and whoever holds
 it changes it at will. `FakeWatcher` is one daemon's sight of it; passes the contract suite of
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gpud.core.events import Event, GpuBroke, GpusSeen
 from gpud.core.sight import GpuInfo, GpuProcess, GpuSight
-from gpud.devices.driver import NOT_LISTED
+from gpud.devices.knowledge import NOT_LISTED
 from gpud.devices.patience import LOOK_TIMEOUT_S
 from gpud.devices.watcher import BUSY_S, IDLE_S, wall_clock_ms
 from gpud.devices.xids import judge
@@ -34,7 +34,7 @@ class FakeProcess(Struct):
 
 class FakeGpu(Struct):
     """What a look shows of it: all of it may be changed. `problem`: a fault that the driver tells;
-    `hangs`: it tells nothing."""
+    `fails`: the one that it tells in the place of what there is; `hangs`: it tells nothing."""
 
     info: GpuInfo
     base_mib: int = 0  # used by nobody
@@ -45,11 +45,13 @@ class FakeGpu(Struct):
     processes: dict[int, FakeProcess] = {}  # by pid
     problem: str = ""
     broken: bool = True
+    fails: str = ""
     hangs: bool = False
 
     def sight(self, watched: Watched, parents: Mapping[int, int], *, blind: bool) -> GpuSight:
-        if self.problem:
-            return GpuSight(self.info.uuid, self.problem, self.broken)
+        if self.fails or self.problem:
+            broken = self.broken or bool(self.fails)
+            return GpuSight(self.info.uuid, self.fails or self.problem, broken)
         total_mib = self.info.memory_mib
         used_mib = self.base_mib + sum(one.mib or 0 for one in self.processes.values())
         return GpuSight(
@@ -132,7 +134,7 @@ class FakeWatcher:
         self._busy_s = busy_s
         self._told: GpusFound | None = None
         self._skipped: set[str] = set()  # UUIDs of those that once hung
-        self._known: dict[str, None] = {}  # UUIDs since `find`
+        self._known: dict[str, None] = {}  # UUIDs of those that were usable once, since `find`
         self._next: asyncio.Handle | None = None
         self._post: Callable[[Event], None] = lambda event: None
         self._watched: Callable[[], Watched] = Watched
@@ -140,8 +142,7 @@ class FakeWatcher:
 
     async def find(self) -> GpusFound:
         machine = self.machine
-        self._skipped.clear()
-        self._known.clear()
+        self._forget()
         if machine.trouble:
             kind = "not-found" if machine.missing else "unreachable"
             raise GpudError(f"cannot ask the NVIDIA driver for GPUs: {machine.trouble}", kind=kind)
@@ -160,7 +161,9 @@ class FakeWatcher:
         self.machine.watchers.append(self)
         self.look()
 
-    def look(self) -> None:
+    def look(self, afresh: bool = False) -> None:
+        if afresh:
+            self._forget()
         if self in self.machine.watchers:
             self._take_turn(asyncio.get_running_loop().call_soon(self.look_now))
 
@@ -185,8 +188,7 @@ class FakeWatcher:
     def sights(self, watched: Watched) -> tuple[GpuSight, ...]:
         """What a look shows now."""
         machine, blind = self.machine, bool(self.machine.blind)
-        self._known.update(dict.fromkeys(machine.gpus))
-        self._skipped.update(uuid for uuid, gpu in machine.gpus.items() if gpu.hangs)
+        self._touch()
         found = []
         for uuid in self._known:
             if uuid not in machine.gpus:
@@ -201,10 +203,27 @@ class FakeWatcher:
         self._post(GpuBroke(uuid, self._now_ms(), why))
 
     def _all(self) -> GpusFound:
+        self._touch()
         machine = self.machine
-        infos = tuple(gpu.info for gpu in machine.gpus.values())
-        self._known.update(dict.fromkeys(machine.gpus))
-        return GpusFound(machine.driver, infos, blind=machine.blind)
+        infos = tuple(gpu.info for uuid, gpu in machine.gpus.items() if uuid in self._known)
+        unusable = {
+            gpu.info.index: DID_NOT_ANSWER if uuid in self._skipped else gpu.fails
+            for uuid, gpu in machine.gpus.items()
+            if uuid not in self._known
+        }
+        return GpusFound(machine.driver, infos, unusable, machine.blind)
+
+    def _touch(self) -> None:
+        for uuid, gpu in self.machine.gpus.items():
+            if gpu.hangs:
+                self._skipped.add(uuid)
+            elif uuid not in self._skipped and not gpu.fails:
+                self._known[uuid] = None
+
+    def _forget(self) -> None:
+        """Which ones hung, and those that are gone."""
+        self._skipped.clear()
+        self._known = {uuid: None for uuid in self._known if uuid in self.machine.gpus}
 
     def _take_turn(self, handle: asyncio.Handle) -> None:
         if self._next is not None:

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from gpud.core.sight import GpuInfo
-from gpud.devices.nvml import NOT_SUPPORTED, NvmlTrouble, call, maybe
+from gpud.devices.nvml import NOT_SUPPORTED, NvmlTrouble, call, gpu_count, maybe
 from gpud.devices.wire import Found
 
 # nvml.h: nvmlGpuTopologyLevel_t to the steps of `nvidia-smi topo -m` (core/sight.py, GpuInfo).
@@ -22,6 +22,7 @@ P2P_CAPS_INDEX_NVLINK = 2
 P2P_STATUS_OK = 0
 MIG_ON = 1
 NO_INSTANCES = "MIG is on and it has no instances"
+MOST_INSTANCES = 64  # of one GPU; there are seven today
 
 
 class Unit(NamedTuple):
@@ -35,9 +36,11 @@ class Unit(NamedTuple):
 
 
 class Memory(NamedTuple):
+    """A part that is more than all of it is None: not known."""
+
     total_mib: int
-    used_mib: int
-    free_mib: int
+    used_mib: int | None
+    free_mib: int | None
 
 
 def find(
@@ -46,7 +49,7 @@ def find(
     """All of it, and the units by index; `at` is told each GPU before it is touched. Raises
     NvmlTrouble when the driver cannot be asked."""
     driver = str(maybe("SystemGetDriverVersion") or "")
-    count = int(call("DeviceGetCount"))
+    count = gpu_count()
     skipped = tuple(index for index in skip if index < count) if count == of else ()
     unread: dict[int, str] = {}
     unusable: dict[int, str] = {}
@@ -80,7 +83,7 @@ def units_at(index: int) -> tuple[Unit, ...]:
     """What can be had of this GPU; nothing where MIG is on without instances. May wake it, which
     takes seconds without persistence mode. Raises NvmlTrouble."""
     gpu = call("DeviceGetHandleByIndex", index)
-    uuid = str(call("DeviceGetUUID", gpu))
+    uuid = _uuid_of(gpu)
     mode = maybe("DeviceGetMigMode", gpu)
     if not mode or mode[0] != MIG_ON:
         return (Unit(uuid, index, gpu, gpu),)
@@ -88,13 +91,22 @@ def units_at(index: int) -> tuple[Unit, ...]:
 
 
 def _instances(index: int, gpu: Any) -> Iterable[Unit]:
-    for place in range(maybe("DeviceGetMaxMigDeviceCount", gpu) or 0):
+    places = maybe("DeviceGetMaxMigDeviceCount", gpu) or 0
+    for place in range(min(places, MOST_INSTANCES)):
         handle = maybe("DeviceGetMigDeviceHandleByIndex", gpu, place)
         if handle is None:
             continue  # places need not be filled from the first one on
         ids = (maybe("DeviceGetGpuInstanceId", handle), maybe("DeviceGetComputeInstanceId", handle))
         mig = (-1 if ids[0] is None else int(ids[0]), -1 if ids[1] is None else int(ids[1]))
-        yield Unit(str(call("DeviceGetUUID", handle)), index, handle, gpu, mig)
+        yield Unit(_uuid_of(handle), index, handle, gpu, mig)
+
+
+def _uuid_of(handle: Any) -> str:
+    """Never empty: nothing can be known of a GPU without it. Raises NvmlTrouble."""
+    uuid = str(call("DeviceGetUUID", handle))
+    if not uuid:
+        raise NvmlTrouble(NOT_SUPPORTED, "DeviceGetUUID")
+    return uuid
 
 
 def info_of(unit: Unit) -> GpuInfo:
@@ -116,7 +128,12 @@ def memory_of(handle: Any) -> Memory | None:
             if trouble.code == NOT_SUPPORTED:
                 return None
             raise
-    return Memory(int(found.total) >> 20, int(found.used) >> 20, int(found.free) >> 20)
+    total, used, free = int(found.total), int(found.used), int(found.free)
+    return Memory(
+        total >> 20,
+        used >> 20 if used <= total else None,
+        free >> 20 if free <= total else None,
+    )
 
 
 def _distances(units: Sequence[Unit], at: Callable[[int], None]) -> dict[str, dict[str, int]]:

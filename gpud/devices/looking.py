@@ -1,7 +1,7 @@
 """One look at one GPU: its `GpuSight`.
 
-Called by the GPU helper (devices/child.py) only. A value that the driver does not support is None;
-a GPU that cannot be looked at is a sight with a problem, never an exception.
+Called by the GPU helper (devices/child.py) only. A value that the driver does not support, or that
+cannot be, is None; a GPU that cannot be looked at is a sight with a problem, never an exception.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from gpud.devices.whose import Use, Whose
 
 SENSOR_GPU = 0  # nvmlTemperatureSensors_t
 ALL_PER_CENT = 100  # some drivers give far more for a process that has just begun
+COLDEST_C, HOTTEST_C = -50, 200
+MOST_POWER_MW = 10_000_000  # several times what any board takes
 
 
 class Looker:
@@ -52,7 +54,7 @@ class Looker:
         rates = maybe("DeviceGetUtilizationRates", unit.handle)
         power_mw = energy_mj = None
         if unit.mig is None:  # what a GPU takes cannot be divided among its instances
-            power_mw = maybe("DeviceGetPowerUsage", unit.gpu)
+            power_mw = _if_within(0, MOST_POWER_MW, maybe("DeviceGetPowerUsage", unit.gpu))
             energy_mj = maybe("DeviceGetTotalEnergyConsumption", unit.gpu)
         uses = self._uses(unit)
         processes: list[GpuProcess] = []
@@ -65,7 +67,7 @@ class Looker:
             total_mib=memory.total_mib if memory else None,
             used_mib=memory.used_mib if memory else None,
             free_mib=memory.free_mib if memory else None,
-            util=None if rates is None else int(rates.gpu),
+            util=None if rates is None else _if_within(0, ALL_PER_CENT, rates.gpu),
             temperature_c=_temperature(unit.gpu),
             power_mw=power_mw,
             energy_mj=energy_mj,
@@ -126,4 +128,9 @@ def _temperature(gpu: Any) -> int | None:
     found = maybe("DeviceGetTemperatureV", gpu, SENSOR_GPU)
     if found is None:  # older drivers
         found = maybe("DeviceGetTemperature", gpu, SENSOR_GPU)
-    return None if found is None else int(found)
+    return _if_within(COLDEST_C, HOTTEST_C, found)
+
+
+def _if_within(least: int, most: int, value: Any) -> int | None:
+    """A value that cannot be is one that the driver does not tell."""
+    return int(value) if value is not None and least <= value <= most else None

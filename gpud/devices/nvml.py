@@ -7,10 +7,14 @@ compared with other exceptions, so none gets further than `call`.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import pynvml
 
+from gpud.config.limits import MOST_GPUS
+
+NONSENSE = -1  # none of NVML's: it succeeds, and says what cannot be
 UNINITIALIZED = 1
 NOT_SUPPORTED = 3
 NO_PERMISSION = 4
@@ -31,13 +35,13 @@ UNKNOWN = 999
 
 CLAUSES = {
     UNINITIALIZED: "the NVIDIA driver was unloaded",
-    NOT_SUPPORTED: "the driver does not support it",
+    NOT_SUPPORTED: "the driver does not tell {what}",
     NO_PERMISSION: "permission denied",
     DRIVER_NOT_LOADED: "the NVIDIA driver is installed and not loaded",
     TIMEOUT: "the driver ran out of time",
     IRQ_ISSUE: "the interrupts of the GPU do not arrive",
     LIBRARY_NOT_FOUND: "no NVIDIA driver found (NVML library missing)",
-    FUNCTION_NOT_FOUND: "the driver is too old for this question",
+    FUNCTION_NOT_FOUND: "the driver is too old to tell {what}",
     CORRUPTED_INFOROM: "the memory of its board (infoROM) is corrupted",
     GPU_IS_LOST: "it has fallen off the bus",
     RESET_REQUIRED: "it must be reset",
@@ -47,17 +51,34 @@ CLAUSES = {
     GPU_NOT_FOUND: "it is no longer there",
     UNKNOWN: "the driver gives an unknown error",
 }
+# What a call asks for, of those whose failure people are told.
+QUESTIONS = {
+    "Init": "what it has",
+    "DeviceGetCount": "how many GPUs it has",
+    "DeviceGetHandleByIndex": "how to reach it",
+    "DeviceGetUUID": "its UUID",
+    "DeviceGetMemoryInfo": "how much memory it has",
+    "DeviceGetComputeRunningProcesses_v2": "what runs on it",
+    "DeviceGetComputeRunningProcesses_v3": "what runs on it",
+}
 OF_THE_GPU = (GPU_IS_LOST, RESET_REQUIRED, GPU_NOT_FOUND)
-OF_THE_DRIVER = (UNINITIALIZED, DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND, LIB_RM_VERSION_MISMATCH)
+OF_THE_DRIVER = (
+    NONSENSE,
+    UNINITIALIZED,
+    DRIVER_NOT_LOADED,
+    LIBRARY_NOT_FOUND,
+    LIB_RM_VERSION_MISMATCH,
+)
 
 
 class NvmlTrouble(Exception):
     """What a call came back with. `why` is a clause."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, call: str = "", why: str = "") -> None:
         super().__init__(code)
         self.code = code
-        self.why = CLAUSES.get(code) or f"the driver gives error {code}"
+        clause = CLAUSES.get(code) or f"the driver gives error {code}"
+        self.why = why or clause.format(what=QUESTIONS.get(call, f"nvml{call}"))
 
     @property
     def broken(self) -> bool:
@@ -80,7 +101,7 @@ def call(name: str, *arguments: object) -> Any:
             return function(*arguments)
         except pynvml.NVMLError as error:
             code = int(error.value)
-    raise NvmlTrouble(code)
+    raise NvmlTrouble(code, name)
 
 
 def maybe(name: str, *arguments: object) -> Any:
@@ -92,3 +113,12 @@ def maybe(name: str, *arguments: object) -> Any:
         if trouble.broken or trouble.whole:
             raise
         return None
+
+
+def gpu_count() -> int:
+    """Raises NvmlTrouble; one that cannot be is trouble with the whole driver."""
+    count = ctypes.c_int(call("DeviceGetCount")).value
+    if not 0 <= count <= MOST_GPUS:
+        why = f"the NVIDIA driver says that it has {count} GPUs"
+        raise NvmlTrouble(NONSENSE, why=why)
+    return count

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 
 from gpud.core.events import Event, GpuBroke, GpusSeen
-from gpud.devices.driver import NO_ANSWER, Driver, Sights
+from gpud.devices.driver import NO_ANSWER, Driver
+from gpud.devices.knowledge import Sights
 from gpud.devices.patience import USUAL, Limits, Trouble
 from gpud.devices.whose import blindness
 from gpud.devices.wire import Broke
@@ -71,8 +72,7 @@ class NvmlWatcher:
     # -- the port ------------------------------------------------------------------------------
 
     async def find(self) -> GpusFound:
-        """What there is, asked afresh: GPUs at which the driver hung are touched again. Raises
-        GpudError."""
+        """What there is, all of it, asked through a new helper. Raises GpudError."""
         try:
             found = await self._driver.find()
         except Trouble as trouble:
@@ -80,7 +80,7 @@ class NvmlWatcher:
             message = f"cannot ask the NVIDIA driver for GPUs: {trouble.why}"
             raise GpudError(message, kind=kind, hint=HINT) from None
         self._told = found
-        if not self._driver.count:
+        if not self._driver.knowledge.count:
             message = "cannot find a GPU: the NVIDIA driver has none"
             raise GpudError(message, kind="not-found", hint=HINT)
         return found
@@ -95,7 +95,9 @@ class NvmlWatcher:
         self._task = asyncio.get_running_loop().create_task(self._look_again_and_again())
         self._task.add_done_callback(_let_bugs_out)
 
-    def look(self) -> None:
+    def look(self, afresh: bool = False) -> None:
+        if afresh:
+            self._driver.ask_afresh()
         self._asked.set()
 
     async def close(self) -> None:
@@ -112,6 +114,8 @@ class NvmlWatcher:
         while True:
             await self._turn()
             await self._look()
+            if await self._driver.touch_again():
+                self._asked.set()  # what came of it is told with the next look
 
     async def _turn(self) -> None:
         """Until the next look is due. An attempt may begin at any time: hence in small steps."""
@@ -128,6 +132,7 @@ class NvmlWatcher:
                 pass
 
     async def _look(self) -> None:
+        """One that took too long, or began before somebody asked afresh, is taken once more."""
         loop = asyncio.get_running_loop()
         self._asked.clear()
         self._began_s = loop.time()
@@ -142,19 +147,19 @@ class NvmlWatcher:
             if not look.done():
                 look.cancel()
                 await asyncio.wait({look})
-        if late:
-            self._asked.set()  # too old to be told; now that the driver answers: once more
+        if late or self._driver.is_asked_afresh:
+            self._asked.set()  # too old to be told: once more
             return
         if problem:
             self._post(GpusSeen(began_ms, (), problem))
             return
         if health:
             self._health_at_s = self._began_s
-        found = self._driver.found
+        found = self._driver.knowledge.found
         if found != self._told:
             self._told = found
             self._found(found)
-        self._post(GpusSeen(began_ms, self._driver.all_of(sights)))
+        self._post(GpusSeen(began_ms, self._driver.knowledge.all_of(sights)))
 
     async def _wait_for(self, look: asyncio.Task[None], began_ms: int, sights: Sights) -> bool:
         """Whoever waits for a look is told in time, of as much as is known; and then again and
@@ -163,7 +168,7 @@ class NvmlWatcher:
         while not (await asyncio.wait({look}, timeout=self._in_time_s))[0]:
             if sights.by_uuid and not partly_told:
                 partly_told = True
-                self._post(GpusSeen(began_ms, self._driver.all_of(sights)))
+                self._post(GpusSeen(began_ms, self._driver.knowledge.all_of(sights)))
             else:
                 late = True
                 self._asked.clear()

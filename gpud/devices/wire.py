@@ -35,6 +35,15 @@ class Look(Message, frozen=True):
     blind: bool = False  # the driver's process ids mean nothing here
 
 
+class Touch(Message, frozen=True):
+    """Does the driver answer for this GPU, which was skipped in the look before? That look goes on
+    with it. Answered by an `At`, a `Seen` and a `Looked`; the `Looked` alone when there are no
+    longer `of` GPUs."""
+
+    index: int
+    of: int
+
+
 class At(Message, frozen=True):
     """From now on the helper is busy with this GPU, one of so many."""
 
@@ -63,7 +72,7 @@ class Seen(Message, frozen=True):
 
 
 class Looked(Message, frozen=True):
-    """The look is over. `found`: what there is, if that is no longer what it was."""
+    """The look is over. `found`: what there is, if a look has shown that it has changed."""
 
     found: Found | None = None
 
@@ -82,7 +91,7 @@ class Cannot(Message, frozen=True):
     missing: bool = False  # there is no driver on this machine
 
 
-Request = Find | Look
+Request = Find | Look | Touch
 Answer = At | Found | Seen | Looked | Broke | Cannot
 
 encode = msgspec.json.Encoder().encode

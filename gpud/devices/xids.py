@@ -41,8 +41,7 @@ BROKEN_UNLESS_SAID_OTHERWISE = {
     136: "an NVLink connection could not be trained",
     154: "the driver asks for a reset or a restart",
 }
-# nvml.h: nvmlDeviceGpuRecoveryAction_t.
-RECOVERY_NONE = 0
+# nvml.h: nvmlDeviceGpuRecoveryAction_t; 0 is none.
 RECOVERY = {
     1: "it must be reset",
     2: "the machine must be restarted",

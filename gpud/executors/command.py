@@ -78,11 +78,11 @@ def attempt_environment(
         f"GPUD_ATTEMPT={attempt}",
     ]
     if any(device.maker == AMD for device in devices):
-        found.append(f"HIP_VISIBLE_DEVICES={ids}")
+        found.append(f"HIP_VISIBLE_DEVICES={ids or -1}")  # an empty one is no word to HIP
         return found
     found.append(f"NVIDIA_VISIBLE_DEVICES={ids or 'void'}")  # of the container toolkit
     if uuids:
         found.append(f"GPUD_GPU_UUIDS={uuids}")
-    if b"CUDA_DEVICE_ORDER=" not in spec.env:
+    if not any(pair.startswith(b"CUDA_DEVICE_ORDER=") for pair in spec.env.split(b"\0")):
         found.append("CUDA_DEVICE_ORDER=PCI_BUS_ID")  # so that an index means what nvidia-smi says
     return found

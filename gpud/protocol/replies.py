@@ -116,6 +116,8 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     after: tuple[str, ...] = ()  # ids and ranges: "12", "14-20"
     after_any: tuple[str, ...] = ()
     after_failed: str = "cancel"  # or "wait"
+    begin_ms: int = 0
+    deadline_ms: int = 0
 
 
 class ReasonView(Struct, frozen=True, omit_defaults=True):

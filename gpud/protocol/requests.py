@@ -45,6 +45,8 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     # failed, killed (or signal), timed-out, lost, oom, exit statuses as numbers
     retry_on: tuple[str | int, ...] | UnsetType = UNSET
     time_limit_s: float | UnsetType | None = UNSET
+    begin_ms: int | UnsetType = UNSET  # milliseconds since 1970: not before; 0: at once
+    deadline_ms: int | UnsetType = UNSET  # done by then; 0: whenever
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
     held: bool | UnsetType = UNSET

@@ -38,6 +38,8 @@ _AS_THEY_ARE: tuple[Field, ...] = (
     "priority",
     "retry_args",
     "time_limit_s",
+    "begin_ms",
+    "deadline_ms",
     "grace_s",
     "linger_s",
     "held",

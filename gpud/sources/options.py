@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterable
 from typing import Literal, TypedDict, cast
 
@@ -28,6 +29,7 @@ from gpud.config.limits import (
     MOST_RETRIES,
     wrong_with_name,
 )
+from gpud.config.moments import read_moment
 from gpud.config.units import parse_duration_s
 from gpud.errors import GpudError
 
@@ -52,6 +54,8 @@ class Options(TypedDict, total=False):
     backoff_max_s: float
     retry_args: bytes
     time_limit_s: float
+    begin_ms: int
+    deadline_ms: int
     grace_s: float
     linger_s: float | None  # None: wait
     cwd: bytes
@@ -203,6 +207,10 @@ def _some_duration(text: str) -> float:
     return seconds
 
 
+def _moment(text: str) -> int:
+    return read_moment(text, time.time())
+
+
 def _linger(text: str) -> float | None:
     return None if text == "wait" else _duration(text)
 
@@ -247,6 +255,8 @@ Field = Literal[
     "backoff_max_s",
     "retry_args",
     "time_limit_s",
+    "begin_ms",
+    "deadline_ms",
     "grace_s",
     "linger_s",
     "cwd",
@@ -271,6 +281,8 @@ KEYS: Keys = {
     "backoff-max": ("backoff_max_s", _duration),
     "retry-args": ("retry_args", _bytes),
     "time-limit": ("time_limit_s", _some_duration),
+    "begin": ("begin_ms", _moment),
+    "deadline": ("deadline_ms", _moment),
     "grace": ("grace_s", _duration),
     "linger": ("linger_s", _linger),
     "cwd": ("cwd", _directory),

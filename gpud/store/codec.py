@@ -75,7 +75,7 @@ _json = msgspec.json.Encoder()
 _common = msgspec.json.Decoder(Common)
 _argv = msgspec.json.Decoder(tuple[bytes, ...])
 _rusage = msgspec.json.Decoder(Rusage)
-_lease = msgspec.json.Decoder(dict[str, int | tuple[int, int]])
+_lease = msgspec.json.Decoder(dict[str, int | list[int | list[str]]])
 _amended = msgspec.json.Decoder(Amended)
 _on_gpu = msgspec.json.Decoder(OnGpu)
 _on_gpus = msgspec.json.Decoder(list[OnGpu])
@@ -112,15 +112,26 @@ def decode_rusage(column: str | None) -> Rusage | None:
 
 
 def encode_lease(lease: tuple[LeasePart, ...]) -> str:
-    """{"device": thousandths or [thousandths, MiB], ...}: a device stands in a lease once."""
-    return encode({p.device: (p.milli, p.mib) if p.mib else p.milli for p in lease})
+    """{"device": thousandths or [thousandths, MiB, [UUIDs]], ...}: a device stands in a lease once;
+    the list ends where nothing more is known."""
+    return encode({part.device: _takes(part) for part in lease})
+
+
+def _takes(part: LeasePart) -> object:
+    if part.uuids:
+        return part.milli, part.mib, part.uuids
+    return (part.milli, part.mib) if part.mib else part.milli
 
 
 def decode_lease(column: str) -> tuple[LeasePart, ...]:
-    return tuple(
-        LeasePart(device, takes) if isinstance(takes, int) else LeasePart(device, *takes)
-        for device, takes in _lease.decode(column).items()
-    )
+    return tuple(_part(device, takes) for device, takes in _lease.decode(column).items())
+
+
+def _part(device: str, takes: int | list[int | list[str]]) -> LeasePart:
+    if isinstance(takes, int):
+        return LeasePart(device, takes)
+    milli, mib, *rest = takes
+    return LeasePart(device, int(milli), int(mib), tuple(rest[0]) if rest else ())  # type: ignore
 
 
 def encode_amended(job: Job) -> str | None:

@@ -67,6 +67,8 @@ def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: Job
         after=_spans(after, ended=False),
         after_any=_spans(after, ended=True),
         after_failed="wait" if after.patient else "cancel",
+        begin_ms=s.begin_ms,
+        deadline_ms=s.deadline_ms,
     )
 
 

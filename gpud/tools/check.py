@@ -12,7 +12,8 @@ from pathlib import Path
 from gpud.config import gpu_words
 from gpud.config.load import ConfigError, default_path, load
 from gpud.config.schema import Config
-from gpud.errors import EXIT_CONFIG, EXIT_OK
+from gpud.errors import EXIT_CONFIG
+from gpud.tools.output import say
 
 EXAMPLES = """\
 examples:
@@ -31,16 +32,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", type=Path, metavar="PATH", help="default: as gpud serve")
     path: Path | None = parser.parse_args(argv).config or default_path()
     if path is None:
-        print("no configuration file: fine: gpud serve runs on its defaults")
-        return EXIT_OK
+        return say("no configuration file: fine: gpud serve runs on its defaults", "gpud check")
     try:
         config = load(path)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return EXIT_CONFIG
-    print(f"{path}: fine: {summary(config)}")
-    return EXIT_OK
+    return say(f"{path}: fine: {summary(config)}", "gpud check")
 
 
 def summary(config: Config) -> str:

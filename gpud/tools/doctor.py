@@ -13,9 +13,10 @@ from pathlib import Path
 
 from gpud.config.load import ConfigError, default_path, load
 from gpud.config.schema import Config
-from gpud.errors import EXIT_OK, EXIT_REFUSED
+from gpud.errors import EXIT_REFUSED
 from gpud.tools import probe_daemon, probe_gpus, probe_machine
 from gpud.tools.findings import Finding, Probe, Situation, run
+from gpud.tools.output import say
 
 LIMIT_S = 5.0
 PROBES: tuple[Probe, ...] = (
@@ -57,10 +58,11 @@ def main(argv: list[str]) -> int:
     healthy = all(finding.level != "problem" for finding in findings)
     if options.json:
         shown = [finding._asdict() for finding in findings]
-        print(json.dumps({"ok": healthy, "findings": shown}, indent=1, ensure_ascii=False))
+        text = json.dumps({"ok": healthy, "findings": shown}, indent=1, ensure_ascii=False)
     else:
-        print("\n".join(as_text(findings)))
-    return EXIT_OK if healthy else EXIT_REFUSED
+        text = "\n".join(as_text(findings))
+    status = say(text, "gpud doctor")
+    return status if healthy else EXIT_REFUSED
 
 
 def situation_of(path: Path | None) -> Situation:

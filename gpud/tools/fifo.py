@@ -14,12 +14,12 @@ from gpud.core.model import Device, Request
 from gpud.core.placement import place as placed
 from gpud.core.placement import unsatisfiable
 from gpud.core.pool import Pool
-from gpud.tools.schedule import Schedule
+from gpud.tools.schedule import Schedule, Told, nobody
 from gpud.tools.trace import TraceJob
 
 
-def fifo(jobs: Sequence[TraceJob], devices: Iterable[Device]) -> Schedule:
-    """What FIFO does with the jobs, which are in order of submit."""
+def fifo(jobs: Sequence[TraceJob], devices: Iterable[Device], told: Told = nobody) -> Schedule:
+    """What FIFO does with the jobs, which are in order of submit. `told` after each turn."""
     schedule, pool = Schedule(jobs), Pool(devices)
     waiting: list[tuple[int, int]] = []  # (-priority, place), a heap
     ends: list[tuple[int, int]] = []  # (when, place), a heap
@@ -50,4 +50,5 @@ def fifo(jobs: Sequence[TraceJob], devices: Iterable[Device]) -> Schedule:
             heappop(waiting)
             pool.take(lease)
             heappush(ends, (schedule.start(place, lease, now_ms), place))
+        told(schedule)
     return schedule

@@ -27,8 +27,9 @@ def gpus(situation: Situation) -> Iterator[Finding]:
     for gpu in found.gpus:
         text = f"{gpu.index}: {gpu.model}, {gpu.memory_mib} MiB, {gpu.uuid}"
         yield Finding("ok", "gpus", text)
-    for problem in found.problems:
-        yield Finding("problem", "gpus", problem, "see dmesg for Xid; it may need a restart")
+    for index, why in found.unusable.items():
+        text = f"GPU {index} cannot be used: {why}"
+        yield Finding("problem", "gpus", text, "see dmesg for Xid; it may need a restart")
     yield Finding("ok", "gpus", f"driver {found.driver}")
     if found.blind:
         text = f"GPU processes cannot be told apart here: {found.blind}"
@@ -61,6 +62,5 @@ def _configured(words: tuple[str, ...], found: GpusFound) -> Iterator[Finding]:
 def _is_there(one: str, found: GpusFound) -> bool:
     """CUDA takes the beginning of a UUID, and MIG instances by their GPU's too (MIG-GPU-…/1/0)."""
     if one.isdigit():
-        ill = any(problem.startswith(f"GPU {one} ") for problem in found.problems)
-        return ill or any(gpu.index == int(one) for gpu in found.gpus)
+        return int(one) in found.unusable or any(gpu.index == int(one) for gpu in found.gpus)
     return one.startswith("MIG-GPU-") or any(gpu.uuid.startswith(one) for gpu in found.gpus)

@@ -6,12 +6,13 @@ tools/figures.py. Holds no rule of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gpud.core.model import LeasePart
 from gpud.tools.trace import TraceJob
 
 NOT_YET = -1
+Told = Callable[["Schedule"], None]  # as it grows
 
 
 class Schedule:
@@ -26,6 +27,12 @@ class Schedule:
         self.end_ms = [NOT_YET] * len(jobs)
         self.leases: list[tuple[LeasePart, ...]] = [()] * len(jobs)
         self.refused: dict[int, str] = {}
+        self._ended = 0
+
+    @property
+    def done(self) -> int:
+        """How many jobs nothing more happens to."""
+        return self._ended + len(self.refused)
 
     def start(self, place: int, lease: tuple[LeasePart, ...], now_ms: int) -> int:
         """Gives back when it will end."""
@@ -37,6 +44,7 @@ class Schedule:
 
     def end(self, place: int, now_ms: int) -> None:
         self.end_ms[place] = now_ms
+        self._ended += 1
 
     def wait_ms(self, place: int) -> int:
         return self.start_ms[place] - self.jobs[place].submit_ms
@@ -44,3 +52,7 @@ class Schedule:
     def ran(self) -> list[int]:
         """The places of the jobs that were not refused."""
         return [place for place in range(len(self.jobs)) if place not in self.refused]
+
+
+def nobody(schedule: Schedule) -> None:
+    """Is told how a schedule grows."""

@@ -7,7 +7,6 @@ command line and the JSON around the figures (docs/simulate.md).
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import sys
@@ -19,10 +18,13 @@ from msgspec import to_builtins
 from gpud.config.gpu_words import cpu_lane
 from gpud.config.limits import MOST_GPUS, MOST_SLOTS
 from gpud.config.units import parse_size_mib
-from gpud.core.model import Device
-from gpud.errors import EXIT_OK, EXIT_REFUSED, GpudError, why_os
+from gpud.core.model import Device, Request
+from gpud.errors import GpudError, why_os
 from gpud.tools.fifo import fifo
 from gpud.tools.figures import figures_of
+from gpud.tools.output import say
+from gpud.tools.progress import Progress
+from gpud.tools.schedule import Told
 from gpud.tools.side_by_side import Alternative, as_text, duration
 from gpud.tools.simulation import simulate
 from gpud.tools.synthetic import synthetic
@@ -40,6 +42,7 @@ Only duration is needed. A duration is in seconds, or text like 90s, 10m, 2h30m,
   submit    since the start, or a moment like 2026-11-21 15:00; empty: the start
   duration  how long the job runs, once it has started
   gpus      how many, or a share of one (0.5); empty: one slot
+            0: none, which needs --cpu-slots
   vram      GPU memory, like 12G; needs --vram
   limit     time limit; a job that would run longer is stopped there
   count     that many equal jobs
@@ -75,6 +78,14 @@ class PoolShape(NamedTuple):
         )
         return (*gpus, *cpu_lane(self.cpu_slots))
 
+    def in_words(self, why: str, request: Request) -> str:
+        """Why it is refused, where an option would help: the core knows of machines only."""
+        if request.vram_mib and request.gpus != 0 and not self.vram_mib:
+            return "asks for GPU memory; say with --vram how much a GPU has"
+        if request.gpus == 0 and not request.vram_mib and not self.cpu_slots:
+            return "needs no GPU; say with --cpu-slots how many such jobs may run"
+        return why
+
 
 def main(argv: list[str]) -> int:
     parser = _parser()
@@ -86,26 +97,28 @@ def main(argv: list[str]) -> int:
         for gpus in dict.fromkeys(options.gpus)
     ]
     try:
-        jobs, about = _trace(options, shapes[0])
+        with Progress() as progress:
+            text = _text(options, shapes, progress)
     except GpudError as error:
         print(error.for_people("gpud simulate"), file=sys.stderr)
         return error.exit_status
-    alternatives = [_alternative(jobs, shape) for shape in shapes]
+    return say(text, "gpud simulate")
+
+
+def _text(options: argparse.Namespace, shapes: Sequence[PoolShape], progress: Progress) -> str:
+    jobs, about = _trace(options, shapes[0], progress)
+    alternatives = [_alternative(jobs, shape, progress) for shape in shapes]
     if options.json:
-        text = json.dumps(_document(jobs, about, shapes, alternatives), indent=1)
-    else:
-        text = "\n".join([about, _summary(jobs), *as_text(alternatives)])
-    try:
-        print(text)
-    except BrokenPipeError:  # the reader has seen enough
-        return EXIT_REFUSED
-    return EXIT_OK
+        return json.dumps(_document(jobs, about, shapes, alternatives), indent=1)
+    return "\n".join([about, _summary(jobs), *as_text(alternatives)])
 
 
-def _trace(options: argparse.Namespace, shape: PoolShape) -> tuple[list[TraceJob], str]:
+def _trace(
+    options: argparse.Namespace, shape: PoolShape, progress: Progress
+) -> tuple[list[TraceJob], str]:
     """The jobs, and what they are, in a word or two."""
     if options.synthetic is None:
-        return _read(options.trace)
+        return _read(options.trace, progress)
     jobs = synthetic(
         options.synthetic,
         gpus=shape.gpus,
@@ -116,25 +129,40 @@ def _trace(options: argparse.Namespace, shape: PoolShape) -> tuple[list[TraceJob
     return jobs, f"synthetic, seed {options.seed}, load {options.load:g} on {shape.head}"
 
 
-def _read(path: str) -> tuple[list[TraceJob], str]:
+def _read(path: str, progress: Progress) -> tuple[list[TraceJob], str]:
+    def told(line: int) -> None:
+        if not is_typed:
+            progress.show(lambda: f"reading the trace: line {line:,}")
+
     if path == "-":
-        text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="")
-        return read_trace(text, "on standard input"), "standard input"
+        where: str | int = 0
+        about, shown = "standard input", "on standard input"
+    else:
+        where = about = shown = path
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            return read_trace(file, path), path
+        with open(where, encoding="utf-8", newline="", closefd=where != 0) as file:
+            is_typed = file.isatty()
+            return read_trace(file, shown, told), about
     except OSError as error:
-        raise GpudError(f"cannot open the trace {path}: {why_os(error)}") from error
+        raise GpudError(f"cannot open the trace {shown}: {why_os(error)}") from error
 
 
-def _alternative(jobs: Sequence[TraceJob], shape: PoolShape) -> Alternative:
+def _alternative(jobs: Sequence[TraceJob], shape: PoolShape, progress: Progress) -> Alternative:
+    def told(whose: str) -> Told:
+        return lambda schedule: progress.show(
+            lambda: f"{shape.head}, {whose}: {100 * schedule.done // len(jobs)} % of the jobs done"
+        )
+
     devices = shape.devices()
-    ours, reference = simulate(jobs, devices), fifo(jobs, devices)
+    ours, reference = simulate(jobs, devices, told("gpud")), fifo(jobs, devices, told("FIFO"))
     return Alternative(
         head=shape.head,
         gpud=figures_of(ours, devices),
         fifo=figures_of(reference, devices),
-        refused=[(jobs[place].place, why) for place, why in ours.refused.items()],
+        refused=[
+            (jobs[place].place, shape.in_words(why, jobs[place].request))
+            for place, why in ours.refused.items()
+        ],
     )
 
 

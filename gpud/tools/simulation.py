@@ -23,7 +23,7 @@ from gpud.core.model import Device, JobId, JobSpec, NewJob
 from gpud.core.pool import Pool
 from gpud.core.scheduler import AnyEvent, next_deadline, step
 from gpud.core.state import State
-from gpud.tools.schedule import Schedule
+from gpud.tools.schedule import Schedule, Told, nobody
 from gpud.tools.trace import TraceJob
 
 EPOCH_MS = 1_000_000_000  # of the core's clock at the first submit: there, 0 means "not yet"
@@ -31,11 +31,11 @@ BOOT_ID = "simulated"
 SIGTERM = 15
 
 
-def simulate(jobs: Sequence[TraceJob], devices: Iterable[Device]) -> Schedule:
-    """What gpud does with the jobs, which are in order of submit."""
+def simulate(jobs: Sequence[TraceJob], devices: Iterable[Device], told: Told = nobody) -> Schedule:
+    """What gpud does with the jobs, which are in order of submit. `told` after each turn."""
     simulation = Simulation(jobs, devices)
     for _ in simulation.turns():
-        pass
+        told(simulation.schedule)
     return simulation.schedule
 
 

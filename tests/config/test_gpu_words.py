@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.config.gpu_words import from_command_line, from_config
+from gpud.config.gpu_words import cpu_lane, from_command_line, from_config, from_variable
+from gpud.config.limits import MOST_SLOTS
 from gpud.core.model import Device
 from gpud.core.pool import Pool
 from gpud.errors import EXIT_USAGE, GpudError
@@ -41,15 +42,20 @@ def test_words_to_devices(words: list[str], expected: list[tuple[str, int]]) -> 
     assert shape(from_command_line(words)) == expected
 
 
+def test_a_variable_is_split_or_hides_all() -> None:
+    assert shape(from_variable("0,1")) == [("0", 1), ("1", 1)]
+    assert from_variable("") == from_variable("-1") == from_variable("NoDevFiles") == ()
+
+
 def test_in_the_configuration_a_lone_pair_stays_a_pair() -> None:
     assert from_config(["0,1"]) == (Device("0,1", ("0", "1")),)
     assert from_config(["0", "0"]) == (Device("0", ("0",), 2),)
 
 
-@pytest.mark.parametrize("words", [["0"], ["none"]])
-def test_the_lane_cpu_comes_last(words: list[str]) -> None:
-    assert from_command_line(words, cpu_slots=4)[-1] == Device("cpu", (), 4)
-    assert all(device.key != "cpu" for device in from_command_line(words, cpu_slots=0))
+def test_the_lane_cpu_has_slots_or_is_not_there() -> None:
+    assert cpu_lane(4) == (Device("cpu", (), 4),)
+    assert cpu_lane(0) == ()
+    assert cpu_lane(10**6) == (Device("cpu", (), MOST_SLOTS),)
 
 
 @pytest.mark.parametrize(
@@ -94,18 +100,15 @@ def test_one_word_with_commas_is_the_same_as_many_words(ids: list[str]) -> None:
     assert from_command_line([",".join(ids)]) == from_command_line(ids)
 
 
-@given(
-    words=st.lists(st.text(alphabet="01, nG-/\t.", max_size=6), max_size=6), cpu=st.integers(0, 9)
-)
-def test_devices_never_overlap_and_count_every_word(words: list[str], cpu: int) -> None:
+@given(words=st.lists(st.text(alphabet="01, nG-/\t.", max_size=6), max_size=6))
+def test_devices_never_overlap_and_count_every_word(words: list[str]) -> None:
     try:
-        devices = from_config(words, cpu)
+        devices = from_config(words)
     except GpudError:
         return
     ids = [one for device in devices for one in device.ids]
     assert len(ids) == len(set(ids))
     assert len({device.key for device in devices}) == len(devices)
-    gpus = [device for device in devices if device.key != "cpu"]
-    assert sum(device.slots for device in gpus) in (len(words), 0)
+    assert sum(device.slots for device in devices) in (len(words), 0)
     pool = Pool(devices)
     assert all(pool.free_milli(device) >= device.slot_milli > 0 for device in devices)

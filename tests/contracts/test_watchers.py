@@ -1,7 +1,5 @@
 """The contract of watchers (gpud/ports.py), over a stubbed driver with real helpers, and over the
-fake.
-
-A rig stands for the machine. What needs real processes (whose they are) has them in both.
+fake (tests/contracts/watchers.py). What needs real processes (whose they are) has them in both.
 """
 
 from __future__ import annotations
@@ -10,180 +8,29 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gpud.core.events import Event, GpuBroke, GpusSeen
-from gpud.core.sight import GpuInfo, GpuProcess, GpuSight
-from gpud.devices.fake import FakeMachine, FakeProcess, FakeWatcher
-from gpud.devices.patience import Limits
-from gpud.devices.watcher import NvmlWatcher, wall_clock_ms
+from gpud.core.events import GpuBroke, GpusSeen
+from gpud.core.sight import GpuProcess, GpuSight
 from gpud.errors import GpudError
-from gpud.ports import GpusFound, GpuWatcher, Watched
-from tests.devices.nvml_stub import Stub, mig_uuid, uuid
+from gpud.ports import GpuWatcher, Watched
+from tests.contracts.watchers import (
+    HASTY,
+    NEVER_S,
+    SPARE_S,
+    Box,
+    FakeRig,
+    Rig,
+    StubRig,
+    sight,
+    waits,
+    watching,
+)
 
 pytestmark = pytest.mark.anyio
-TIMEOUT_S = 20
-NEVER_S = 1_000.0
-NOBODY = Watched()
-PATIENT = Limits(look_s=TIMEOUT_S, wake_s=TIMEOUT_S, init_s=TIMEOUT_S, first_pause_s=0.05)
-# For a driver that hangs; a helper that is well answers within milliseconds.
-HASTY = Limits(look_s=1.0, wake_s=3.0, init_s=3.0, first_pause_s=0.05)
-SPARE_S = 1.0
-
-
-class Box:
-    """What a daemon's mailbox has received; `wait` returns the first new event that fits."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.found: list[GpusFound] = []
-        self._read = 0
-        self._more = asyncio.Event()
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        self._more.set()
-
-    async def wait(self, fits: Callable[[Event], bool]) -> Any:
-        async with asyncio.timeout(TIMEOUT_S):
-            while True:
-                while self._read < len(self.events):
-                    event = self.events[self._read]
-                    self._read += 1
-                    if fits(event):
-                        return event
-                self._more.clear()
-                await self._more.wait()
-
-    async def look(self, watcher: GpuWatcher) -> GpusSeen:
-        """What an asked-for look brings."""
-        at_ms = wall_clock_ms()
-        watcher.look()
-        return await self.wait(lambda e: isinstance(e, GpusSeen) and e.at_ms >= at_ms)
-
-    async def seen(self, fits: Callable[[GpusSeen], bool]) -> GpusSeen:
-        """The next look that fits, of those that are taken anyway."""
-        return await self.wait(lambda e: isinstance(e, GpusSeen) and fits(e))
-
-
-class StubRig:
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.stub = Stub(directory)
-        for key, value in self.stub.variables.items():
-            monkeypatch.setenv(key, value)
-
-    def watcher(self, idle_s: float, busy_s: float, *, hasty: bool, blind: str) -> NvmlWatcher:
-        return NvmlWatcher(
-            idle_s=idle_s,
-            busy_s=busy_s,
-            health_s=0.0,
-            limits=HASTY if hasty else PATIENT,
-            spare_s=SPARE_S,
-            blind=blind,
-        )
-
-    def have(self, gpus: int) -> None:
-        self.stub.have(gpus)
-
-    def uuid(self, index: int) -> str:
-        return uuid(index)
-
-    def show(self, index: int, **values: int) -> None:
-        self.stub.gpu(index, **values)
-
-    def use(self, index: int, *pids: int, mib: int = 500, kind: str = "compute") -> None:
-        self.stub.gpu(index, **{kind: " ".join(f"{pid}:{mib}" for pid in pids) or None})
-
-    def hang(self, index: int | None, hangs: bool = True) -> None:
-        """On one GPU, or all of the driver."""
-        code = 1 if hangs else None
-        if index is None:
-            self.stub.order("hang", "nvmlInitWithFlags", code=code)
-            self.stub.order("hang", "nvmlDeviceGetCount_v2", code=code)
-        else:
-            self.stub.order("hang", "nvmlDeviceGetUtilizationRates", index, code)
-
-    def lose(self, index: int) -> None:
-        self.stub.order("fail", "*", index, 15)
-
-    def refuse(self, refuses: bool = True) -> None:
-        code = 18 if refuses else None
-        self.stub.order("fail", "nvmlInitWithFlags", code=code)
-        self.stub.order("fail", "nvmlDeviceGetCount_v2", code=code)
-
-    def switch_mig_on(self, index: int) -> str:
-        self.stub.gpu(index, mig=1)
-        self.stub.instance(index, 0)
-        return mig_uuid(index, 0)
-
-    def xid(self, index: int, xid: int) -> None:
-        self.stub.xid(index, xid)
-
-    def close(self) -> None:
-        self.stub.close()
-
-
-class FakeRig:
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.machine = FakeMachine()
-
-    def watcher(self, idle_s: float, busy_s: float, *, hasty: bool, blind: str) -> FakeWatcher:
-        self.machine.blind = blind
-        return FakeWatcher(self.machine, idle_s=idle_s, busy_s=busy_s)
-
-    def have(self, gpus: int) -> None:
-        self.machine.gpus.clear()
-        for index in range(gpus):
-            self.machine.add(
-                GpuInfo(self.uuid(index), index, f"Stub {index}", (80 + index) * 1024)
-            ).energy_mj = 1_000_000
-
-    def uuid(self, index: int) -> str:
-        return f"GPU-{index}"
-
-    def show(self, index: int, **values: int) -> None:
-        names = {"temperature": "temperature_c", "used_mib": "base_mib"}
-        for name, value in values.items():
-            setattr(self.machine.gpus[self.uuid(index)], names.get(name, name), value)
-
-    def use(self, index: int, *pids: int, mib: int = 500, kind: str = "compute") -> None:
-        gpu = self.machine.gpus[self.uuid(index)]
-        gpu.base_mib, gpu.processes = 0, {}
-        for pid in pids:
-            process = FakeProcess(mib, "sleep", compute=kind != "graphics")
-            self.machine.use(gpu.info.uuid, pid, process, _parent_of(pid))
-
-    def hang(self, index: int | None, hangs: bool = True) -> None:
-        if index is None:
-            self.machine.trouble = "the NVIDIA driver does not answer" if hangs else ""
-        else:
-            self.machine.gpus[self.uuid(index)].hangs = hangs
-
-    def lose(self, index: int) -> None:
-        self.machine.gpus[self.uuid(index)].problem = "it has fallen off the bus"
-
-    def refuse(self, refuses: bool = True) -> None:
-        why = "the driver was updated: restart the machine"
-        self.machine.trouble = why if refuses else ""
-
-    def switch_mig_on(self, index: int) -> str:
-        del self.machine.gpus[self.uuid(index)]
-        self.machine.add(GpuInfo("MIG-0", index, "Fake MIG", 10 * 1024, mig=True))
-        return "MIG-0"
-
-    def xid(self, index: int, xid: int) -> None:
-        self.machine.xid(self.uuid(index), xid)
-
-    def close(self) -> None:
-        pass
-
-
-Rig = StubRig | FakeRig
 
 
 @pytest.fixture
@@ -199,38 +46,6 @@ def rig(
     made.have(3)
     yield made
     made.close()
-
-
-def _parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def children() -> set[int]:
-    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
-
-
-@asynccontextmanager
-async def watching(
-    rig: Rig,
-    *,
-    watched: Watched = NOBODY,
-    idle_s: float = NEVER_S,
-    busy_s: float = NEVER_S,
-    hasty: bool = False,
-    blind: str = "",
-) -> AsyncIterator[tuple[GpuWatcher, Box]]:
-    """A daemon that has found GPUs and watches them; nothing of it is left afterwards."""
-    before, tasks = children(), asyncio.all_tasks()
-    watcher = rig.watcher(idle_s, busy_s, hasty=hasty, blind=blind)
-    box = Box()
-    try:
-        await watcher.find()
-        watcher.watch(box, lambda: watched, box.found.append)
-        yield watcher, box
-    finally:
-        await watcher.close()
-        assert children() == before
-        assert asyncio.all_tasks() == tasks
 
 
 @pytest.fixture
@@ -254,11 +69,6 @@ def stranger() -> Iterator[int]:
         process.kill()
 
 
-def sight(seen: GpusSeen, uuid: str) -> GpuSight:
-    (found,) = (one for one in seen.gpus if one.uuid == uuid)
-    return found
-
-
 # -- what there is -----------------------------------------------------------------------------
 
 
@@ -269,7 +79,7 @@ async def test_find_tells_all_gpus_in_the_order_of_the_bus(rig: Rig) -> None:
     assert [(gpu.uuid, gpu.index, gpu.model, gpu.memory_mib, gpu.mig) for gpu in found.gpus] == [
         (rig.uuid(index), index, f"Stub {index}", (80 + index) * 1024, False) for index in range(3)
     ]
-    assert (found.driver, found.problems, found.blind) == ("999.01", (), "")
+    assert (found.driver, found.unusable, found.blind) == ("999.01", {}, "")
 
 
 async def test_no_gpu_is_not_found(rig: Rig) -> None:
@@ -391,7 +201,7 @@ async def test_a_gpu_at_which_the_driver_hangs_harms_no_other(rig: Rig) -> None:
     async with watching(rig, hasty=True, idle_s=0.05) as (watcher, box):
         await box.look(watcher)
         rig.hang(1)
-        seen = await box.seen(lambda e: any(g.broken for g in e.gpus) and not _waits(e))
+        seen = await box.seen(lambda e: any(g.broken for g in e.gpus) and not waits(e))
         assert seen.problem == ""
         assert [bool(one.problem) for one in seen.gpus] == [False, True, False]
         ill = sight(seen, rig.uuid(1))
@@ -400,13 +210,10 @@ async def test_a_gpu_at_which_the_driver_hangs_harms_no_other(rig: Rig) -> None:
 
         rig.hang(1, hangs=False)  # it is left alone, until somebody asks afresh
         assert sight(await box.look(watcher), rig.uuid(1)).problem == ill.problem
-        assert len((await watcher.find()).gpus) == 3
-        assert sight(await box.look(watcher), rig.uuid(1)).problem == ""
-
-
-def _waits(seen: GpusSeen) -> bool:
-    """Told in time, of as much as was known by then."""
-    return any(one.problem and not one.broken for one in seen.gpus)
+        watcher.look(afresh=True)
+        healed = await box.seen(lambda e: not sight(e, rig.uuid(1)).broken and not waits(e))
+        assert [one.problem for one in healed.gpus] == ["", "", ""]
+        assert box.found == []
 
 
 async def test_a_driver_that_hangs_is_a_problem_in_time_and_heals(rig: Rig) -> None:
@@ -443,6 +250,98 @@ async def test_a_lost_gpu_is_broken(rig: Rig) -> None:
         assert sight(seen, rig.uuid(0)).problem == ""
 
 
+@pytest.mark.parametrize("ill", ["sleep", "lose"])
+async def test_a_gpu_that_cannot_be_used_at_the_start_is_told_with_the_reason(
+    rig: Rig, ill: str
+) -> None:
+    getattr(rig, ill)(1)
+    why = "it has fallen off the bus" if ill == "lose" else "the driver did not answer for it wi"
+    async with watching(rig, hasty=True) as (watcher, box):
+        found = await watcher.find()
+        assert [gpu.index for gpu in found.gpus] == [0, 2]
+        assert list(found.unusable) == [1]
+        assert found.unusable[1].startswith(why)
+        seen = await box.look(watcher)
+        assert [one.uuid for one in seen.gpus] == [rig.uuid(0), rig.uuid(2)]
+
+        getattr(rig, ill)(1, False)
+        watcher.look(afresh=True)
+        seen = await box.seen(lambda e: len(e.gpus) == 3)
+        assert [one.problem for one in seen.gpus] == ["", "", ""]
+        assert [gpu.index for gpu in box.found[-1].gpus] == [0, 1, 2]
+        assert box.found[-1].unusable == {}
+
+
+async def test_a_gpu_that_was_usable_once_is_not_among_the_unusable(rig: Rig) -> None:
+    async with watching(rig, hasty=True) as (watcher, box):
+        await box.look(watcher)
+        rig.sleep(1)
+        rig.lose(2)
+        await box.seen_or_asked(watcher, lambda e: [g.broken for g in e.gpus] == [0, 1, 1])
+        found = await watcher.find()
+        assert [gpu.index for gpu in found.gpus] == [0, 1, 2]
+        assert found.unusable == {}
+
+
+async def _heal_in_vain(rig: Rig, box: Box, watcher: GpuWatcher, ill: set[int]) -> None:
+    """Until all that are ill have been touched again. Whoever asks for a look at the others in the
+    meantime gets it, and in time."""
+    seen = await box.look(watcher, afresh=True)
+    if not isinstance(rig, FakeRig):  # there they are touched at once
+        assert not any(one.broken for one in seen.gpus)
+    while waits(seen):
+        asked = time.monotonic()
+        seen = await box.look(watcher)
+        assert time.monotonic() - asked < HASTY.look_s + SPARE_S + 1
+        assert seen.problem == ""
+        assert {i for i in range(4) if sight(seen, rig.uuid(i)).problem} == ill
+    assert {i for i in range(4) if sight(seen, rig.uuid(i)).broken} == ill
+
+
+@pytest.mark.parametrize("ill", [{1}, {0, 3}], ids=["one", "two"])
+async def test_healing_gpus_that_hang_makes_nobody_wait_longer_than_a_look(
+    rig: Rig, ill: set[int]
+) -> None:
+    rig.have(4)
+    async with watching(rig, hasty=True) as (watcher, box):
+        await box.look(watcher)
+        for index in ill:
+            rig.sleep(index)
+        await box.seen_or_asked(watcher, lambda e: sum(g.broken for g in e.gpus) == len(ill))
+        await _heal_in_vain(rig, box, watcher, ill)
+        for index in ill:
+            rig.sleep(index, False)
+        watcher.look(afresh=True)
+        await box.seen(lambda e: not any(one.problem for one in e.gpus))
+        assert box.found == []
+
+
+async def test_a_lost_gpu_that_comes_back_is_well_when_it_is_healed(rig: Rig) -> None:
+    async with watching(rig) as (watcher, box):
+        await box.look(watcher)
+        rig.lose(2)
+        await box.look(watcher)
+        watcher.look(afresh=True)  # too early
+        seen = await box.seen(lambda e: any(one.broken for one in e.gpus))
+        assert sight(seen, rig.uuid(2)).problem == "it has fallen off the bus"
+        rig.lose(2, False)
+        watcher.look(afresh=True)
+        seen = await box.seen(lambda e: not any(one.broken for one in e.gpus) and not waits(e))
+        assert [one.problem for one in seen.gpus] == ["", "", ""]
+
+
+async def test_a_gpu_that_is_gone_is_forgotten_when_somebody_asks_afresh(rig: Rig) -> None:
+    async with watching(rig) as (watcher, box):
+        await box.look(watcher)
+        rig.have(2)
+        seen = await box.look(watcher)
+        assert sight(seen, rig.uuid(2)).problem == "the driver stopped listing it"
+        seen = await box.look(watcher, afresh=True)
+        assert [one.problem for one in seen.gpus] == ["", ""]
+        rig.have(3)
+        assert len((await box.look(watcher)).gpus) == 3
+
+
 async def test_an_xid_is_told_at_once_if_it_breaks_the_gpu(rig: Rig) -> None:
     async with watching(rig) as (watcher, box):
         await box.look(watcher)
@@ -465,7 +364,7 @@ async def test_what_there_is_may_change(rig: Rig) -> None:
         ]
         assert sight(seen, instance).total_mib == 10 * 1024
         gone = sight(seen, rig.uuid(2))
-        assert (gone.problem, gone.broken) == ("the driver does not list it any more", True)
+        assert (gone.problem, gone.broken) == ("the driver stopped listing it", True)
         await box.look(watcher)
         assert len(box.found) == 1
 

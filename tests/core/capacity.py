@@ -37,6 +37,7 @@ class Free:
         self.seen_mib = dict(seen_mib)
         self.milli: dict[str, int] = {}  # taken
         self.mib: dict[str, int] = {}
+        self.uuids: dict[str, set[str]] = {}
         for lease in leases:
             self._count(lease)
 
@@ -44,6 +45,7 @@ class Free:
         for part in lease:
             self.milli[part.device] = self.milli.get(part.device, 0) + part.milli
             self.mib[part.device] = self.mib.get(part.device, 0) + part.mib
+            self.uuids.setdefault(part.device, set()).update(part.uuids)
 
     def take(self, lease: Sequence[LeasePart]) -> None:
         self._count(lease)
@@ -56,7 +58,8 @@ class Free:
     def milli_left(self, device: Device) -> int:
         """None while one of its GPUs is in use under another grouping."""
         for key in self.milli.keys() - self.devices.keys():
-            if set(key.split(",")) & {*device.ids, *device.uuids, device.key}:
+            held = self.uuids[key] | set(key.split(","))
+            if held & {*device.ids, *device.uuids, device.key}:
                 return 0
         return max(0, 1000 - self.milli.get(device.key, 0))
 
@@ -151,6 +154,7 @@ class Free:
         for part in lease:
             device = self.devices[part.device]
             assert (part.milli, part.mib) == self.needs(device, request), f"{lease} for {request}"
+            assert part.uuids == device.uuids, f"{lease} is not what {device} is"
             assert self.has_room(device, request), f"{lease} on {device} with {self.milli}"
         gpus = sum(len(self.devices[key].ids) for key in keys)
         if request.gpus is None:

@@ -20,6 +20,7 @@ from .world import FakeRunner
 
 DRIVERS_OWN_MIB = 300  # in use by nobody, always
 POWER_MW = 200_000
+STRAY_EVERY = 4  # so many jobs set CUDA_VISIBLE_DEVICES themselves
 NO_ANSWER = "the driver does not answer"
 
 
@@ -57,7 +58,7 @@ class FakeGpus:
         return look
 
     def _ours(self, runner: FakeRunner) -> dict[str, list[GpuProcess]]:
-        """A process of each payload that lives, on each of its GPUs."""
+        """A process of each payload that lives, on each of its GPUs; and of some on another."""
         found: dict[str, list[GpuProcess]] = {}
         for (job, attempt), payload in runner.alive().items():
             for part in payload.lease if payload.pid else ():
@@ -65,6 +66,9 @@ class FakeGpus:
                     mib = part.mib // 2 + 1
                     process = GpuProcess(payload.pid, "python", "ann", mib, 50, job, attempt)
                     found.setdefault(uuid, []).append(process)
+            if payload.pid and job % STRAY_EVERY == 0:
+                process = GpuProcess(payload.pid, "python", "ann", 300, 50, job, attempt)
+                found.setdefault([*self.by_uuid][job % len(self.by_uuid)], []).append(process)
         return found
 
     def _sight(self, uuid: str, gpu: FakeGpu, ours: list[GpuProcess], now_ms: int) -> GpuSight:

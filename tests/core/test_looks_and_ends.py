@@ -18,6 +18,7 @@ from gpud.core.events import (
 from gpud.core.explain import explain
 from gpud.core.health import GpuPolicy
 from gpud.core.model import JobId, NewJob, Request, RetryPolicy
+from gpud.core.pool import Pool
 from gpud.core.sight import GpuProcess, GpuSight
 from gpud.core.state import State
 
@@ -145,3 +146,30 @@ def test_a_gpu_that_takes_no_work_is_named_beside_one_that_has() -> None:
     assert set(state.attempts) == {busy}
     told = "waits for the slot; GPU 0 takes no work: used by pid 4711 (python of bob, 500 MiB)"
     assert explain(state, waits, NOW_MS) == told
+
+
+def test_a_gpu_that_left_the_pool_and_is_back_is_looked_at_before_it_is_used() -> None:
+    state = ready(U)
+    seen(0, state, free())
+    job = submit(state)
+    started(state, job)
+    at(5, state, DevicesChanged(()))
+    at(10, state, AttemptEnded(job, 1, NOW_MS + 10, exit_code=0))
+    at(11, state, DevicesChanged((U,)))
+    actions = at(12, state, JobsSubmitted(1, (NewJob(spec_of()),)))
+    assert LookAtGpus() in actions
+    assert not state.attempts
+
+
+def test_memory_of_a_job_that_outlived_the_daemon_is_waited_for() -> None:
+    state = ready(U)
+    seen(0, state, free())
+    job = submit(state)
+    started(state, job)
+    again = State(Pool([U]))
+    again.load([*state.jobs.values()], [*state.attempts.values()])
+    again.boot_id, again.runner_problem, again.next_id = state.boot_id, "", state.next_id
+    at(10, again, AttemptEnded(job, 1, NOW_MS + 10, exit_code=0))
+    following = submit(again)
+    seen(20, again, free(used_mib=20_000, free_mib=20_000))
+    assert "being given back" in explain(again, following, NOW_MS + 20)

@@ -139,7 +139,7 @@ def test_what_a_request_takes_of_a_gpu_with_three_slots(
 ) -> None:
     pool = Pool([gpu("u", slots=3)])
     pool.usual_mib = {"known": 10_000, "huge": 39_000}
-    assert place(pool, request_) == (LeasePart("GPU-u", milli, mib),)
+    assert place(pool, request_) == (LeasePart("GPU-u", milli, mib, ("GPU-u",)),)
 
 
 def test_shares_fit_as_long_as_the_promised_memory_does() -> None:

@@ -85,6 +85,9 @@ class Daemon:
         self.state = self.store.load(self.devices, self.policy)
         self.twin = self.store.load(self.devices, self.policy)
         self.watch = watch.Watch()
+        for attempt in self.state.attempts.values():
+            for uuid, mib in attempt.usage.base_mib.items() if attempt.usage else ():
+                self.watch.of(uuid).base_mib = mib
         self.ledger = self.kept.copy()
         self.ledger.runner_ready = False
         self.mailbox.clear()
@@ -296,8 +299,7 @@ class Daemon:
         gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
         self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=looked_at)
         policy = self.store.specs[attempt.job].retry
-        keys = [part.device for part in attempt.lease]  # of a detected GPU its UUID
-        self.ledger.note_end(attempt, {*gpus, *keys}, policy)
+        self.ledger.note_end(attempt, set(gpus), policy)
 
     def note_boot(self, boot_id: str) -> None:
         for uuid, (at_ms, boot) in [*self.ledger.quarantined.items()]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -70,15 +71,13 @@ def test_named_slots_keep_their_names_and_learn_what_they_are() -> None:
 
 def test_the_beginning_of_a_uuid_names_a_gpu() -> None:
     assert found(plan("GPU-aa"), known(A, B)).devices[0].uuids == ("GPU-aaaa",)
-    assert found(plan("GPU-"), known(A, B)).devices[0].uuids == () if _readable("GPU-") else True
 
 
-def _readable(word: str) -> bool:
-    try:
-        from_config([word])
-    except GpudError:
-        return False
-    return True
+def test_the_beginning_of_two_uuids_names_neither() -> None:
+    near = structs.replace(B, uuid="GPU-aabb")
+    device = found(plan("GPU-aa"), known(A, near)).devices[0]
+    assert (device.uuids, device.ids) == ((), ("GPU-aa",))
+    assert device.problem == "the NVIDIA driver knows no GPU GPU-aa"
 
 
 def test_a_named_gpu_that_the_driver_does_not_know_takes_no_work() -> None:
@@ -335,6 +334,29 @@ def test_another_configuration_is_another_pool() -> None:
         gpus.replan(plan("1"))
         await gpus.wait(5)
         assert [d.key for d in engine.devices.devices] == ["1", "cpu"]
+        await gpus.close()
+
+    run(test)
+
+
+def test_a_gpu_that_was_named_twice_is_used_by_its_first_name() -> None:
+    pool = found(plan("0", "GPU-aa", "GPU-bbbb"), known(A, B))
+    assert [d.uuids for d in pool.devices] == [("GPU-aaaa",), (), ("GPU-bbbb",), ()]
+    assert pool.devices[1].problem == "it has a GPU that is called 0, too"
+
+
+def test_a_bug_in_the_finder_is_not_swallowed() -> None:
+    async def test(said: list[str]) -> None:
+        bugs: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: bugs.append(context["exception"]))
+        watcher = Watcher()
+        watcher.answers = ["no answer at all"]  # type: ignore[list-item]
+        gpus = make(said, watcher, plan())
+        with contextlib.suppress(GpudError):
+            await gpus.wait(1)
+        await asyncio.sleep(0)
+        assert isinstance(bugs[0], AttributeError)
         await gpus.close()
 
     run(test)

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from gpud.ctl import words
 from gpud.daemon import report
 from gpud.protocol.replies import JobView
+
+UUID = "GPU-8f2c1d3e-0000-1111-2222-333344445555"
 
 
 def view(**fields: Any) -> JobView:
@@ -30,9 +33,40 @@ def test_the_table_fits_its_width_and_says_why() -> None:
     lines = report.table(views, 80)
     assert all(len(line) <= 80 for line in lines)
     text = "\n".join(lines)
-    for words in ("failed 3", "killed SIGKILL", "the directory /x does not exist", "3.2s", "…"):
-        assert words in text
+    for part in ("failed 3", "killed SIGKILL", "the directory /x does not exist", "3.2s", "…"):
+        assert part in text
     assert [line.split()[0] for line in lines if line.strip()[0].isdigit()] == ["1", "3", "4", "12"]
+
+
+def test_what_a_job_made_of_its_gpus_is_in_the_table_when_any_is_known() -> None:
+    header = report.table([view(), view(id=2)], 80)[0].split()
+    assert header == ["id", "end", "gpu", "took", "command"]
+    header, first, second = (
+        line.split() for line in report.table([view(gpu_util=0), view(id=2)], 80)
+    )
+    assert header == ["id", "end", "gpu", "took", "util", "command"]
+    assert (first[4], second[4]) == ("0%", "-")
+    views = [view(gpu_util=87, peak_vram_mib=3072, energy_j=35_280)]
+    header, first = (line.split() for line in report.table(views, 80))
+    assert header[4:7] == ["util", "memory", "energy"]
+    assert first[4:9] == ["87%", "3", "GiB", "9.8", "Wh"]
+
+
+@pytest.mark.parametrize("lease", [("0,1,2,3,4,5,6,7",), (UUID,), (f"{UUID}:500", f"{UUID}:500")])
+def test_the_widest_row_fits_in_80_columns(lease: tuple[str, ...]) -> None:
+    most = view(
+        id=123456, outcome="killed", exit_code=None, signal=9, lease=lease, ended_at_ms=86_399_000,
+        gpu_util=100, peak_vram_mib=81_559, energy_j=40e6, command="python " + "x" * 100,
+    )  # fmt: skip
+    header, row = report.table([most], 80)
+    assert max(len(header), len(row)) <= 80
+    for part in ("100%", "79.6 GiB", "11.11 kWh"):
+        assert part in row
+
+
+def test_gpud_run_and_gpuctl_tell_energy_alike() -> None:
+    for joules in (0.0, 340.0, 7200.0, 35_280.0, 4_500_000.0):
+        assert report.energy(view(energy_j=joules)) == words.energy(joules)
 
 
 def test_counts_name_only_what_happened() -> None:

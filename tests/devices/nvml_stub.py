@@ -7,10 +7,12 @@ once. The state is `key value` lines:
     count 2                           driver 999.01
     gpu0.uuid GPU-…                   gpu0.name, total_mib, used_mib, util, temperature, power_mw,
                                       energy_mj: a value that is missing is one not supported
+    gpu0.free_mib 100                 if it is to be another than the rest
     gpu0.compute 4711:500 4712:-1     PID:MIB (-1: not told); graphics, mps likewise
     gpu0.samples 4711:80:1000000      PID:SM:MICROSECONDS of processes' use
     gpu0.ecc, remap_failed, remap_pending, retired_pending, recovery
     gpu0.mig 1, gpu0.mig0.uuid MIG-…  MIG is on, with an instance; its values: gpu0.mig0.used_mib …
+    gpu0.places 7                     how many instances there may be
     near.0.1 30, nvlink.0.1 1         how near two GPUs are (nvmlGpuTopologyLevel_t)
     fail.nvmlInitWithFlags 9          that call fails; fail.FUNCTION.GPU, fail.*.GPU: on that GPU
     hang.…, crash.…                   likewise: it does not return while that stands, or dies

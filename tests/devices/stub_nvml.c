@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -51,10 +52,10 @@ static int copied(const char *from, char *to, u32 size) {
 
 /* A number that is not in the state is one that this GPU does not support. */
 static int supported(const struct device *d, const char *name, u64 *number) {
-    long long found = value(d, name, -1);
-    if (found >= 0)
+    long long found = value(d, name, LLONG_MIN);
+    if (found != LLONG_MIN)
         *number = (u64)found;
-    return found < 0 ? NOT_SUPPORTED : OK;
+    return found == LLONG_MIN ? NOT_SUPPORTED : OK;
 }
 
 int nvmlInitWithFlags(u32 flags) {
@@ -209,7 +210,7 @@ static int memory_of(const struct device *d, struct memory *memory) {
         holders(d->gpu, sum, &used);
     memory->total = total_mib << 20;
     memory->used = (u64)used << 20;
-    memory->free = memory->total - memory->used;
+    memory->free = (u64)value(d, "free_mib", (long long)total_mib - used) << 20;
     return OK;
 }
 
@@ -318,14 +319,14 @@ int nvmlDeviceGetMigMode(struct device *d, u32 *current, u32 *pending) {
 
 int nvmlDeviceGetMaxMigDeviceCount(struct device *d, u32 *count) {
     ENTER(d);
-    *count = MOST_INSTANCES;
+    *count = (u32)value(d, "places", MOST_INSTANCES);
     return OK;
 }
 
 int nvmlDeviceGetMigDeviceHandleByIndex(struct device *d, u32 index, struct device **instance) {
     ENTER(d);
     if (index >= MOST_INSTANCES)
-        return INVALID_ARGUMENT;
+        return NOT_FOUND;
     *instance = &devices[d->gpu][index + 1];
     return string(*instance, "uuid") ? OK : NOT_FOUND;
 }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import pytest
 
-from gpud.devices.wire import At, Cannot, Find, Found, Look, Looked, Seen
+from gpud.devices.wire import At, Cannot, Find, Found, Look, Looked, Request, Seen, Touch
 from tests.devices.conftest import Talk
 from tests.devices.nvml_stub import Stub, uuid
 
@@ -47,6 +48,58 @@ def test_a_change_is_told_with_the_look(stub: Stub, talk: Talk) -> None:
     assert [gpu.uuid for gpu in looked.found.gpus] == [uuid(0)]
     (*_, looked) = talk.ask(Look())
     assert looked == Looked()
+
+
+def test_one_gpu_is_touched_and_no_other(stub: Stub, talk: Talk) -> None:
+    stub.order("hang", "*", gpu=0)
+    at, seen, looked = talk.ask(Touch(1, of=2))
+    assert (at, looked) == (At(1, 2), Looked())
+    assert isinstance(seen, Seen)
+    assert [sight.uuid for sight in seen.sights] == [uuid(1)]
+
+
+def test_with_another_number_of_gpus_none_is_touched(talk: Talk) -> None:
+    assert talk.ask(Touch(1, of=3)) == [Looked()]
+
+
+def test_what_was_skipped_and_answers_is_told_with_the_next_look(stub: Stub) -> None:
+    talk = Talk(stub)
+    with talk.process:
+        talk.find(skip=(0,), of=2)
+        talk.ask(Touch(0, of=2))
+        (*_, looked) = talk.ask(Look())
+        assert isinstance(looked, Looked)
+        assert looked.found is not None
+        assert [gpu.uuid for gpu in looked.found.gpus] == [uuid(0), uuid(1)]
+        talk.process.kill()
+
+
+def test_a_touch_goes_on_with_the_look_before_it(stub: Stub, talk: Talk) -> None:
+    """Whose a process is whose ancestors have ended is known from the look before."""
+    line = ["/bin/sh", "-c", "setsid sleep 600 & echo $!; read x"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+        try:
+            stub.gpu(0, compute=f"{pid}:500")
+            look = Look(attempts={shell.pid: (7, 1)})
+            assert [p.job for p in talk.look(look)[uuid(0)].processes] == [7]
+            shell.kill()
+            shell.wait()
+            talk.ask(Touch(1, of=2))
+            assert [p.job for p in talk.look(look)[uuid(0)].processes] == [7]
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("count", [-1, 9999, 1025])
+@pytest.mark.parametrize("request_", [Find(), Look(), Touch(0, of=2)])
+def test_an_absurd_number_of_gpus_is_not_counted_through(
+    stub: Stub, talk: Talk, count: int, request_: Request
+) -> None:
+    stub.put({"count": count})
+    assert talk.ask(request_) == [Cannot(f"the NVIDIA driver says that it has {count} GPUs")]
+    assert talk.end() == (0, b"")
 
 
 @pytest.mark.parametrize("hung", [False, True])

@@ -34,7 +34,7 @@ def test_a_lost_gpu_does_not_take_the_others_along(stub: Stub) -> None:
     stub.order("fail", "nvmlDeviceGetHandleByIndex_v2", gpu=1, code=15)
     found = survey()
     assert [gpu.uuid for gpu in found.gpus] == [uuid(0), uuid(2)]
-    assert found.problems == ("GPU 1 cannot be used: it has fallen off the bus",)
+    assert found.unusable == {1: "it has fallen off the bus"}
 
 
 @pytest.mark.parametrize(

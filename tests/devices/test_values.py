@@ -7,7 +7,7 @@ import os
 import pytest
 
 from gpud.core.sight import GpuSight
-from gpud.devices.wire import Look
+from gpud.devices.wire import Look, Seen
 from tests.devices.conftest import Talk
 from tests.devices.nvml_stub import Stub, mig_uuid, uuid
 
@@ -24,6 +24,35 @@ def test_values_that_are_not_supported_are_none(stub: Stub, talk: Talk) -> None:
     names = ["total_mib", "util", "temperature", "power_mw", "energy_mj", "ecc", "remap_failed"]
     stub.gpu(0, **dict.fromkeys(names))
     assert sight(talk) == GpuSight(uuid(0), attributable=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [("util", 0, 100), ("temperature", -50, 200), ("power_mw", 0, 10_000_000)],
+)
+def test_a_value_that_cannot_be_is_one_that_is_not_told(
+    stub: Stub, talk: Talk, value: str, least: int, most: int
+) -> None:
+    field = {"temperature": "temperature_c"}.get(value, value)
+    for given, told in [(least, least), (most, most), (least - 1, None), (most + 1, None)]:
+        stub.gpu(0, **{value: given})
+        found = sight(talk)
+        assert (getattr(found, field), found.problem) == (told, "")
+
+
+def test_more_memory_than_there_is_is_not_told(stub: Stub, talk: Talk) -> None:
+    total = 80 * 1024
+    for used, free, told in [
+        (total, 0, (total, 0)),
+        (0, total, (0, total)),
+        (total + 1, 0, (None, 0)),
+        (0, total + 1, (0, None)),
+        (total + 1, None, (None, None)),
+    ]:
+        stub.gpu(0, used_mib=used, free_mib=free)
+        found = sight(talk)
+        assert (found.used_mib, found.free_mib) == told
+        assert (found.total_mib, found.problem) == (total, "")
 
 
 @pytest.mark.parametrize("code", [4242, 999, 3, 13, 25, 10])
@@ -83,6 +112,32 @@ def test_without_memory_or_processes_it_is_a_problem(
         stub.order("fail", f"nvmlDeviceGet{function}{version}", gpu=0, code=code)
     assert sight(talk) == GpuSight(uuid(0), why, broken)
     assert talk.look()[uuid(1)].problem == ""
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "why"),
+    [
+        ("MemoryInfo", 13, "the driver is too old to tell how much memory it has"),
+        ("ComputeRunningProcesses", 13, "the driver is too old to tell what runs on it"),
+        ("UUID", 3, "the driver does not tell its UUID"),
+        ("HandleByIndex", 3, "the driver does not tell how to reach it"),
+    ],
+)
+def test_what_is_not_supported_is_said_in_plain_words(
+    stub: Stub, talk: Talk, function: str, code: int, why: str
+) -> None:
+    for version in ("", "_v2", "_v3"):
+        stub.order("fail", f"nvmlDeviceGet{function}{version}", gpu=0, code=code)
+    seen = [answer for answer in talk.ask(BLIND) if isinstance(answer, Seen) and answer.index == 0]
+    assert [one.problem or one.sights[0].problem for one in seen] == [why]
+
+
+@pytest.mark.parametrize("told", [None, ""])
+def test_a_gpu_without_uuid_is_of_no_use(stub: Stub, talk: Talk, told: str | None) -> None:
+    stub.gpu(0, uuid=told)
+    found = talk.find()
+    assert found.unread == {0: "the driver does not tell its UUID"}
+    assert [gpu.uuid for gpu in found.gpus] == [uuid(1)]
 
 
 def test_where_no_processes_are_listed_they_cannot_be_told_apart(stub: Stub, talk: Talk) -> None:
@@ -194,6 +249,15 @@ def test_the_instances_stand_for_a_gpu_with_mig(stub: Stub) -> None:
         assert not seen[mig_uuid(0, 3)].processes
         stub.gpu(0, recovery=1)
         assert [one.problem for one in talk.look(BLIND).values()] == ["it must be reset"] * 2 + [""]
+        talk.process.kill()
+
+
+def test_an_absurd_number_of_instances_is_not_counted_through(stub: Stub) -> None:
+    stub.gpu(0, mig=1, places=-1)  # 4,294,967,295 of them
+    stub.instance(0, 3)
+    talk = Talk(stub)
+    with talk.process:
+        assert [gpu.uuid for gpu in talk.find().gpus] == [mig_uuid(0, 3), uuid(1)]
         talk.process.kill()
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from gpud.core.events import GpusSeen
-from gpud.devices.driver import NO_ANSWER, NOT_YET
+from gpud.devices.driver import NO_ANSWER
+from gpud.devices.knowledge import NOT_YET
 from gpud.devices.patience import Limits
 from gpud.devices.watcher import IDLE_S, NvmlWatcher
 from gpud.ports import GpusFound, Watched
-from tests.contracts.test_watchers import Box
+from tests.contracts.watchers import Box, waits
 from tests.devices.nvml_stub import Stub, uuid
 
 SLOW = Limits(look_s=20.0, wake_s=20.0, init_s=20.0)
@@ -59,6 +60,41 @@ async def test_who_asks_while_a_look_is_slow_is_told_what_is_known(stub: Stub) -
     assert [sight.problem for sight in last.gpus] == ["", ""]
     times = [event.at_ms for event in box.events if isinstance(event, GpusSeen)]
     assert times == sorted(times)  # what is older than what was said is not said
+    await watcher.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("use")
+async def test_a_look_that_began_before_somebody_asked_afresh_is_not_told(stub: Stub) -> None:
+    """It would say once more of a GPU that it is broken, after a person has healed it."""
+    watcher, box = slow_watcher(), Box()
+    await watcher.find()
+    stub.order("fail", "*", gpu=0, code=15)
+    stub.order("hang", "nvmlDeviceGetPowerUsage", gpu=1)
+    watcher.watch(box, Watched, box.found.append)
+    assert (await box.seen(lambda seen: True)).gpus[0].broken
+    watcher.look(afresh=True)
+    stub.order("fail", "*", gpu=0, code=None)
+    stub.order("hang", "nvmlDeviceGetPowerUsage", gpu=1, code=None)
+    after = await box.seen(lambda seen: not seen.problem)
+    assert not any(sight.broken for sight in after.gpus)
+    await watcher.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("use")
+async def test_a_fault_is_asked_for_when_somebody_has_healed_the_gpu(stub: Stub) -> None:
+    """What the hardware remembers is not asked for in every look: in this one it is."""
+    watcher, box = NvmlWatcher(idle_s=NEVER_S, busy_s=NEVER_S, health_s=NEVER_S, blind=""), Box()
+    await watcher.find()
+    stub.gpu(0, recovery=1)
+    watcher.watch(box, Watched, box.found.append)
+    assert (await box.seen(lambda seen: True)).gpus[0].broken
+    stub.gpu(0, recovery=0)
+    assert (await box.look(watcher)).gpus[0].broken
+    watcher.look(afresh=True)
+    seen = await box.seen(lambda seen: not waits(seen))
+    assert [sight.problem for sight in seen.gpus] == ["", ""]
     await watcher.close()
 
 

@@ -104,6 +104,15 @@ def test_amds_gpus_have_their_own_variable() -> None:
 def test_an_order_of_devices_that_was_set_is_kept() -> None:
     told = attempt_environment(JobSpec(b"x", env=b"CUDA_DEVICE_ORDER=FASTEST_FIRST"), 1, 1, ())
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" not in told
+    told = attempt_environment(JobSpec(b"x", env=b"A=1\0X=CUDA_DEVICE_ORDER="), 1, 1, ())
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in told
+
+
+def test_a_cpu_job_sees_no_gpu_of_amd_either() -> None:
+    """HIP takes an empty variable for none, and shows all GPUs."""
+    lane = Device("cpu", (), 4, maker="amd")
+    told = attempt_environment(JobSpec(b"x"), 1, 1, (lane,))
+    assert {"CUDA_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES=-1"} <= set(told)
     assert "CUDA_VISIBLE_DEVICES=" in told  # a CPU job sees no GPU
 
 

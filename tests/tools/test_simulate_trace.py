@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpud.core.model import Request
 from gpud.errors import GpudError
+from gpud.tools import trace_csv
 from gpud.tools.trace import MOST_JOBS, TraceJob
 from gpud.tools.trace_csv import TraceError, read_trace
 
@@ -186,7 +188,60 @@ def test_a_long_list_of_problems_is_cut() -> None:
         read("duration\n" + "x\n" * 50)
     lines = caught.value.message.splitlines()
     assert (len(lines), lines[-1]) == (22, "  and 30 more")
-    assert len(caught.value.problems) == 50
+    assert len(caught.value.problems) == 20
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("x", "line 1: it is longer than 300 characters"),
+        ("duration,", "line 1: it is longer than 300 characters"),
+        ("\n", "line 101: with it there are more than 100 lines"),
+        ("5\n", "line 52: with it there are more than 50 jobs"),
+        ("x\n", "line 52: with it there are more than 50 jobs"),
+        ("5,6\n", "line 101: with it there are more than 100 lines"),
+        ('","\n', "line 3: it is longer than 300 characters"),
+    ],
+)
+def test_what_has_no_end_is_not_read_for_ever(
+    monkeypatch: pytest.MonkeyPatch, line: str, sentence: str
+) -> None:
+    for name, most in {"LONGEST_ROW": 300, "MOST_LINES": 100, "MOST_JOBS": 50}.items():
+        monkeypatch.setattr(trace_csv, name, most)
+    monkeypatch.setattr(trace_csv, "MOST_SHOWN", 1000)
+    first = "duration\n" if "\n" in line else ""
+    if line == '","\n':  # each ends a cell and begins another
+        first += '5\n"'
+    file = io.TextIOWrapper(io.BufferedReader(Unending(first, line)), "utf-8", newline="")
+    with pytest.raises(TraceError) as caught:
+        read_trace(file, "x.csv")
+    assert caught.value.problems[-1] == sentence
+
+
+class Unending(io.RawIOBase):
+    def __init__(self, first: str, line: str) -> None:
+        self._first, self._line = first.encode(), line.encode()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        given, self._first = self._first or self._line, b""
+        buffer[: len(given)] = given
+        return len(given)
+
+
+def test_many_columns_are_one_problem() -> None:
+    [problem] = problems(",".join(f"c{number}" for number in range(101)) + "\n5\n")
+    assert problem == f"line 1: it names 101 columns: there are {KNOWN}"
+
+
+def test_a_problem_is_a_line_that_one_can_read() -> None:
+    [problem] = problems('duration\n"\x1b[31m' + "x" * 5000 + '\na"\n')
+    assert problem.startswith('line 2: duration: cannot read "?[31mxxx')
+    assert len(problem) == 308
+    assert problem.isprintable()
+    assert problem.endswith("x…")
 
 
 def test_what_is_no_text() -> None:
