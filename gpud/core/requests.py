@@ -22,7 +22,7 @@ from gpud.core.events import (
     SourceSwitched,
 )
 from gpud.core.links import OutcomeOf, nobody_knows
-from gpud.core.model import JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request
+from gpud.core.model import Job, JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request
 from gpud.core.placement import unsatisfiable
 from gpud.core.shape import last_start_ms
 from gpud.core.state import State
@@ -81,6 +81,11 @@ def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[A
         return (Answer(event.request),)
     first = add_all(state, jobs, now_ms)
     return (Answer(event.request, (first,), len(jobs)),)
+
+
+def begins(job: Job, now_ms: int) -> int:
+    """Not before that; 0: at once."""
+    return job.begin_ms if job.begin_ms > now_ms else 0
 
 
 def is_too_late(spec: JobSpec, now_ms: int) -> bool:
@@ -159,7 +164,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0
             if event.args is not None:
                 job.retry_args = event.args
-            state.requeue(job, outcome_of=outcome_of)
+            state.requeue(job, begins(job, now_ms), outcome_of)
             state.tell(job_id, job.attempt, "retried", now_ms)
             changed.append(job_id)
     return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
@@ -189,7 +194,7 @@ def on_release(state: State, event: ReleaseRequested, now_ms: int) -> Sequence[A
             refused.append((job_id, f"cannot release job {job_id}: {absent(state, job_id)}"))
             continue
         if job.state is JobState.HELD:
-            state.requeue(job, job.begin_ms if job.begin_ms > now_ms else 0)
+            state.requeue(job, begins(job, now_ms))
             state.tell(job_id, job.attempt, "released", now_ms)
         changed.append(job_id)
     return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
