@@ -164,7 +164,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0
             if event.args is not None:
                 job.retry_args = event.args
-            state.requeue(job, begins(job, now_ms), outcome_of)
+            state.requeue(job, begins(job, now_ms), outcome_of=outcome_of)
             state.tell(job_id, job.attempt, "retried", now_ms)
             changed.append(job_id)
     return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
