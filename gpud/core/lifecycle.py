@@ -14,9 +14,9 @@ Place = JobState | Phase  # of an active job its phase, else its state
 MOVES: dict[tuple[Place, Place], str] = {
     (JobState.QUEUED, Phase.STARTING): "dispatch",
     (JobState.QUEUED, JobState.HELD): "hold",
-    (JobState.QUEUED, JobState.DONE): "cancel",
+    (JobState.QUEUED, JobState.DONE): "cancel, too late, or after one that failed",
     (JobState.HELD, JobState.QUEUED): "release",
-    (JobState.HELD, JobState.DONE): "cancel",
+    (JobState.HELD, JobState.DONE): "cancel, too late, or after one that failed",
     (Phase.STARTING, Phase.RUNNING): "started",
     (Phase.STARTING, Phase.STOPPING): "cancel",
     (Phase.STARTING, JobState.DONE): "ended, not started, lost",

@@ -1,12 +1,13 @@
 """The state of the core, its indices, and what has changed since the last commit.
 
 Owns every mutation that keeps an index true: nobody else writes `Job.state`, a lease or a heap.
-Called by core/scheduler.py and core/reconcile.py only (and `load` by the engine at start). Holds
+Called by the modules of the core that decide, and by the engine at start (`load`). Holds
 the jobs that are not done; a job that ends leaves `jobs` and stays in `changes` until it is
 committed.
 
-Rule 1: a job is in exactly one place: ready (queued and due), delayed (queued, not yet due), held,
-or active with exactly one live attempt.
+Rule 1: a job is in exactly one place: ready (queued and due), delayed (queued, not yet due),
+waiting for other jobs (queued, core/links.py), held, or active with exactly one live attempt. Who
+is delayed waits for that first.
 Rule 2: heaps are pruned lazily: an entry counts only while the job's record agrees with it, so a
 job may stand in a heap twice, and neither copy can start it twice.
 Rule 3: every mutation leaves its trace in `changes`, in the order in which it happened.

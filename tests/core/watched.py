@@ -29,10 +29,10 @@ class LooksAtGpus:
     now_ms: int
 
     def post(self, event: Event, fate: Fate) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # a mixin: CoreMachine has it
 
     def request(self) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # the same
 
     def uuid(self, which: int) -> str:
         """Those with a lease on them above all."""
