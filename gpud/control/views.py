@@ -13,7 +13,8 @@ from msgspec import structs
 from gpud.core.explain import ahead, explain
 from gpud.core.model import JobId, JobState, Outcome
 from gpud.core.placement import unsatisfiable
-from gpud.core.state import State, is_ready
+from gpud.core.ready import is_ready
+from gpud.core.state import State
 from gpud.core.watching import device_problems
 from gpud.protocol.gpus import GpuProcessView, GpuSightView, GpuView
 from gpud.protocol.replies import JobView

@@ -9,8 +9,9 @@ from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
 from gpud.core.pool import Pool
+from gpud.core.ready import is_ready
 from gpud.core.sight import gib
-from gpud.core.state import State, is_ready
+from gpud.core.state import State
 
 
 def explain(state: State, job: JobId, now_ms: int) -> str:
@@ -36,8 +37,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
             f"waits {_seconds(record.not_before_ms - now_ms)} more before retry "
             f"{record.retry_no} of {record.retry.retries}"
         )
-    if state.shortage_until_ms:
-        return f"waits {_seconds(state.shortage_until_ms - now_ms)} more: {state.shortage}"
+    if until_ms := state.shortage.until_ms:
+        return f"waits {_seconds(until_ms - now_ms)} more: {state.shortage.why}"
     if state.draining:
         return "the pool is drained: gpuctl undrain"
     return _capacity(state, record)

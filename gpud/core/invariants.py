@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.links import edges, is_met
 from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
+from gpud.core.ready import is_ready, rank_of
 from gpud.core.shape import shape_of
-from gpud.core.state import State, is_ready
+from gpud.core.state import State
 
 
 def check_invariants(state: State, jobs: Iterable[JobId] | None = None) -> None:
@@ -118,19 +119,15 @@ def _check_indices(state: State) -> None:
     _check_links(state)
     if not state.attempts.keys() <= state.jobs.keys():
         raise ContradictionError("an attempt of no known job is live")
-    ready = {
-        (shape, priority, job_id)
-        for shape, heap in state.ready.items()
-        for priority, job_id in heap
-    }
-    delayed, expiring = set(state.delayed), set(state.expiring)
+    delayed, expiring = state.delayed.entries(), state.expiring.entries()
+    waiting = state.ready.waiting()
     for job in state.jobs.values():
         last_ms, waits = job.last_start_ms, job.state is not JobState.ACTIVE
         if waits and last_ms and (last_ms, job.id) not in expiring:
             raise ContradictionError(f"job {job.id} has a deadline, and nobody minds it")
         if is_ready(job):
-            if (shape_of(job), -job.priority, job.id) not in ready:
-                raise ContradictionError(f"job {job.id} waits, but not in the queue of its shape")
+            if (shape_of(job), rank_of(job)) not in waiting:
+                raise ContradictionError(f"job {job.id} waits, and will not be offered capacity")
         elif (
             job.state is JobState.QUEUED
             and job.not_before_ms

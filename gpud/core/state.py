@@ -8,15 +8,14 @@ committed.
 Rule 1: a job is in exactly one place: ready (queued and due), delayed (queued, not yet due),
 waiting for other jobs (queued, core/links.py), held, or active with exactly one live attempt. Who
 is delayed waits for that first.
-Rule 2: heaps are pruned lazily: an entry counts only while the job's record agrees with it, so a
-job may stand in a heap twice, and neither copy can start it twice.
+Rule 2: queues are pruned lazily (core/ready.py, core/times.py): an entry counts only while the
+job's record agrees with it, so a job may stand in one twice, and neither copy can start it twice.
 Rule 3: every mutation leaves its trace in `changes`, in the order in which it happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heapify, heappop, heappush
 
 from gpud.core.changes import Changes
 from gpud.core.health import DEFAULT_POLICY, LOOK_WAIT_MS, GpuPolicy, Health, Quarantine
@@ -36,13 +35,13 @@ from gpud.core.model import (
     Usage,
 )
 from gpud.core.pool import Pool
+from gpud.core.ready import Ready, is_ready
 from gpud.core.reservation import Reservation
-from gpud.core.shape import Shape, last_start_ms, shape_of, within_s
+from gpud.core.shape import last_start_ms, within_s
+from gpud.core.shortage import Shortage
+from gpud.core.times import Times
 
 NO_QUARANTINES: Mapping[str, Quarantine] = {}
-SHORTAGE_FIRST_MS, SHORTAGE_MAX_MS = 1_000, 60_000  # pauses when the machine is short of something
-
-Rank = tuple[int, JobId]  # (-priority, id): the total order of dispatch
 
 
 class State:
@@ -56,16 +55,14 @@ class State:
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
         self.links = Links()
         self.ended: list[JobId] = []  # just now, and others come after them
-        self.ready: dict[Shape, list[Rank]] = {}
-        self.delayed: list[tuple[int, JobId]] = []  # (not_before_ms, id)
-        self.expiring: list[tuple[int, JobId]] = []  # (last_start_ms, id)
+        self.ready = Ready(self.jobs, pool)
+        self.delayed = Times(self._due_ms)
+        self.expiring = Times(self._last_start_ms)
         self.draining = False
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
         self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
-        self.shortage = ""  # what the machine was short of at the last start that failed for it
-        self.shortage_until_ms = 0  # no start before; 0 again once it is over
-        self.shortage_pause_ms = 0  # the last pause; the next one is twice as long
+        self.shortage = Shortage()
         self.stopped_sources: set[str] = set()
         self.finishing: set[JobId] = set()  # whose attempt is in that phase
         self.look_at_ms = 0  # when the GPUs are to be looked at if nobody does before; 0: never
@@ -74,59 +71,25 @@ class State:
 
     # -- reading ---------------------------------------------------------------------------
 
-    def ready_head(self, shape: Shape) -> Rank | None:
-        """The first job that waits for this shape of capacity, or None."""
-        return self._first(self.ready.get(shape, []))
+    def _due_ms(self, job_id: JobId) -> int:
+        job = self.jobs.get(job_id)
+        return job.not_before_ms if job is not None and job.state is JobState.QUEUED else 0
 
-    def ready_heads(self) -> list[tuple[Rank, Shape]]:
-        """The first job of each shape, as a heap."""
-        heads = []
-        for shape, heap in [*self.ready.items()]:
-            if (head := self._first(heap)) is not None:
-                heads.append((head, shape))
-            else:
-                del self.ready[shape]
-        heapify(heads)
-        return heads
-
-    def _first(self, heap: list[Rank]) -> Rank | None:
-        jobs = self.jobs
-        while heap:
-            rank = heap[0]
-            job = jobs.get(rank[1])
-            if job is not None and is_ready(job) and rank[0] == -job.priority:
-                return rank
-            heappop(heap)  # left over from a hold, a cancel or an end
-        return None
-
-    def next_delay_ms(self) -> int | None:
-        """When the first delayed job becomes due, or None."""
-        while self.delayed:
-            due, job_id = self.delayed[0]
-            job = self.jobs.get(job_id)
-            if job is not None and job.state is JobState.QUEUED and job.not_before_ms == due:
-                return due
-            heappop(self.delayed)
-        return None
-
-    def next_expiry_ms(self) -> int | None:
-        """When the first job that waits can no longer be done by its deadline, or None."""
-        while self.expiring:
-            last_ms, job_id = self.expiring[0]
-            job = self.jobs.get(job_id)
-            waits = job is not None and job.state is not JobState.ACTIVE
-            if waits and job is not None and job.last_start_ms == last_ms:
-                return last_ms + 1
-            heappop(self.expiring)
-        return None
+    def _last_start_ms(self, job_id: JobId) -> int:
+        job = self.jobs.get(job_id)
+        return job.last_start_ms if job is not None and job.state is not JobState.ACTIVE else 0
 
     def next_deadline_ms(self) -> int | None:
         """When a delayed job becomes due or one expires, a shortage ends, a look is wanted, or its
         time is up."""
-        times = [self.next_delay_ms(), self.next_expiry_ms(), self.look_at_ms]
+        times = [self.look_at_ms]
         times += [self.attempts[job].ended_at_ms + LOOK_WAIT_MS for job in self.finishing]
-        if self.shortage_until_ms and any(self.ready.values()):
-            times.append(self.shortage_until_ms)
+        if (due := self.delayed.first()) is not None:
+            times.append(due[0])
+        if (last := self.expiring.first()) is not None:
+            times.append(last[0] + 1)
+        if self.ready:
+            times.append(self.shortage.until_ms)
         return min((time for time in times if time), default=None)
 
     def parts_of(self, attempt: Attempt) -> list[tuple[LeasePart, str]]:
@@ -140,6 +103,11 @@ class State:
 
     def uuids_of(self, attempt: Attempt) -> list[str]:
         return [uuid for _, uuid in self.parts_of(attempt)]
+
+    def learn(self, likeness: str, mib: int) -> None:
+        """What a run of this likeness took of a GPU's memory."""
+        self.pool.usual_mib[likeness] = self.changes.usual_mib[likeness] = mib
+        self.ready.learn(likeness)
 
     def take_changes(self) -> Changes:
         taken, self.changes = self.changes, Changes()
@@ -171,14 +139,9 @@ class State:
             if job.after.spans:
                 job.unmet = self.links.join(job, outcome_of)
             self._may_expire(job)
-            if job.state is JobState.QUEUED:
-                if job.not_before_ms:
-                    self.delayed.append((job.not_before_ms, job.id))
-                elif not job.unmet:
-                    self.ready.setdefault(shape_of(job), []).append((-job.priority, job.id))
-        heapify(self.delayed)
-        for heap in self.ready.values():
-            heapify(heap)
+            if job.state is JobState.QUEUED and job.not_before_ms:
+                self.delayed.put(job.not_before_ms, job.id)
+        self.ready.load(job for job in jobs if is_ready(job))
 
     # -- mutations -------------------------------------------------------------------------
 
@@ -340,26 +303,15 @@ class State:
 
     def _may_expire(self, job: Job) -> None:
         if job.last_start_ms:
-            heappush(self.expiring, (job.last_start_ms, job.id))
+            self.expiring.put(job.last_start_ms, job.id)
 
     def make_due(self, now_ms: int) -> None:
         """Delayed jobs whose time has come are ready."""
-        while (due := self.next_delay_ms()) is not None and due <= now_ms:
-            job = self.jobs[heappop(self.delayed)[1]]
+        while (due := self.delayed.first()) is not None and due[0] <= now_ms:
+            job = self.jobs[due[1]]
             job.not_before_ms = 0
             self._push(job)
             self.touch(job)
-
-    def wait_for_resources(self, why: str, now_ms: int) -> None:
-        """No start for a while, longer each time, until one succeeds."""
-        if not self.shortage_until_ms:  # several starts fail at once: one shortage
-            longer = 2 * self.shortage_pause_ms
-            self.shortage_pause_ms = min(max(longer, SHORTAGE_FIRST_MS), SHORTAGE_MAX_MS)
-            self.shortage_until_ms = now_ms + self.shortage_pause_ms
-        self.shortage = why
-
-    def have_resources(self) -> None:
-        self.shortage, self.shortage_until_ms, self.shortage_pause_ms = "", 0, 0
 
     def _note_before(self, job: Job) -> None:
         """Of its states within one turn, the store knows the first."""
@@ -381,15 +333,6 @@ class State:
 
     def _push(self, job: Job) -> None:
         if job.not_before_ms:
-            heappush(self.delayed, (job.not_before_ms, job.id))
+            self.delayed.put(job.not_before_ms, job.id)
         elif not job.unmet:
-            shape = shape_of(job)
-            heap = self.ready.get(shape)
-            if heap is None:
-                heap = self.ready[shape] = []
-            heappush(heap, (-job.priority, job.id))
-
-
-def is_ready(job: Job) -> bool:
-    """Queued, and nothing but capacity keeps it waiting."""
-    return job.state is JobState.QUEUED and not job.not_before_ms and not job.unmet
+            self.ready.push(job)

@@ -215,8 +215,8 @@ class App:
             found.append(self.engine.storage_problem)
         elif self.state.runner_problem:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
-        if self.state.shortage:
-            found.append(f"the last start failed, and is tried again: {self.state.shortage}")
+        if why := self.state.shortage.why:
+            found.append(f"the last start failed, and is tried again: {why}")
         found += self._misused()
         found += [
             f"job {job} is set aside: its {event} has crashed gpud three times (gpuctl show {job})"

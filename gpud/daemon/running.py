@@ -23,7 +23,7 @@ from gpud.core.explain import explain
 from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Request
 from gpud.core.placement import unsatisfiable
 from gpud.core.pool import Pool
-from gpud.core.state import is_ready
+from gpud.core.ready import is_ready
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
