@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from gpud.core.dependencies import HOW
 from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
 from gpud.core.pool import Pool
-from gpud.core.ready import is_ready
+from gpud.core.ready import Rank, is_ready, rank_of
 from gpud.core.sight import gib
+from gpud.core.spans import common, count
 from gpud.core.state import State
 
 
 def explain(state: State, job: JobId, now_ms: int) -> str:
     """The first rule that keeps the job where it is; "" for a job that is not in memory (done)."""
-    record = state.jobs.get(job)
+    record = _record(state, job)
     if record is None:
         return ""
     if record.state is JobState.HELD:
@@ -46,19 +49,35 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
 
 def ahead(state: State, job: JobId) -> int:
     """How many jobs that could start now stand before this one. Walks the queue: for one job."""
-    record = state.jobs.get(job)
+    record = state.find(job)
     if record is None or not is_ready(record):
         return 0
-    rank, wanted = (-record.priority, job), state.pool.wanted
+    rank, wanted = (-record.priority, job, record.id), state.pool.wanted
     for_cpu = wanted(record.request) == 0
-    before = (j for j in state.jobs.values() if is_ready(j) and (-j.priority, j.id) < rank)
-    return sum((wanted(j.request) == 0) == for_cpu for j in before)
+    before = (j for j in state.jobs.values() if is_ready(j) and rank_of(j) < rank)
+    return sum(_before(j, rank) for j in before if (wanted(j.request) == 0) == for_cpu)
+
+
+def _record(state: State, job: JobId) -> Job | None:
+    """As if every element of an array had its own."""
+    record = state.find(job)
+    return (
+        structs.replace(record, id=job, rest=()) if record is not None and record.rest else record
+    )
+
+
+def _before(job: Job, rank: Rank) -> int:
+    """Of the jobs this record stands for, those that come first."""
+    if not job.rest:
+        return 1
+    all_of_it = -job.priority < rank[0]
+    return count(job.rest if all_of_it else common(job.rest, ((0, rank[1] - 1),)))
 
 
 def devices_for(state: State, job: JobId) -> list[str]:
     """For `why --verbose`: a line per device, what it is to this job and why; of an active job the
     rule that chose its devices."""
-    record = state.jobs.get(job)
+    record = _record(state, job)
     if record is None:
         return []
     pool, request = state.pool, resolved(state.pool, record.request)
@@ -76,7 +95,8 @@ def devices_for(state: State, job: JobId) -> list[str]:
             continue
         lines.append(f"{device.label}: {_not_here(state, device, request, gpus)}")
         if kept is not None and device.key in kept.devices:
-            lines[-1] += "; kept for this job" if kept.job == job else f"; kept for job {kept.job}"
+            first = state.spoken(kept.job)
+            lines[-1] += f"; kept for {'this job' if first == job else f'job {first}'}"
     return lines
 
 
@@ -111,7 +131,9 @@ def _others(state: State, job: Job) -> str:
     if len(waited_for) == 1:
         (before,) = waited_for
         attempt = state.attempts.get(before)
-        return f"waits for job {before}, which is {place_of(state.jobs[before], attempt)}"
+        earlier = state.find(before)
+        assert earlier is not None
+        return f"waits for job {before}, which is {place_of(earlier, attempt)}"
     return f"waits for {len(waited_for)} jobs: {_names(waited_for[:3])}{_and_more(waited_for)}"
 
 
@@ -155,10 +177,11 @@ def _room(state: State, job: Job, usable: list[Device]) -> str:
     pool, request = state.pool, resolved(state.pool, job.request)
     gpus, kept = pool.wanted(request), state.reservation
     which = _names(map(pool.label, kept.devices)) if kept is not None else ""
-    if kept is not None and kept.job == job.id:
+    if kept is not None and state.spoken(kept.job) == job.id:
         return f"waits for {_what(request, gpus)}: GPU {which} is kept for it"
     if kept is not None and place(pool, request) is not None:
-        return f"waits for its turn: GPU {which} is kept for job {kept.job}, which stands before it"
+        first = state.spoken(kept.job)
+        return f"waits for its turn: GPU {which} is kept for job {first}, which stands before it"
     if request.vram_mib > 0:
         most = max((_free_mib(state, d) for d in usable), default=0)
         if most < request.vram_mib:

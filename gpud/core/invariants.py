@@ -76,6 +76,12 @@ def _check_gpus(state: State) -> None:
 def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -> None:
     if not job.id == job_id < state.next_id:
         raise ContradictionError(f"job {job} stands under id {job_id}")
+    if (job_id < 0) != bool(job.rest):
+        raise ContradictionError(f"job {job} stands for many, or for none")
+    if job.rest and (job.attempt or job.state is JobState.ACTIVE or job.id != -job.array):
+        raise ContradictionError(f"{job} stands for jobs that are not as they were submitted")
+    if job_id > 0 and state.many_with(job_id) is not None:
+        raise ContradictionError(f"job {job_id} has two records")
     if job.state is JobState.DONE:
         raise ContradictionError(f"job {job_id} is done and still in memory")
     if job.state is JobState.ACTIVE:
@@ -102,7 +108,7 @@ def _check_links(state: State) -> None:
         for before, ended in edges(job):
             wanted.add((before, (job.id, ended)))
             outcome = links.outcomes.get(before)
-            if (outcome is None) != (before in state.jobs):
+            if (outcome is None) != (state.find(before) is not None):
                 raise ContradictionError(f"job {before}: {outcome}, as job {job.id} sees it")
             unmet += not is_met(outcome, ended)
         if job.unmet != unmet:
@@ -117,6 +123,8 @@ def _check_links(state: State) -> None:
 
 def _check_indices(state: State) -> None:
     _check_links(state)
+    if state.arrays != sorted(job.array for job in state.jobs.values() if job.rest):
+        raise ContradictionError(f"arrays are known at {state.arrays}")
     if not state.attempts.keys() <= state.jobs.keys():
         raise ContradictionError("an attempt of no known job is live")
     delayed, expiring = state.delayed.entries(), state.expiring.entries()

@@ -237,14 +237,17 @@ def _start(
     state: State, job_id: JobId, request: Request, lease: Lease, now_ms: int
 ) -> StartAttempt:
     rule = rule_of(state.pool, request, lease)
-    attempt = state.activate(state.jobs[job_id], lease, now_ms)
+    job = state.jobs[job_id]
+    if job.rest:
+        job = state.split(job, JobId(job.rest[0][0]))
+    attempt = state.activate(job, lease, now_ms)
     detail: dict[str, object] = {
         "lease": {state.pool.label(part.device): part.milli for part in lease}
     }
     if rule:
         detail["rule"] = rule
-    state.tell(job_id, attempt.no, "dispatched", now_ms, **detail)
-    return StartAttempt(job_id, attempt.no, lease, state.jobs[job_id].retry_args)
+    state.tell(job.id, attempt.no, "dispatched", now_ms, **detail)
+    return StartAttempt(job.id, attempt.no, lease, job.retry_args)
 
 
 def _end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
