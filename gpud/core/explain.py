@@ -132,9 +132,13 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
     if pool.has_room(device, milli, mib, seen_mib=request.vram_mib):
         return HAS_ROOM
     jobs = [j for j, a in state.attempts.items() if any(p.device == device.key for p in a.lease)]
-    if milli > pool.free_milli(device):
-        return f"taken by {_jobs(jobs)}" if jobs else "its GPUs are in use under another grouping"
     beside = f", beside {_jobs(jobs)}" if jobs else ""
+    free = pool.free_milli(device)
+    if milli > free:
+        if not jobs:
+            return "its GPUs are in use under another grouping"
+        some = free > FULL_MILLI % device.slot_milli  # of thirds there is always a bit left over
+        return f"has {free // 10} % free{beside}" if some else f"taken by {_jobs(jobs)}"
     return f"has {gib(_free_mib(state, device))} of memory free{beside}"
 
 

@@ -150,6 +150,19 @@ def test_the_jobs_of_a_gpu_are_in_their_order() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("slots", "told"), [(2, "has 50 % free, beside job 1"), (3, "has 66 % free, beside job 1")]
+)
+def test_a_gpu_that_is_partly_taken_says_how_much_is_free(slots: int, told: str) -> None:
+    state = ready(Device("s", ("s",), slots))
+    submit(state)
+    waits = submit(state, request=Request(exclusive=True))
+    assert devices_for(state, waits) == [f"GPU s: {told}"]
+    for _ in range(slots - 1):
+        submit(state, priority=1)
+    assert devices_for(state, waits)[0].startswith("GPU s: taken by jobs 1")
+
+
 # -- the remedy -----------------------------------------------------------------------------------
 
 
