@@ -16,7 +16,7 @@ from msgspec import structs
 
 from gpud import __version__
 from gpud.control.choice import choose
-from gpud.control.views import gpu_views, labelled, place_in_queue, reason, with_reason
+from gpud.control.views import attempts_of, gpu_views, place_in_queue, reason, with_reason
 from gpud.core.explain import devices_for
 from gpud.core.model import JobId, JobState
 from gpud.errors import GpudError
@@ -124,10 +124,7 @@ def show(daemon: Controlled, request: Show) -> Shown:
             structs.replace(
                 detail,
                 job=with_reason(state, detail.job, now_ms),
-                attempts=tuple(
-                    structs.replace(attempt, lease=labelled(state, attempt.lease))
-                    for attempt in detail.attempts
-                ),
+                attempts=attempts_of(state, detail.attempts, detail.story),
             )
             for detail in details
         ),
@@ -142,10 +139,22 @@ async def why(daemon: Controlled, request: Why) -> Reasons:
         reasons += (ReasonView(v.id, v.state, reason(state, v, now_ms)) for v in page)
     if len(reasons) == 1:  # it takes a walk through the queue
         (only,) = reasons
-        told = only.reason + place_in_queue(daemon.state, JobId(only.job))
-        devices = devices_for(daemon.state, JobId(only.job)) if request.verbose else []
-        reasons = [structs.replace(only, reason=told, devices=tuple(devices))]
+        only = structs.replace(
+            only, reason=only.reason + place_in_queue(daemon.state, JobId(only.job))
+        )
+        reasons = [_at_length(daemon, only) if request.verbose else only]
     return Reasons(id=request.id, reasons=tuple(reasons))
+
+
+def _at_length(daemon: Controlled, reason: ReasonView) -> ReasonView:
+    """What each device is to the job, and what it has had."""
+    job = JobId(reason.job)
+    (detail,) = daemon.store.details([job])
+    return structs.replace(
+        reason,
+        devices=tuple(devices_for(daemon.state, job)),
+        attempts=attempts_of(daemon.state, detail.attempts, detail.story),
+    )
 
 
 def _bounded(value: int, what: str) -> int:

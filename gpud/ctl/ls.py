@@ -1,4 +1,4 @@
-"""`ls` and `why`: jobs as a table, and the sentence that says why one waits."""
+"""`ls`: jobs as a table."""
 
 from __future__ import annotations
 
@@ -92,22 +92,6 @@ def run_ls(args: Args) -> int:
     return 0
 
 
-def run_why(args: Args) -> int:
-    request = {"type": "why", "jobs": args.words or ["@"]}
-    reply = ask(args["socket"], request | ({"verbose": True} if args["verbose"] else {}))
-    if args["json"]:
-        print_json(reply)
-        return 0
-    on = screen()
-    several = len(reply["reasons"]) > 1
-    for reason in reply["reasons"]:
-        sentence = on.clean(reason["reason"])
-        print(f"{reason['job']}: {sentence}" if several else sentence)
-        for line in reason.get("devices", ()):
-            print(on.clean(f"  {line}"))
-    return 0
-
-
 VERBS = [
     Verb(
         "ls",
@@ -134,15 +118,5 @@ what waits, then the last ended jobs, which have N/5 lines in any case.""",
             "gpuctl ls state:running",
             "gpuctl ls name:sweep --json | jq .jobs[].id",
         ),
-    ),
-    Verb(
-        "why",
-        "Say why a job waits, or how it ended.",
-        run_why,
-        words="[JOBS ...]",
-        most=None,
-        options=(Option("verbose", "what each GPU is to the job, and why", short="v"), JSON),
-        about="Without JOBS: the last submitted one.",
-        examples=("gpuctl why 42", "gpuctl why 42 --verbose", "gpuctl why state:queued"),
     ),
 ]

@@ -44,6 +44,7 @@ class AttemptView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None  # its share of what its GPUs took; null: nobody could look
     peak_vram_mib: int | None = None  # on one GPU
     gpu_util: int | None = None  # per cent, the mean
+    rule: str = ""  # why it was placed where it was, as a clause
 
 
 class JobView(Struct, frozen=True, omit_defaults=True):
@@ -124,7 +125,9 @@ class ReasonView(Struct, frozen=True, omit_defaults=True):
     job: int
     state: str
     reason: str  # a sentence, whatever the state
-    devices: tuple[str, ...] = ()  # asked for by `verbose`: what each device is to this job
+    # Asked for by `verbose`:
+    devices: tuple[str, ...] = ()  # sentences: what each device is to the job, until it is done
+    attempts: tuple[AttemptView, ...] = ()
 
 
 class EndView(Struct, frozen=True):
