@@ -142,8 +142,8 @@ class State:
         quarantines: Mapping[str, Quarantine] = NO_QUARANTINES,
         outcome_of: OutcomeOf = nobody_knows,
     ) -> None:
-        """Fill an empty state from the store; `jobs` in dispatch order makes it fastest.
-        `outcome_of` knows the done jobs that any of them comes after."""
+        """Fill a state from the store, at once or in parts; `jobs` in dispatch order makes it
+        fastest. `outcome_of` knows the done jobs that any of them comes after."""
         for uuid, quarantine in quarantines.items():
             self.health.of(uuid).quarantine = quarantine
         for attempt in attempts:
@@ -154,7 +154,7 @@ class State:
             for uuid, mib in attempt.usage.base_mib.items() if attempt.usage else ():
                 self.health.of(uuid).base_mib = mib
         known = self.jobs
-        self.arrays = sorted(job.array for job in jobs if job.rest)
+        self.arrays = sorted([*self.arrays, *(job.array for job in jobs if job.rest)])
         for job in jobs:
             known[job.id] = job
             if job.after.spans:
