@@ -228,6 +228,16 @@ class Store(Protocol):
 
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]: ...
 
+    def likeness(self, job: JobId) -> tuple[int, str] | None:
+        """What it has in common with jobs that run about as long: who submitted it, and its name;
+        None when it has no name, or is not known."""
+        ...
+
+    def runs_ms(self, likeness: tuple[int, str], before: JobId) -> list[int]:
+        """How long jobs of this likeness with ids before this one ran that succeeded, each in its
+        last attempt: the newest first. A look at a few of them is enough."""
+        ...
+
     def events_after(self, seq: int, limit: int) -> list[EventView]: ...
 
     def last_seq(self) -> int: ...

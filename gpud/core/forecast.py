@@ -99,8 +99,8 @@ class Walk:
     def pieces(self) -> Iterator[None]:
         """Each takes a moment; between them the live state may go on."""
         yield from self._twin.load()
-        for attempt in [*self._state.attempts.values()]:
-            self._expect_end(attempt)
+        for job in sorted(self._state.attempts, reverse=True):  # what is like it ran before it
+            self._expect_end(self._state.attempts[job])
         self._expect_people()
         for _ in range(MOST_TURNS):
             self._turn()

@@ -19,7 +19,7 @@ from gpud.errors import GpudError
 from gpud.ports import Loaded, StorageError
 from gpud.protocol.replies import EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
-from gpud.store import dependencies, loading, selecting, telling, viewing
+from gpud.store import alike, dependencies, loading, selecting, telling, viewing
 from gpud.store.commit import Writer
 from gpud.store.database import connect, connect_in_memory
 from gpud.store.intern import Interned
@@ -203,6 +203,14 @@ class SqliteStore:
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]:
         views = viewing.views(self._db, self._interned, jobs)
         return [telling.detail(self._db, self._interned, self._state_dir, v) for v in views]
+
+    @_reads
+    def likeness(self, job: JobId) -> tuple[int, str] | None:
+        return alike.likeness(self._db, self._interned, job)
+
+    @_reads
+    def runs_ms(self, likeness: tuple[int, str], before: JobId) -> list[int]:
+        return alike.runs_ms(self._db, self._interned, likeness, before)
 
     @_reads
     def events_after(self, seq: int, limit: int) -> list[EventView]:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -421,6 +422,36 @@ def test_details(desk: Desk, tmp_path: Path) -> None:
     ]
     assert detail.story[1].detail == {"lease": ["0"]}
     assert "hunter2" not in repr(detail)
+
+
+def test_how_long_alike_jobs_ran(desk: Desk) -> None:
+    """Those of the same person, of the same name, that succeeded, in the attempt that did."""
+
+    def run(takes_ms: int, outcome: Outcome = Outcome.SUCCEEDED, **more: Any) -> Job:
+        job = desk.add(command("x", **{"name": "n", "uid": 7} | more))
+        desk.start(job)
+        desk.state.attempts[job.id].started_at_ms = desk.now + 1 - takes_ms
+        desk.end(job, outcome)
+        return job
+
+    first = run(50)
+    run(60, Outcome.FAILED)
+    run(70, name="m")
+    run(80, uid=8)
+    tried = desk.add(command("x", name="n", uid=7))
+    desk.start(tried)
+    desk.end(tried, Outcome.FAILED, again_at=9_000)
+    last = run(90)
+    nameless, waits = desk.add(command("x")), desk.add(command("x", name="n", uid=7))
+    desk.commit()
+    store = desk.store
+    assert [store.likeness(job.id) for job in (first, tried, waits)] == [(7, "n")] * 3
+    assert store.likeness(nameless.id) is None
+    assert store.likeness(JobId(99)) is None
+    assert store.runs_ms((7, "n"), waits.id) == [90, 50]
+    assert store.runs_ms((7, "n"), last.id) == [50]
+    assert store.runs_ms((8, "n"), waits.id) == [80]
+    assert store.runs_ms((9, "n"), waits.id) == []
 
 
 def test_a_bulk_event_is_in_the_story_of_each_of_its_jobs_and_no_other(desk: Desk) -> None:
