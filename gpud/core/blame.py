@@ -22,7 +22,8 @@ def blame(state: State, job_id: JobId) -> str:
     while record is not None and record.unmet and record.state is JobState.QUEUED:
         broken = state.links.broken(record)
         if broken is not None:
-            return f"job {broken} {HOW[state.links.outcomes[broken]]}"
+            how = HOW[state.links.outcomes[broken]]
+            return f"job {broken} {how} (gpuctl retry {broken})"
         before = min(state.links.waited_for(record))
         if before in followed:
             break
@@ -31,7 +32,7 @@ def blame(state: State, job_id: JobId) -> str:
     if record is None:
         return "it waits for a job that is gone"
     if record.state is JobState.HELD:
-        return f"{subject} is held"
+        return f"{subject} is held (gpuctl release {state.spoken(record.id)})"
     if record.state is JobState.ACTIVE:
         return _endless([state.attempts[record.id]])
     return _no_room(state, record, subject)

@@ -9,17 +9,22 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
+from gpud.core.actions import StartAttempt
 from gpud.core.changes import Changes
 from gpud.core.events import DrainRequested, JobsSubmitted, UndrainRequested
 from gpud.core.forecast import Walk, forecast, nobody_knows
-from gpud.core.model import After, Array, Device, JobSpec, NewJob, Request, Span
-from gpud.core.scheduler import handle
+from gpud.core.model import After, Array, Device, JobId, JobSpec, NewJob, Request, Span
+from gpud.core.remedies import Remedy, remedies
+from gpud.core.scheduler import dispatch, handle
+from gpud.core.state import State
+from gpud.core.twin import Twin
 
 from .build import CPUS, NOW_MS, A, B, happens, ready
 from .foreseen import all_queued, check_twin, everything
 from .forward import FOREVER, World
 
-S = 1000
+MINUTE_MS = 60_000
+AT_ONCE = JobSpec(b"train", grace_s=0.0, linger_s=0.0)  # is gone at the end of its limit
 
 POOLS = [
     (A,),
@@ -34,28 +39,26 @@ REQUESTS = [
     Request(vram_mib=15_000), Request(3), Request(0),
 ]  # fmt: skip
 
-lengths_s = st.integers(1, 60)
+lengths = st.integers(1, 60)  # minutes
 specs = st.builds(
-    lambda request, runs_s, spare_s, size, **more: (
-        JobSpec(
-            b"train",
+    lambda request, runs, spare, size, **more: (
+        structs.replace(
+            AT_ONCE,
             request=request,
-            time_limit_s=None if spare_s is None else float(runs_s + spare_s),
-            grace_s=0.0,
-            linger_s=0.0,
+            time_limit_s=None if spare is None else 60.0 * (runs + spare),
             array=Array(((0, size - 1, 1),)) if size else None,
             **more,
         ),
-        S * runs_s,
+        MINUTE_MS * runs,
     ),
     request=st.sampled_from(REQUESTS),
-    runs_s=lengths_s,
-    spare_s=st.sampled_from([0, 0, 0, 5, 100, None]),
+    runs=lengths,
+    spare=st.sampled_from([0, 0, 0, 5, 100, None]),
     size=st.sampled_from([0, 0, 0, 0, 3, 6]),
     priority=st.sampled_from([0, 0, 1, -1]),
     held=st.sampled_from([False] * 7 + [True]),
-    begin_ms=st.sampled_from([0] * 4 + [NOW_MS + 10 * S, NOW_MS + 45 * S]),
-    deadline_ms=st.sampled_from([0] * 5 + [NOW_MS + 70 * S, NOW_MS + 200 * S]),
+    begin_ms=st.sampled_from([0] * 4 + [NOW_MS + 10 * MINUTE_MS, NOW_MS + 45 * MINUTE_MS]),
+    deadline_ms=st.sampled_from([0] * 5 + [NOW_MS + 70 * MINUTE_MS, NOW_MS + 200 * MINUTE_MS]),
 )
 afters = st.lists(
     st.sampled_from([(), (), (), (Span(-1, -1),), (Span(-3, -2, True),), (Span(-2, -1),)]),
@@ -78,7 +81,7 @@ class Life(Struct, frozen=True):
     def runs_ms(self, spec: JobSpec, runs_ms: int) -> int:
         if self.usual:
             return runs_ms
-        return FOREVER if spec.time_limit_s is None else int(S * spec.time_limit_s)
+        return FOREVER if spec.time_limit_s is None else int(1000 * spec.time_limit_s)
 
 
 lives = st.builds(
@@ -130,7 +133,7 @@ def check_comes_true(life: Life) -> None:
 def check_changes_nothing(life: Life) -> None:
     """Nor does what happens later change a forecast that has begun. Some things are overdue."""
     world = world_of(life)
-    state, asked, now_ms = world.state, all_queued(world.state), world.now_ms + 30 * S
+    state, asked, now_ms = world.state, all_queued(world.state), world.now_ms + 30 * MINUTE_MS
     state.changes = Changes(draining=False)
     before = everything(state)
     whole = forecast(state, now_ms, asked)
@@ -146,3 +149,28 @@ def check_changes_nothing(life: Life) -> None:
 
 def check_is_like_the_live_one(life: Life) -> None:
     check_twin(world_of(life).state)
+
+
+def check_remedies_help(life: Life) -> None:
+    """What a job is said to have to ask for to start now is less, and with it it starts."""
+    world = world_of(life)
+    for job in all_queued(world.state):
+        for remedy in remedies(world.state, job, AT_ONCE, world.now_ms):
+            check_remedy(world.state, job, remedy, world.now_ms)
+
+
+def check_remedy(state: State, job_id: JobId, remedy: Remedy, now_ms: int) -> None:
+    twin = Twin(state)
+    for _ in twin.load():
+        pass
+    job = twin.state.find(job_id)
+    assert job is not None
+    job = twin.state.split(job, job_id) if job.rest else job
+    assert (job.request != remedy.request) == (remedy.time_limit_s is None)
+    job.request = remedy.request
+    if remedy.time_limit_s is not None:
+        assert not 0 < job.within_s <= remedy.time_limit_s
+        job.within_s = remedy.time_limit_s
+    twin.state.ready.push(job)
+    started = [a.job for a in dispatch(twin.state, now_ms) if isinstance(a, StartAttempt)]
+    assert job_id in started, f"job {job_id} does not start {remedy.text}"

@@ -186,11 +186,11 @@ def test_no_more_than_three_are_named() -> None:
 def test_a_chain_is_followed_to_who_stops_it() -> None:
     state = ready(A)
     submit(state, limited(60, held=True), *[limited(60, after=After((Span(-1, -1),)))] * 3)
-    assert when(state, 4) == Forecast(why="job 1 is held")
+    assert when(state, 4) == Forecast(why="job 1 is held (gpuctl release 1)")
     patient = After((Span(1, 1),), patient=True)
     submit(state, limited(60, after=patient))
     happens(state, CancelRequested(1, (JobId(1),)))
-    assert when(state, 5) == Forecast(why="job 1 was cancelled")
+    assert when(state, 5) == Forecast(why="job 1 was cancelled (gpuctl retry 1)")
 
 
 def test_what_cannot_be_served_or_started() -> None:
@@ -237,7 +237,7 @@ def test_a_held_job_is_released_now_if_it_alone_is_meant() -> None:
     submit(state, limited(60, held=True), limited(60, held=True))
     assert when(state, 2) == Forecast(NOW_MS + 600 * S, (1,), (LIMITS, Assumption.RELEASE))
     both = forecast(state, NOW_MS, [JobId(2), JobId(3)])
-    assert both[JobId(2)] == Forecast(why="it is held")
+    assert both[JobId(2)] == Forecast(why="it is held (gpuctl release 2)")
 
 
 def test_an_element_of_a_held_array_is_released_alone() -> None:

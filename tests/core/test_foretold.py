@@ -9,6 +9,7 @@ from .foretold import (
     check_changes_nothing,
     check_comes_true,
     check_is_like_the_live_one,
+    check_remedies_help,
     lives,
 )
 
@@ -29,3 +30,9 @@ def test_a_forecast_changes_nothing(life: Life) -> None:
 @given(lives)
 def test_a_twin_is_like_the_live_one(life: Life) -> None:
     check_is_like_the_live_one(life)
+
+
+@settings(max_examples=300)
+@given(lives)
+def test_with_what_is_said_to_help_a_job_starts(life: Life) -> None:
+    check_remedies_help(life)

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 
-from gpud.core import forecast
+from gpud.core import forecast, remedies
 from gpud.core.forecast import Walk
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt
@@ -16,19 +16,23 @@ from gpud.core.state import State
 from gpud.core.twin import Twin
 
 from .foretold import (
+    Life,
     check_changes_nothing,
     check_comes_true,
     check_is_like_the_live_one,
+    check_remedies_help,
     lives,
 )
 from .machine import one_pass
 from .planting import Bugs, plant
 
 EXAMPLES = 1000
+NOTICED = (AssertionError, ContradictionError, KeyError, RuntimeError)
 CHECKS = (check_comes_true, check_changes_nothing, check_is_like_the_live_one)
 
 BUGS: Bugs = {}
-bug = partial(plant, BUGS)
+REMEDY_BUGS: Bugs = {}
+bug, remedy_bug = partial(plant, BUGS), partial(plant, REMEDY_BUGS)
 
 
 # -- the twin -------------------------------------------------------------------------------------
@@ -156,6 +160,24 @@ def a_walk_gives_up_early(right):
     return 3
 
 
+# -- remedies -------------------------------------------------------------------------------------
+
+
+@remedy_bug(remedies, "_kept_for_others")
+def what_is_kept_for_others_is_counted_on(right):
+    return lambda *more: None
+
+
+@remedy_bug(remedies, "longest_within")
+def a_limit_that_is_rounded_up_goes_into_the_gap(right):
+    return lambda seconds: seconds
+
+
+@remedy_bug(remedies, "place")
+def whatever_is_asked_for_has_room(right):
+    return lambda pool, request, avoid=(): request.gpus == 1 or None
+
+
 # -- all of them ----------------------------------------------------------------------------------
 
 
@@ -163,11 +185,18 @@ def a_walk_gives_up_early(right):
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name](monkeypatch)
-    with pytest.raises((AssertionError, ContradictionError, KeyError, RuntimeError)):
-        check_all()
+    with pytest.raises(NOTICED):
+        check_all(*CHECKS)
 
 
-def check_all() -> None:
-    for check in CHECKS:
-        settled = one_pass(EXAMPLES)
-        settled(given(lives)(check))()
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REMEDY_BUGS)
+def test_a_remedy_that_does_not_help_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    REMEDY_BUGS[name](monkeypatch)
+    with pytest.raises(NOTICED):
+        check_all(check_remedies_help)
+
+
+def check_all(*checks: Callable[[Life], None]) -> None:
+    for check in checks:
+        one_pass(EXAMPLES)(given(lives)(check))()
