@@ -7,6 +7,7 @@ a health report; what escapes from an adapter is a bug and ends the daemon.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -263,6 +264,7 @@ class Controlled(Protocol):
     state_dir: str
     socket: str
     defaults: JobDefaults  # what a submit's jobs get where they do not say
+    forecasting: asyncio.Lock  # one forecast at a time: each has a copy of the queue
 
     @property
     def state(self) -> State: ...

@@ -14,13 +14,13 @@ Rule 4: a walk is bounded: what has not started by then starts later than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from enum import StrEnum
 from heapq import heappop, heappush
 
 from msgspec import Struct
 
-from gpud.core.actions import Action, StartAttempt
+from gpud.core.actions import Action, StartAttempt, StopAttempt
 from gpud.core.blame import blame
 from gpud.core.changes import Changes
 from gpud.core.events import (
@@ -51,13 +51,14 @@ class Assumption(StrEnum):
 
 class Forecast(Struct, frozen=True):
     """It starts at `start_ms`, when the jobs `after` end; or later than `later_than_ms`; or nobody
-    knows when, or it never does, and `why` says so in a clause."""
+    knows when, or it never does: then a clause says why."""
 
     start_ms: int | None = None
     after: tuple[JobId, ...] = ()
     assumes: tuple[Assumption, ...] = ()
     later_than_ms: int | None = None
-    why: str = ""
+    unknown: str = ""
+    never: str = ""
 
 
 RunsLike = Callable[[JobId], Sequence[int]]  # how long earlier jobs like this one ran, in ms
@@ -139,27 +140,31 @@ class Walk:
         ended = []
         while self._ends and self._ends[0][0] <= now_ms:
             _, job, no, assumed = heappop(self._ends)
-            self._assumes |= {assumed} if assumed else set()
-            ended.append(state.attempts[job])
-            facts.append(AttemptEnded(job, no, now_ms, exit_code=0))
+            attempt = state.attempts.get(job)
+            if attempt is not None and attempt.no == no and attempt not in ended:
+                self._assumes |= {assumed} if assumed else set()
+                ended.append(attempt)
+                facts.append(AttemptEnded(job, no, now_ms, exit_code=0))
+        actions: list[Action] = []
         for fact in facts or [Tick()]:
-            handle(state, fact, now_ms)
-        self._reckon_memory(ended)
-        actions = dispatch(state, now_ms)
+            actions += handle(state, fact, now_ms)
+        self._reckon_memory()
+        actions += dispatch(state, now_ms)
         self._note_ends(state.take_changes())
-        self._note_starts(actions, ended)
-
-    def _note_starts(self, actions: Iterable[Action], ended: Sequence[Attempt]) -> None:
         for action in actions:
             if isinstance(action, StartAttempt):
-                self._starts += 1
-                attempt = self._state.attempts[action.job]
-                self._told.append(AttemptStarted(action.job, attempt.no, 1, self._now_ms))
-                self._expect_end(attempt)
-                if action.job in self._asked and action.job not in self.found:
-                    self.found[action.job] = Forecast(
-                        self._now_ms, self._made_room(attempt, ended), self._assumptions()
-                    )
+                self._note_start(state.attempts[action.job], ended)
+            elif isinstance(action, StopAttempt):
+                self._expect_end(state.attempts[action.job])
+
+    def _note_start(self, attempt: Attempt, ended: Sequence[Attempt]) -> None:
+        job, now_ms = attempt.job, self._now_ms
+        self._starts += 1
+        self._told.append(AttemptStarted(job, attempt.no, 1, now_ms))
+        self._expect_end(attempt)
+        if job in self._asked and job not in self.found:
+            after = self._made_room(attempt, ended)
+            self.found[job] = Forecast(now_ms, after, self._assumptions())
 
     def _note_ends(self, changes: Changes) -> None:
         """Some end without having run: too late, or after one that was being stopped."""
@@ -173,7 +178,8 @@ class Walk:
                     self._never(job, end.why)
 
     def _never(self, job: JobId, why: str) -> None:
-        self.found[job] = Forecast(assumes=self._assumptions(), why=f"it never does: {why}")
+        nobody_ended_sooner = {assumed for *_, assumed in self._ends if assumed}
+        self.found[job] = Forecast(assumes=self._assumptions(nobody_ended_sooner), never=why)
 
     # -- how long things take --------------------------------------------------------------------
 
@@ -197,17 +203,15 @@ class Walk:
         end_ms = max(now_ms, began_ms + takes_ms)
         heappush(self._ends, (end_ms, job.id, attempt.no, rests_on))
 
-    def _reckon_memory(self, ended: Iterable[Attempt]) -> None:
+    def _reckon_memory(self) -> None:
         """What a look found in use beyond what was promised is there as long as those are that were
         there then; where none was, it is somebody else's and stays."""
         pool, free = self._state.pool, {}
-        gone = {attempt.job for attempt in ended}
         for key, (mib, users) in [*self._memory.items()]:
-            if users and users <= gone:
+            if users and users.isdisjoint(self._state.attempts):
                 del self._memory[key]
-                continue
-            self._memory[key] = mib, users - gone
-            free[key] = pool.unpromised_mib(pool.devices[key]) - mib
+            else:
+                free[key] = pool.unpromised_mib(pool.devices[key]) - mib
         pool.seen_free = free
 
     # -- what is said ----------------------------------------------------------------------------
@@ -228,10 +232,10 @@ class Walk:
     def _not_started(self, job: JobId) -> Forecast:
         if self._next_instant_ms() is not None:
             return Forecast(assumes=self._assumptions(), later_than_ms=self._now_ms)
-        return Forecast(why=blame(self._state, job))
+        return Forecast(unknown=blame(self._state, job))
 
-    def _assumptions(self) -> tuple[Assumption, ...]:
-        return tuple(sorted(self._assumes))
+    def _assumptions(self, more: Collection[Assumption] = ()) -> tuple[Assumption, ...]:
+        return tuple(sorted(self._assumes.union(more)))
 
 
 def _usual_ms(runs: Sequence[int], ran_ms: int) -> int:

@@ -156,7 +156,7 @@ def test_a_job_without_a_limit_may_run_for_ever() -> None:
     state = ready(A)
     running(state, JobSpec(b"train"))
     submit(state, limited(60))
-    assert when(state, 2) == Forecast(why="job 1 has no time limit")
+    assert when(state, 2) == Forecast(unknown="job 1 has no time limit")
 
 
 def test_but_not_on_a_gpu_that_the_other_needs() -> None:
@@ -164,15 +164,15 @@ def test_but_not_on_a_gpu_that_the_other_needs() -> None:
     running(state, JobSpec(b"train"), limited(600))
     submit(state, limited(60), limited(60, request=Request(2)), limited(60))
     assert when(state, 3).start_ms == NOW_MS + 600 * S
-    assert when(state, 4).why == "job 1 has no time limit"
-    assert when(state, 5).why == "job 1 has no time limit"  # job 4 keeps the other one
+    assert when(state, 4).unknown == "job 1 has no time limit"
+    assert when(state, 5).unknown == "job 1 has no time limit"  # job 4 keeps the other one
 
 
 def test_those_that_will_run_before_it_count_too() -> None:
     state = ready(A, B)
     running(state, limited(600), JobSpec(b"train"))
     submit(state, JobSpec(b"train"), limited(60))
-    assert when(state, 4) == Forecast(why="jobs 2 and 3 have no time limit")
+    assert when(state, 4) == Forecast(unknown="jobs 2 and 3 have no time limit")
 
 
 def test_no_more_than_three_are_named() -> None:
@@ -180,17 +180,17 @@ def test_no_more_than_three_are_named() -> None:
     state = ready(*devices)
     running(state, *[JobSpec(b"train")] * 5)
     submit(state, limited(60))
-    assert when(state, 6).why == "jobs 1, 2, 3 and 2 more have no time limit"
+    assert when(state, 6).unknown == "jobs 1, 2, 3 and 2 more have no time limit"
 
 
 def test_a_chain_is_followed_to_who_stops_it() -> None:
     state = ready(A)
     submit(state, limited(60, held=True), *[limited(60, after=After((Span(-1, -1),)))] * 3)
-    assert when(state, 4) == Forecast(why="job 1 is held (gpuctl release 1)")
+    assert when(state, 4) == Forecast(unknown="job 1 is held (gpuctl release 1)")
     patient = After((Span(1, 1),), patient=True)
     submit(state, limited(60, after=patient))
     happens(state, CancelRequested(1, (JobId(1),)))
-    assert when(state, 5) == Forecast(why="job 1 was cancelled (gpuctl retry 1)")
+    assert when(state, 5) == Forecast(unknown="job 1 was cancelled (gpuctl retry 1)")
 
 
 def test_what_cannot_be_served_or_started() -> None:
@@ -198,9 +198,9 @@ def test_what_cannot_be_served_or_started() -> None:
     happens(state, DrainRequested(1))
     submit(state, *[limited(60)] * 2)
     state.pool.block({"a": "it is on fire"}, set(), {})
-    assert when(state, 2) == Forecast(why="nothing that it could have takes work now")
+    assert when(state, 2) == Forecast(unknown="nothing that it could have takes work now")
     happens(state, RunnerGone("it is gone"))
-    assert when(state, 2) == Forecast(why="jobs cannot be started now")
+    assert when(state, 2) == Forecast(unknown="jobs cannot be started now")
 
 
 def test_a_gpu_that_is_blocked_for_a_moment_is_counted_on() -> None:
@@ -217,7 +217,7 @@ def test_a_job_that_will_be_too_late_never_starts() -> None:
     running(state, limited(600))
     submit(state, limited(60, deadline_ms=NOW_MS + 500 * S))
     assert when(state, 2) == Forecast(
-        why="it never does: it could not be started in time for its deadline"
+        assumes=(LIMITS,), never="it could not be started in time for its deadline"
     )
 
 
@@ -237,7 +237,7 @@ def test_a_held_job_is_released_now_if_it_alone_is_meant() -> None:
     submit(state, limited(60, held=True), limited(60, held=True))
     assert when(state, 2) == Forecast(NOW_MS + 600 * S, (1,), (LIMITS, Assumption.RELEASE))
     both = forecast(state, NOW_MS, [JobId(2), JobId(3)])
-    assert both[JobId(2)] == Forecast(why="it is held (gpuctl release 2)")
+    assert both[JobId(2)] == Forecast(unknown="it is held (gpuctl release 2)")
 
 
 def test_an_element_of_a_held_array_is_released_alone() -> None:
@@ -276,6 +276,6 @@ def test_memory_of_somebody_else_stays_in_use() -> None:
     happens(state, DrainRequested(1))
     submit(state, limited(60, request=WANTS))
     state.pool.block({}, set(), {"a": 5_000, "b": 5_000})
-    assert when(state, 1).why == "nothing that it could have takes work now"
+    assert when(state, 1).unknown == "nothing that it could have takes work now"
     state.pool.block({}, set(), {"a": 5_000, "b": 15_000})
     assert when(state, 1).start_ms == NOW_MS
