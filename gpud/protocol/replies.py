@@ -81,6 +81,11 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    # Of an array: the id of its first element, and the indices that this is about. `count` > 1:
+    # so many elements that are as they were submitted; `id` is the first of them.
+    array: int = 0
+    indices: str = ""
+    count: int = 1
 
 
 class EventView(Struct, frozen=True):

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from gpud.config.requests import ends_of
 from gpud.core.likeness import likeness_of
-from gpud.core.model import AT_ONCE, After, JobId
+from gpud.core.model import After, JobId
 from gpud.paths import log_path
 from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
 from gpud.protocol.text import to_text
@@ -27,8 +27,7 @@ from gpud.store.codec import (
     env_names,
     show_lease,
 )
-from gpud.store.intern import Interned
-from gpud.store.loading import specs
+from gpud.store.loading import SpecReader
 from gpud.store.viewing import used_of
 
 ATTEMPTS = """SELECT no, phase, outcome, exit_code, signal, why, pid, dispatched_at_ms,
@@ -40,11 +39,11 @@ STORY = f"""{EVENT} WHERE job = ? AND count = 1 UNION ALL
 AFTER = f"{EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
-def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: JobView) -> JobDetail:
-    s = specs(db, interned, job.id, job.id)[job.id]
-    (amended,) = db.execute("SELECT amended FROM jobs WHERE id = ?", (job.id,)).fetchone()
-    args = decode_amended(amended).retry_args
-    after = dependencies.of_jobs(db, [job.id]).get(JobId(job.id), AT_ONCE)
+def detail(db: sqlite3.Connection, specs: SpecReader, state_dir: Path, job: JobView) -> JobDetail:
+    s = specs.read(JobId(job.id))
+    row = db.execute("SELECT amended FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    args = decode_amended(row[0]).retry_args if row else None
+    after = dependencies.of_jobs(db, [job.id]).get(JobId(job.id), s.after)
     return JobDetail(
         job=structs.replace(job, command=to_text(s.command)),  # all of it
         argv=None if s.argv is None else tuple(to_text(word) for word in s.argv),
