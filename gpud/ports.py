@@ -22,7 +22,7 @@ from gpud.core.sight import GpuInfo
 from gpud.core.spans import Spans
 from gpud.core.state import State
 from gpud.errors import GpudError
-from gpud.protocol.replies import EventView, JobDetail, JobView, SourceView
+from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView, SourceView
 from gpud.protocol.selectors import Selection
 
 
@@ -238,6 +238,10 @@ class Store(Protocol):
         ...
 
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]: ...
+
+    def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
+        """Of arrays by the ids of their first elements."""
+        ...
 
     def events_after(self, seq: int, limit: int) -> list[EventView]: ...
 

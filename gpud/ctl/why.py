@@ -26,7 +26,7 @@ def run(args: Args) -> int:
     reasons = reply["reasons"]
     for reason in reasons:
         if len(reasons) > 1:
-            lines = on.folded(f"{reason['job']}: {reason['reason']}")
+            lines = on.folded(f"{words.job_id(reason, 'job')}: {reason['reason']}")
         else:
             lines = told(reason, on, verbose=args["verbose"])
         print("\n".join(lines))

@@ -86,6 +86,7 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     array: int = 0
     indices: str = ""
     count: int = 1
+    ids: tuple[tuple[int, int], ...] = ()  # of many: first and last of each run
 
 
 class EventView(Struct, frozen=True):
@@ -126,6 +127,19 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     deadline_ms: int = 0
 
 
+class ArrayView(Struct, frozen=True, omit_defaults=True):
+    """An array, summed up. `example`: its first element, which says what all of them run."""
+
+    array: int
+    size: int
+    indices: str
+    counts: dict[str, int]  # state, or outcome -> elements
+    example: JobDetail
+    at_most: int = 0
+    max_fails: int = 0
+    bad: str = ""  # indices of those that ended, and not as anybody wanted; the first ones
+
+
 class ReasonView(Struct, frozen=True, omit_defaults=True):
     job: int
     state: str
@@ -133,6 +147,10 @@ class ReasonView(Struct, frozen=True, omit_defaults=True):
     # Asked for by `verbose`:
     devices: tuple[str, ...] = ()  # sentences: what each device is to the job, until it is done
     attempts: tuple[AttemptView, ...] = ()
+    # Of elements of an array:
+    array: int = 0
+    indices: str = ""
+    count: int = 1
 
 
 class EndView(Struct, frozen=True):
@@ -180,6 +198,7 @@ class Submitted(Reply, frozen=True, tag="submitted"):
     first: int
     count: int
     again: bool = False
+    arrays: tuple[tuple[int, int], ...] = ()  # first and last id of each of them
 
 
 class StatusReply(Reply, frozen=True, tag="status"):
@@ -207,8 +226,9 @@ class JobsReply(Reply, frozen=True, tag="jobs"):
     more: int  # matched, but past the limit
 
 
-class Shown(Reply, frozen=True, tag="shown"):
+class Shown(Reply, frozen=True, omit_defaults=True, tag="shown"):
     jobs: tuple[JobDetail, ...]
+    arrays: tuple[ArrayView, ...] = ()
 
 
 class Reasons(Reply, frozen=True, tag="reasons"):

@@ -18,7 +18,7 @@ from gpud.core.model import Job, JobId, JobSpec, Outcome
 from gpud.core.spans import Spans
 from gpud.errors import GpudError
 from gpud.ports import Loaded, StorageError
-from gpud.protocol.replies import EventView, JobDetail, JobView
+from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
 from gpud.store import dependencies, loading, selecting, telling, viewing
 from gpud.store.arrays import Arrays
@@ -216,6 +216,13 @@ class SqliteStore:
         views = viewing.views(self._db, self._interned, self._arrays, jobs)
         specs = loading.SpecReader(self._db, self._interned, self._arrays)
         return [telling.detail(self._db, specs, self._state_dir, view) for view in views]
+
+    @_reads
+    def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
+        return [
+            telling.array(self._db, self._arrays, first, example)
+            for first, example in zip(arrays, self.details(arrays), strict=True)
+        ]
 
     @_reads
     def events_after(self, seq: int, limit: int) -> list[EventView]:

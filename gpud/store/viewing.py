@@ -107,6 +107,7 @@ def _unchanged(ids: Spans, interned: Interned, arrays: Arrays) -> JobView:
         array=first,
         indices=_some(row.content.indices, ids, first),
         count=count(ids),
+        ids=ids,
     )
 
 
