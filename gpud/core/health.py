@@ -74,6 +74,7 @@ class Gpu(Struct):
     seen_at_ms: int = 0  # when that look began
     heard_at_ms: int = 0  # and when it was heard of; 0: it is not to be relied on
     ended_at_ms: int = 0  # of the last attempt on it
+    healed_at_ms: int = 0  # a look that began before this says nothing of it
     last_job: JobId = JobId(0)  # whose memory is not known to be given back; 0: nobody's
     base_mib: int | None = None  # used by nobody that the driver lists, when all was well
     unreleased_mib: int = 0
