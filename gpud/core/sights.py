@@ -23,11 +23,10 @@ from gpud.core.health import (
 )
 from gpud.core.model import Attempt, JobId, LeasePart, Phase, Usage
 from gpud.core.quarantines import heal, lift_for_memory, quarantine
-from gpud.core.sight import GpuProcess, GpuSight
+from gpud.core.sight import NOT_LISTED, GpuProcess, GpuSight
 from gpud.core.state import State
 
 WRITTEN_MS = 60_000  # how often what an attempt has used so far is committed
-NOT_LISTED = "the driver does not list it"
 
 Holders = dict[str, list[tuple[Attempt, LeasePart]]]
 Places = dict[tuple[int, int], list[tuple[str, GpuProcess]]]  # (job, attempt) -> GPU, process

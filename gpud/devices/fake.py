@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from gpud.core.events import Event, GpuBroke, GpusSeen
-from gpud.core.sight import GpuInfo, GpuProcess, GpuSight
-from gpud.devices.knowledge import NOT_LISTED
+from gpud.core.sight import NOT_LISTED, GpuInfo, GpuProcess, GpuSight
 from gpud.devices.patience import LOOK_TIMEOUT_S
 from gpud.devices.watcher import BUSY_S, IDLE_S, wall_clock_ms
 from gpud.devices.xids import judge

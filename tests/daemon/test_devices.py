@@ -13,10 +13,9 @@ from msgspec import structs
 from gpud.config.gpu_words import cpu_lane, from_config
 from gpud.config.schema import Pool
 from gpud.core.events import DevicesChanged, Event
-from gpud.core.sight import GpuInfo
+from gpud.core.sight import NOT_LISTED, GpuInfo
 from gpud.daemon.devices import (
     ASKING,
-    NOT_LISTED,
     Known,
     Plan,
     found,

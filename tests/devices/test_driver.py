@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpud.core.sight import GpuSight
+from gpud.core.sight import NOT_LISTED, GpuSight
 from gpud.devices import helper as helper_module
 from gpud.devices.driver import NO_ANSWER, Driver
 from gpud.devices.helper import Helper
@@ -185,7 +185,7 @@ async def test_a_gpu_that_disappears_is_told_as_such(
     async with driving(stub, monkeypatch) as (driver, _):
         await driver.find()
         stub.have(1)
-        gone = GpuSight(uuid(1), "the driver stopped listing it", broken=True)
+        gone = GpuSight(uuid(1), NOT_LISTED, broken=True)
         assert (await look(driver))[uuid(1)] == gone
         assert [gpu.uuid for gpu in driver.knowledge.found.gpus] == [uuid(0)]
         await driver.find()
