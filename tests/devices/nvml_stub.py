@@ -5,6 +5,7 @@ The real pynvml loads it in the place of libnvidia-ml.so.1, in processes that ar
 once. The state is `key value` lines:
 
     count 2                           driver 999.01
+    at.0 1                            at index 0 there is GPU 1; without it, GPU 0
     gpu0.uuid GPU-…                   gpu0.name, total_mib, used_mib, util, temperature, power_mw,
                                       energy_mj: a value that is missing is one not supported
     gpu0.free_mib 100                 if it is to be another than the rest

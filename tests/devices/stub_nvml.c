@@ -89,13 +89,15 @@ int nvmlDeviceGetCount_v2(u32 *count) {
     return OK;
 }
 
+/* `at.0 1`: at index 0 there is GPU 1, whose handle stays what it was. */
 int nvmlDeviceGetHandleByIndex_v2(u32 index, struct device **device) {
-    if (index >= MOST_GPUS)
+    long long gpu = number_of(index, "at.%u", index);
+    if (gpu < 0 || gpu >= MOST_GPUS)
         return INVALID_ARGUMENT;
-    ENTER(&devices[index][0]);
+    ENTER(&devices[gpu][0]);
     if (index >= number_of(0, "count"))
         return INVALID_ARGUMENT;
-    *device = &devices[index][0];
+    *device = &devices[gpu][0];
     return OK;
 }
 
