@@ -18,6 +18,9 @@ once. The state is `key value` lines:
     fail.nvmlInitWithFlags 9          that call fails; fail.FUNCTION.GPU, fail.*.GPU: on that GPU
     hang.…, crash.…                   likewise: it does not return while that stands, or dies
                                       (crash 2: once)
+
+A process that writes `GPU MIB` or `GPU MIB INSTANCE` into nvml.holders/PID uses that GPU, or that
+MIG instance, for as long as it lives.
 """
 
 from __future__ import annotations
@@ -66,8 +69,8 @@ class Stub:
         self.values: dict[str, str] = {"driver": "999.01"}
         os.mkfifo(directory / "nvml.events")
         self._events = os.open(directory / "nvml.events", os.O_RDWR)  # kept while nobody reads
-        self._holders = directory / "nvml.holders"
-        self._holders.mkdir()
+        self.holders = directory / "nvml.holders"
+        self.holders.mkdir()
         self.have(gpus)
 
     @property
@@ -132,6 +135,6 @@ class Stub:
 
     def hold(self, pid: int, index: int, mib: int) -> None:
         """This process uses the GPU for as long as it lives."""
-        beside = self._holders.with_suffix(f".{pid}")
+        beside = self.holders.with_suffix(f".{pid}")
         beside.write_text(f"{index} {mib}\n")
-        beside.replace(self._holders / str(pid))
+        beside.replace(self.holders / str(pid))

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from gpud.core.sight import NOT_LISTED
 from tests.devices.nvml_stub import Stub, uuid
 from tests.end_to_end.conftest import Box
-from tests.end_to_end.test_gpus import gate, problem
-
-
-@pytest.fixture
-def stub(box: Box, tmp_path: Path) -> Iterator[Stub]:
-    (tmp_path / "driver").mkdir()
-    stub = Stub(tmp_path / "driver", gpus=2)
-    box.env |= stub.variables
-    yield stub
-    stub.close()
+from tests.end_to_end.gpus import gate, problem
 
 
 def seen(box: Box) -> None:
