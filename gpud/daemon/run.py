@@ -24,7 +24,6 @@ from gpud.config.requests import request_of
 from gpud.config.schema import JobDefaults, Pool
 from gpud.config.units import parse_duration_s
 from gpud.daemon.devices import Plan
-from gpud.daemon.neighbours import announce, shared_gpus
 from gpud.errors import GpudError
 from gpud.executors.launch import Launching, begin, live_versions
 from gpud.runner import VERSION
@@ -150,15 +149,11 @@ def _run(options: argparse.Namespace) -> int:
     pool = Pool(slots_per_gpu=options.slots_per_gpu)
     lane = cpu_lane(len(os.sched_getaffinity(0)))
     plan = Plan(from_command_line(options.gpus), lane, pool)
-    devices = plan.named or ()
     defaults = _defaults(options)
     directory = _open_directory(options.state_dir, options.resume)
     launching = _begin_runner(directory.path)
     if directory.note:
         print(f"gpud: {directory.note}", file=sys.stderr)
-    for sentence in shared_gpus(directory.path.parents[1], devices, but=directory.path):
-        print(f"gpud: {sentence}", file=sys.stderr)
-    announce(directory.path, devices)
 
     from gpud.daemon.instance import run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.devices.nvml_stub import Stub
 from tests.end_to_end.conftest import Box
-from tests.end_to_end.gpus import gate, holding, phase, problem
+from tests.end_to_end.gpus import gate, gpus, holding, phase, problem
 
 
 def test_a_job_runs_on_and_ends_while_the_driver_hangs(box: Box, stub: Stub) -> None:
@@ -50,3 +50,15 @@ def test_a_job_ends_well_on_the_gpu_at_which_the_driver_hangs(box: Box, stub: St
     [attempt] = box.show(job)["attempts"]
     assert (attempt["outcome"], attempt["exit_code"]) == ("succeeded", 0)
     assert box.ctl("logs", str(job)).stdout == "before\nafter\n"
+
+
+def test_gpus_that_are_found_late_are_told_to_other_instances(box: Box, stub: Stub) -> None:
+    stub.order("hang", "nvmlInitWithFlags")
+    box.serve(gpus="")
+    assert gpus(box) == []
+    stub.order("hang", "nvmlInitWithFlags", code=None)
+    box.until("they are found", lambda: len(gpus(box)) == 2)
+    run = box.start_run("--gpus", "1")
+    _, said = run.communicate(b"true\n", timeout=30)
+    assert f"gpud: GPU 1 is also used by the instance in {box.state}\n" in said.decode()
+    assert run.returncode == 0
