@@ -18,9 +18,9 @@ Rule 5: nobody has looked since the last attempt on it ended, or for FRESH_MS. B
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gpud.core.model import Attempt, Device, JobId
 from gpud.core.sight import GpuProcess, GpuSight, gib
@@ -82,7 +82,6 @@ class Gpu(Struct):
     energy_mj: int | None = None  # the counter when it was last read
     claimed_mj: int = 0  # reckoned since then, for attempts that have ended
     quarantine: Quarantine | None = None
-
 
 class Health:
     """All GPUs by UUID. `asked_at_ms`: a look was asked for and has not come; 0: none is."""
@@ -169,17 +168,29 @@ class Health:
         return least
 
 
+def without_ours(sight: GpuSight) -> GpuSight:
+    return structs.replace(sight, processes=tuple(p for p in sight.processes if not p.job))
+
+
 def occupant(sight: GpuSight, policy: GpuPolicy, holders: set[tuple[int, int]]) -> str:
-    """Who uses a GPU without a lease on it, as a clause, or "". `holders`: the attempts (job,
-    number) with a lease on it."""
+    """Who uses a GPU without a lease on it, as a clause, or ""."""
+    for process in strangers(sight, policy, holders):
+        return describe(process)
+    return ""
+
+
+def strangers(
+    sight: GpuSight, policy: GpuPolicy, holders: set[tuple[int, int]]
+) -> Iterator[GpuProcess]:
+    """Processes that keep work from a GPU. `holders`: the attempts (job, number) with a lease on
+    it."""
     if not policy.respect_others or not sight.attributable:
-        return ""
+        return
     for process in sight.processes:
         if (process.job, process.attempt) in holders or (process.job < 0 and holders):
             continue
         if not is_ignored(process, policy):
-            return describe(process)
-    return ""
+            yield process
 
 
 def unreleased(gpu: Gpu) -> str:

@@ -44,6 +44,9 @@ Exit status: 0 when all jobs succeeded, 1 when one did not or was not run, 2 for
 """
 
 
+EVERYBODY = "all"  # for --ignore
+
+
 def main(argv: list[str]) -> int:
     try:
         return _run(_parser().parse_args(argv))
@@ -68,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vram", type=_vram, default=0, metavar="SIZE",
         help='each job where that much GPU memory is free (12G), or "auto"',
+    )  # fmt: skip
+    parser.add_argument(
+        "--ignore", type=_programs, default=(), metavar="NAMES",
+        help='start beside these programs of other people (python,firefox), or "all"',
     )  # fmt: skip
     parser.add_argument(
         "--retry-on", type=_ends, default=None, metavar="ENDS",
@@ -122,6 +129,13 @@ def _vram(text: str) -> int | str:
         raise argparse.ArgumentTypeError(error.message) from error
 
 
+def _programs(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f'"{text}" does not name a program beside each comma')
+    return names
+
+
 def _backoff(text: str) -> tuple[float, float | None]:
     try:
         return read_backoff(text)
@@ -146,7 +160,11 @@ def _limit(text: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     """The runner starts while the rest of the program is loaded."""
     _check_no_file(options.gpus)
-    pool = Pool(slots_per_gpu=options.slots_per_gpu)
+    pool = Pool(
+        slots_per_gpu=options.slots_per_gpu,
+        ignore=options.ignore,
+        respect_others=EVERYBODY not in options.ignore,
+    )
     lane = cpu_lane(len(os.sched_getaffinity(0)))
     plan = Plan(from_command_line(options.gpus), lane, pool)
     defaults = _defaults(options)
@@ -192,6 +210,10 @@ def _check_no_file(words: list[str]) -> None:
 
 def _resume_command(options: argparse.Namespace, run: str) -> str:
     words = ["gpud", "run", "--gpus", *options.gpus, "--resume", run]
+    if options.slots_per_gpu > 1:
+        words += ["--slots-per-gpu", str(options.slots_per_gpu)]
+    if options.ignore:
+        words += ["--ignore", ",".join(options.ignore)]
     if options.state_dir is not None:
         words += ["--state-dir", str(options.state_dir)]
     return shlex.join(words)

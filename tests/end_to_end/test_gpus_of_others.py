@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,9 +27,9 @@ def guest(box: Box, stub: Stub) -> None:
 
 
 @contextmanager
-def owner_of(stub: Stub, index: int) -> Iterator[int]:
+def owner_of(stub: Stub, index: int, program: str = "sleep") -> Iterator[int]:
     """Somebody's process on that GPU."""
-    with subprocess.Popen(["sleep", "600"]) as process:
+    with subprocess.Popen([program, "600"]) as process:
         stub.hold(process.pid, index, 500)
         try:
             yield process.pid
@@ -84,3 +86,66 @@ def test_a_job_with_retries_goes_on_elsewhere_and_keeps_them(box: Box, stub: Stu
     assert first["why"] == "the owner of its guest GPU came back"
     assert box.job(job)["retries_left"] == 1
     box.ctl("wait", str(mine))
+
+
+# -- gpud run ------------------------------------------------------------------------------------
+
+
+def run(box: Box, *options: str) -> subprocess.Popen[bytes]:
+    """One job on GPU 0."""
+    process = box.start_run("--gpus", "0", *options)
+    assert process.stdin is not None
+    process.stdin.write(b"echo it ran\n")
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def said(process: subprocess.Popen[bytes], words: str) -> str:
+    """The line with these words on its standard error."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line.decode():
+            return line.decode()
+    raise AssertionError(f"it has ended without a word of {words}")
+
+
+@pytest.mark.parametrize("names", ["sleep", "firefox, sleep", "all"])
+def test_gpud_run_starts_beside_programs_that_it_is_told_to_ignore(
+    box: Box, stub: Stub, names: str
+) -> None:
+    with owner_of(stub, 0):
+        process = run(box, "--ignore", names)
+        out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, b"it ran\n")
+
+
+def test_gpud_run_says_how_to_start_beside_others(box: Box, stub: Stub) -> None:
+    with owner_of(stub, 0) as pid:
+        process = run(box, "--slots-per-gpu", "2", "--ignore", "firefox")
+        assert f"used by pid {pid} (sleep of " in said(process, "takes no work")
+        hint = said(process, "--ignore")
+        assert hint == "gpud: to start all the same: gpud run --ignore sleep\n"
+        process.terminate()
+        _, _, to_go_on = said(process, "to go on: ").partition("to go on: gpud ")
+        assert process.wait(30) == 1
+        assert "--slots-per-gpu 2 --ignore firefox" in to_go_on
+        done = box.gpud(*shlex.split(to_go_on), "--ignore", "sleep")
+    assert (done.returncode, done.stdout) == (0, "it ran\n")
+
+
+def test_what_a_stranger_calls_his_program_does_not_reach_the_terminal(
+    box: Box, stub: Stub
+) -> None:
+    program = box.home / "sl\x1b[31mp"
+    shutil.copy("/bin/sleep", program)
+    with owner_of(stub, 0, str(program)):
+        process = run(box)
+        assert "(sl?[31mp of " in said(process, "takes no work")
+        assert "'sl?[31mp'" in said(process, "--ignore")
+
+
+def test_names_to_ignore_are_names(box: Box, stub: Stub) -> None:
+    done = box.gpud("run", "--gpus", "0", "--ignore", "python,", input="true\n")
+    assert done.returncode == 2
+    assert '"python," does not name a program beside each comma' in done.stderr
