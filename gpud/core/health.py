@@ -9,7 +9,8 @@ is started again, the others go away when the next look no longer shows them:
 Rule 1: it is quarantined: the driver reported a fault of the hardware, or rule 4 held for too long.
     The latter goes away with the memory.
 Rule 2: the driver does not answer, or not for this GPU.
-Rule 3: a process uses it that is not of an attempt with a lease on it.
+Rule 3: a process uses it that is not of an attempt with a lease on it. Of an attempt that has ended
+    since the last look nobody knows that: rule 5.
 Rule 4: memory of an attempt that has ended is not given back yet. Where processes cannot be told
     apart it may be anybody's: after a while it is left at that.
 Rule 5: nobody has looked since the last attempt on it ended, or for FRESH_MS. Before the next
@@ -83,6 +84,12 @@ class Gpu(Struct):
     claimed_mj: int = 0  # reckoned since then, for attempts that have ended
     quarantine: Quarantine | None = None
 
+    @property
+    def is_outdated(self) -> bool:
+        """An attempt on it has ended since the last look began."""
+        return self.seen_at_ms <= self.ended_at_ms
+
+
 class Health:
     """All GPUs by UUID. `asked_at_ms`: a look was asked for and has not come; 0: none is."""
 
@@ -136,7 +143,8 @@ class Health:
                 continue
             if gpu.sight.problem:
                 return gpu.sight.problem, False
-            if user := occupant(gpu.sight, self.policy, holders.get(uuid, set())):
+            sight = without_ours(gpu.sight) if gpu.is_outdated else gpu.sight
+            if user := occupant(sight, self.policy, holders.get(uuid, set())):
                 return f"used by {user}", False
             if gpu.unreleased_since_ms:
                 being_given_back = f"{unreleased(gpu)} being given back"
@@ -149,7 +157,7 @@ class Health:
         """Rule 5."""
         for uuid in device.uuids:
             gpu = self.of(uuid)
-            if gpu.seen_at_ms <= gpu.ended_at_ms:
+            if gpu.is_outdated:
                 return True
             if not 0 <= now_ms - gpu.heard_at_ms <= FRESH_MS:
                 return True

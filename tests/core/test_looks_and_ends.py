@@ -113,6 +113,32 @@ def test_a_guest_that_is_held_says_why() -> None:
     assert explain(state, job, NOW_MS + 20) == why
 
 
+def test_who_has_ended_since_the_last_look_is_not_beside_the_next_one() -> None:
+    """Its process was there in that look: the next job need not wait until somebody looks again."""
+    state = ready(U)
+    job, following = submit(state), submit(state)
+    seen(0, state, free())
+    started(state, job)
+    process = GpuProcess(4800, "python", "ann", 500, None, job, 1)
+    seen(1_000, state, free(processes=(process,)))
+    actions = at(1_100, state, AttemptEnded(job, 1, NOW_MS + 1_100, exit_code=0))
+    assert LookAtGpus() in actions
+    assert NOT_SEEN in explain(state, following, NOW_MS + 1_100)
+    assert "used by job 1" not in device_problems(state).get("GPU-u", "")
+    seen(1_110, state, free(processes=(process,)))
+    assert "used by job 1, pid 4800" in device_problems(state)["GPU-u"]  # it lives on
+
+
+def test_others_are_there_whoever_has_ended() -> None:
+    state = ready(U)
+    job = submit(state)
+    seen(0, state, free())
+    started(state, job)
+    seen(1_000, state, free(processes=(BOBS,)))
+    at(1_100, state, AttemptEnded(job, 1, NOW_MS + 1_100, exit_code=0))
+    assert "python of bob" in device_problems(state)["GPU-u"]
+
+
 def test_a_late_look_does_not_make_anybody_ask_again() -> None:
     state = ready(U)
     seen(10, state, free())
