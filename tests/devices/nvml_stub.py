@@ -83,6 +83,12 @@ class Stub:
         env = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
         return env | self.variables
 
+    def use_here(self, patch: pytest.MonkeyPatch) -> None:
+        """It is the driver of this process, and of those that it starts."""
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        for key, value in self.variables.items():
+            patch.setenv(key, value)
+
     def put(self, values: dict[str, object]) -> None:
         """None takes a key away. The file is replaced at once: no call sees half of it."""
         for key, value in values.items():
