@@ -16,6 +16,7 @@ from tests.end_to_end.gpus import gate, holding, phase, problem, story
 
 # A job that saves its work when it is told to stop.
 CAREFUL = "trap 'echo saved; exit 3' TERM; echo ready; sleep 600 & wait"
+DEAF = "trap '' TERM; echo ready; sleep 600"
 
 
 @pytest.fixture
@@ -37,9 +38,9 @@ def owner_of(stub: Stub, index: int, program: str = "sleep") -> Iterator[int]:
             process.kill()
 
 
-def on_guest(box: Box, stub: Stub, *options: str) -> int:
+def on_guest(box: Box, stub: Stub, then: str, *options: str) -> int:
     """A job that computes on GPU 1."""
-    [job] = box.submit(*options, holding(stub, 1, 600, CAREFUL))
+    [job] = box.submit(*options, holding(stub, 1, 600, then))
     box.until("it computes", lambda: box.ctl("logs", str(job)).stdout == "ready\n")
     assert box.job(job)["lease"] == ["1"]
     return job
@@ -49,7 +50,7 @@ def on_guest(box: Box, stub: Stub, *options: str) -> int:
 def test_a_guest_gpu_is_given_back_and_its_job_held(box: Box, stub: Stub) -> None:
     hold = gate(box)
     [mine] = box.submit(f"read x < {hold}")
-    job = on_guest(box, stub)
+    job = on_guest(box, stub, CAREFUL)
     with owner_of(stub, 1) as pid:
         box.until("it is held", lambda: box.job(job)["state"] == "held")
         [stopped] = story(box, job, "stopped-by-gpud")
@@ -75,7 +76,7 @@ def test_a_guest_gpu_is_given_back_and_its_job_held(box: Box, stub: Stub) -> Non
 def test_a_job_with_retries_goes_on_elsewhere_and_keeps_them(box: Box, stub: Stub) -> None:
     hold = gate(box)
     [mine] = box.submit(f"read x < {hold}")
-    job = on_guest(box, stub, "--retries", "1", "--backoff", "0s")
+    job = on_guest(box, stub, DEAF, "--grace", "0.2", "--retries", "1")
     with owner_of(stub, 1):
         box.until("it waits again", lambda: phase(box, job) == "queued")
         hold.write_text("go\n")
@@ -85,7 +86,8 @@ def test_a_job_with_retries_goes_on_elsewhere_and_keeps_them(box: Box, stub: Stu
     assert (first["outcome"], first["lease"], second["lease"]) == ("killed", ["1"], ["0"])
     assert first["why"] == "the owner of its guest GPU came back"
     assert box.job(job)["retries_left"] == 1
-    box.ctl("wait", str(mine))
+    box.ctl("cancel", str(job))
+    box.ctl("wait", str(job), str(mine), check=False)
 
 
 # -- gpud run ------------------------------------------------------------------------------------
