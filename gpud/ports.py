@@ -19,9 +19,10 @@ from gpud.core.events import Event
 from gpud.core.health import Quarantine
 from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome
 from gpud.core.sight import GpuInfo
+from gpud.core.spans import Spans
 from gpud.core.state import State
 from gpud.errors import GpudError
-from gpud.protocol.replies import EventView, JobDetail, JobView, SourceView
+from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView, SourceView
 from gpud.protocol.selectors import Selection
 
 
@@ -179,6 +180,7 @@ class Loaded(Struct, frozen=True):
     quarantines: dict[str, Quarantine] = {}  # by UUID
     usual_mib: dict[str, int] = {}  # likeness -> MiB
     outcomes: dict[JobId, Outcome] = {}  # of the done jobs that any of these come after
+    arrays: tuple[tuple[int, int], ...] = ()  # first and last id of all there ever were
 
 
 class Store(Protocol):
@@ -202,6 +204,15 @@ class Store(Protocol):
         """Of those of `jobs` that are done."""
         ...
 
+    def array_at(self, first: JobId) -> int | None:
+        """The last id of the array whose first element this is; None: there is none."""
+        ...
+
+    def together(self, jobs: Sequence[JobId]) -> list[JobId | Spans]:
+        """The same with elements that have not changed as one entry for each array, in the place of
+        the first of them."""
+        ...
+
     def recall(self, jobs: Sequence[JobId]) -> list[Job]:
         """The records of those of `jobs` that exist and are done."""
         ...
@@ -217,8 +228,8 @@ class Store(Protocol):
         a name, range or source that matches nothing; a state that matches nothing is no error."""
         ...
 
-    def views(self, jobs: Sequence[JobId]) -> list[JobView]:
-        """In the order of `jobs`; `reason` left empty."""
+    def views(self, jobs: Sequence[JobId | Spans]) -> list[JobView]:
+        """In the order of `jobs`; `reason` left empty. One for each entry of `together`."""
         ...
 
     def page(self, recent: int, limit: int) -> tuple[list[JobView], int]:
@@ -227,6 +238,10 @@ class Store(Protocol):
         ...
 
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]: ...
+
+    def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
+        """Of arrays by the ids of their first elements."""
+        ...
 
     def events_after(self, seq: int, limit: int) -> list[EventView]: ...
 

@@ -37,7 +37,7 @@ def on_attempt_started(state: State, event: AttemptStarted) -> Sequence[Action]:
     attempt = live_attempt(state, event.job, event.attempt)
     if attempt is None or attempt.started_at_ms:
         return ()
-    state.have_resources()
+    state.shortage.end()
     attempt.started_at_ms, attempt.pid = event.at_ms, event.pid
     if attempt.phase is Phase.STARTING:
         state.set_phase(state.jobs[event.job], Phase.RUNNING)
@@ -97,7 +97,7 @@ def note_usage(state: State, attempt: Attempt, likeness: str) -> None:
         if gpu.sight is not None:
             gpu.claimed_mj += close(used, part, gpu.sight, attempt.ended_at_ms)
     if likeness and used.peak_mib > state.pool.usual_mib.get(likeness, 0):
-        state.pool.usual_mib[likeness] = state.changes.usual_mib[likeness] = used.peak_mib
+        state.learn(likeness, used.peak_mib)
 
 
 def finish_after_look(state: State, now_ms: int) -> Sequence[Action]:
@@ -116,9 +116,9 @@ def finish_after_look(state: State, now_ms: int) -> Sequence[Action]:
 def start_later(state: State, attempt: Attempt, why: str, now_ms: int) -> None:
     """The machine was short of something: no fault of the job, and none of its retries."""
     attempt.outcome, attempt.why = Outcome.NOT_STARTED, why
-    state.wait_for_resources(why, now_ms)
+    state.shortage.begin(why, now_ms)
     state.requeue(state.jobs[attempt.job])
-    outcome, again = Outcome.NOT_STARTED.value, state.shortage_until_ms
+    outcome, again = Outcome.NOT_STARTED.value, state.shortage.until_ms
     state.tell(
         attempt.job, attempt.no, "ended", now_ms, outcome=outcome, why=why, retry_at_ms=again
     )

@@ -94,6 +94,25 @@ class After(Struct, frozen=True, gc=False):
     patient: bool = False
 
 
+Indices = tuple[tuple[int, int, int], ...]  # (first, last, step): core/indices.py
+
+
+class Array(Struct, frozen=True, gc=False):
+    """One submit, many jobs: one for each index."""
+
+    indices: Indices
+    at_most: int = 0  # of them may run at a time; 0: as many as there is room for
+    max_fails: int = 0  # so many failed ones hold the rest; 0: none do
+
+
+class Element(Struct, frozen=True, gc=False):
+    """Which element of an array a job is."""
+
+    first: JobId  # of the array
+    index: int
+    array: Array
+
+
 NO_RETRY = RetryPolicy()
 ONE_SLOT = Request()
 AT_ONCE = After()
@@ -125,6 +144,8 @@ class JobSpec(Struct, frozen=True, gc=False):
     linger_s: float | None = 10.0  # None: wait for what the shell left behind
     held: bool = False
     after: After = AT_ONCE
+    array: Array | None = None
+    element: Element | None = None  # where it is read back
     uid: int = 0  # who submitted it
     source: str = ""  # "" for gpuctl submit
     entry_key: str | None = None  # identifies the entry within its source
@@ -144,6 +165,9 @@ class Job(Struct, gc=False):
     `attempt` counts attempts so far: the number of the live one while active, else of the last.
     `retries_left` goes down when a retry is scheduled. `not_before_ms` is set only while queued.
     `request` is the spec's, or larger after an attempt ran out of memory.
+
+    Elements of an array that are still as they were submitted have one record together: its `rest`
+    has their ids, and its own id is minus that of the first element of the array.
     """
 
     id: JobId
@@ -169,6 +193,8 @@ class Job(Struct, gc=False):
     last_start_ms: int = 0  # to be done by its deadline it must have started; 0: it has none
     after: After = AT_ONCE  # with ids
     unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
+    array: JobId = JobId(0)  # the id of the first element of its array; 0: it is of none
+    rest: tuple[tuple[int, int], ...] = ()  # ids (core/spans.py)
 
 
 class LeasePart(Struct, frozen=True, gc=False):

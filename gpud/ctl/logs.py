@@ -123,7 +123,9 @@ def _offset_of_last(path: str, lines: int) -> int:
 
 def run(args: Args) -> int:
     try:
-        details = ask(args["socket"], {"type": "show", "jobs": args.words or ["@"]})["jobs"]
+        details = ask(
+            args["socket"], {"type": "show", "jobs": args.words or ["@"], "elements": True}
+        )["jobs"]
     except GpudError as error:
         raise in_words_of("show the log of", error, "show") from error
     logs: dict[int, Log] = {}
@@ -183,7 +185,7 @@ def _follow(args: Args, logs: dict[int, Log]) -> None:
 def _refresh(args: Args, logs: dict[int, Log], stale: set[int]) -> None:
     if stale:
         with patience.reconnect(args["socket"]) as connection:
-            reply = connection.ask({"type": "show", "jobs": sorted(stale)})
+            reply = connection.ask({"type": "show", "jobs": sorted(stale), "elements": True})
         for detail in reply["jobs"]:
             logs[detail["job"]["id"]].learn(detail)
         stale.clear()

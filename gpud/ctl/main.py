@@ -23,7 +23,7 @@ MODULE_OF = {
     "status": "status",
     "ls": "ls",
     "show": "show",
-    "why": "ls",
+    "why": "why",
     "logs": "logs",
     "wait": "wait",
     "events": "events",
@@ -35,9 +35,9 @@ MODULE_OF = {
     "undrain": "daemon",
     "reload": "daemon",
     "ping": "daemon",
-    "gpus": "pool",
-    "sources": "pool",
-    "source": "pool",
+    "gpus": "gpus",
+    "sources": "sources",
+    "source": "sources",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

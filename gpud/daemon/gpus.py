@@ -31,6 +31,9 @@ from gpud.ports import GpusFound, GpuWatcher, Watched
 if TYPE_CHECKING:
     from gpud.daemon.engine import Engine
 
+OTHERS_UNSEEN = (
+    "other people's processes cannot be told from jobs here, so GPUs that they use get jobs, too"
+)
 ASK_AGAIN_S = 30.0  # a driver that did not answer, or had no GPU
 
 
@@ -149,7 +152,7 @@ class Gpus:
         """The configuration, to what is known."""
         notes = unknown_guests(self._plan, self._known)
         if self._blind:
-            notes.append(f"whose processes use a GPU cannot be told: {self._blind}")
+            notes.append(f"{OTHERS_UNSEEN}: {self._blind}")
         pool = found(self._plan, self._known)
         self._say([*notes, *_problems(pool)])
         self.note = "; ".join(notes)  # the rest is in the table of GPUs

@@ -44,6 +44,7 @@ class AttemptView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None  # its share of what its GPUs took; null: nobody could look
     peak_vram_mib: int | None = None  # on one GPU
     gpu_util: int | None = None  # per cent, the mean
+    rule: str = ""  # why it was placed where it was, as a clause
 
 
 class JobView(Struct, frozen=True, omit_defaults=True):
@@ -80,6 +81,12 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    # Of an array: the id of its first element, and the indices that this is about. `count` > 1:
+    # so many elements that are as they were submitted; `id` is the first of them.
+    array: int = 0
+    indices: str = ""
+    count: int = 1
+    ids: tuple[tuple[int, int], ...] = ()  # of many: first and last of each run
 
 
 class EventView(Struct, frozen=True):
@@ -120,11 +127,30 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     deadline_ms: int = 0
 
 
+class ArrayView(Struct, frozen=True, omit_defaults=True):
+    """An array, summed up. `example`: its first element, which says what all of them run."""
+
+    array: int
+    size: int
+    indices: str
+    counts: dict[str, int]  # state, or outcome -> elements
+    example: JobDetail
+    at_most: int = 0
+    max_fails: int = 0
+    bad: str = ""  # indices of those that ended, and not as anybody wanted; the first ones
+
+
 class ReasonView(Struct, frozen=True, omit_defaults=True):
     job: int
     state: str
     reason: str  # a sentence, whatever the state
-    devices: tuple[str, ...] = ()  # asked for by `verbose`: what each device is to this job
+    # Asked for by `verbose`:
+    devices: tuple[str, ...] = ()  # sentences: what each device is to the job, until it is done
+    attempts: tuple[AttemptView, ...] = ()
+    # Of elements of an array:
+    array: int = 0
+    indices: str = ""
+    count: int = 1
 
 
 class EndView(Struct, frozen=True):
@@ -172,6 +198,7 @@ class Submitted(Reply, frozen=True, tag="submitted"):
     first: int
     count: int
     again: bool = False
+    arrays: tuple[tuple[int, int], ...] = ()  # first and last id of each of them
 
 
 class StatusReply(Reply, frozen=True, tag="status"):
@@ -199,8 +226,9 @@ class JobsReply(Reply, frozen=True, tag="jobs"):
     more: int  # matched, but past the limit
 
 
-class Shown(Reply, frozen=True, tag="shown"):
+class Shown(Reply, frozen=True, omit_defaults=True, tag="shown"):
     jobs: tuple[JobDetail, ...]
+    arrays: tuple[ArrayView, ...] = ()
 
 
 class Reasons(Reply, frozen=True, tag="reasons"):

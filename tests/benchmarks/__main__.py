@@ -29,6 +29,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "growth": queued.growth,
     "dispatch": deciding.dispatch,
     "queue": deciding.queue,
+    "kinds": deciding.kinds,
     "simulate": simulated.decisions,
     "utilisation": simulated.utilisation,
 }

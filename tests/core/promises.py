@@ -140,6 +140,8 @@ def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
     for job in state.jobs.values():
         assert explain.explain(state, job.id, now_ms), f"{job} waits without a reason"
         assert explain.ahead(state, job.id) >= 0
+        at_length = explain.devices_for(state, job.id)
+        assert len(at_length) == 1 or job.state is not JobState.ACTIVE, f"{job} is {at_length}"
         assert (job.id in ledger.held) == (job.state is JobState.HELD), f"{job}: {ledger.held}"
     assert state.draining == ledger.draining
     quarantined = {uuid for uuid, gpu in state.health.gpus.items() if gpu.quarantine}

@@ -45,7 +45,7 @@ def check_dispatch(
     if ledger.draining or not ledger.runner_ready:
         assert not starts, f"{starts} while drained or without a runner"
         return
-    if state.shortage_until_ms:
+    if state.shortage.until_ms:
         assert not starts, f"{starts} while the machine is short of something"
         return
     pool = state.pool

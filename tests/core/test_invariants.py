@@ -10,7 +10,9 @@ from msgspec import structs
 from gpud.core.invariants import check_invariants
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import JobId, JobState, LeasePart, Outcome, RetryPolicy
+from gpud.core.ready import Ready
 from gpud.core.state import State
+from gpud.core.times import Times
 
 from .build import A, ended, happens, ready, submit
 
@@ -140,19 +142,19 @@ def an_attempt_of_nobody(state: State) -> None:
     state.pool.take(attempt.lease)
 
 
-@breaks("job 3 waits, but not in the queue of its shape")
+@breaks("job 3 waits, and will not be offered capacity")
 def a_ready_job_in_no_queue(state: State) -> None:
-    state.ready.clear()
+    state.ready = Ready(state.jobs, state.pool)
 
 
-@breaks("job 3 waits, but not in the queue of its shape")
+@breaks("job 3 waits, and will not be offered capacity")
 def a_ready_job_under_another_rank(state: State) -> None:
     state.jobs[WAITS].priority = 1
 
 
 @breaks("job 1 is delayed, but not in the queue of delays")
 def a_delayed_job_in_no_queue(state: State) -> None:
-    state.delayed.clear()
+    state.delayed = Times(lambda job: 0)
 
 
 # -- all of them -----------------------------------------------------------------------------------

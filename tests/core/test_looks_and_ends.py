@@ -199,8 +199,8 @@ def test_a_gpu_that_takes_no_work_is_named_beside_one_that_has() -> None:
     seen(0, state, free(processes=(BOBS,)), free("GPU-v"))
     busy, waits = submit(state), submit(state)
     assert set(state.attempts) == {busy}
-    told = "waits for the slot; GPU 0 takes no work: used by pid 4711 (python of bob, 500 MiB)"
-    assert explain(state, waits, NOW_MS) == told
+    why = "GPU 0 takes no work: used by pid 4711 (python of bob, 500 MiB)"
+    assert explain(state, waits, NOW_MS) == f"waits for the slot: it is taken; {why}"
 
 
 def test_a_gpu_that_left_the_pool_and_is_back_is_looked_at_before_it_is_used() -> None:

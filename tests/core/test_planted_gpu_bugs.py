@@ -18,6 +18,7 @@ from gpud.core.health import Gpu, Health
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Device, LeasePart, Outcome, Phase, Request
 from gpud.core.pool import Lease, Pool
+from gpud.core.ready import Ready
 from gpud.core.sight import GpuSight
 from gpud.core.state import State
 
@@ -238,6 +239,16 @@ def what_runs_took_is_kept_in_memory_only(right):
         state.changes.usual_mib.clear()
 
     return note_usage
+
+
+@bug(Ready, "learn")
+def who_waits_for_auto_does_not_hear_what_was_learned(right):
+    return lambda self, likeness: None
+
+
+@bug(scheduler, "most_mib")
+def who_wants_little_memory_is_passed_over(right):
+    return lambda pool, request, avoid: right(pool, request, avoid) // 2
 
 
 @bug(setbacks, "with_more_memory")

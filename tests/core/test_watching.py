@@ -105,7 +105,7 @@ def test_a_job_that_waits_for_a_look_waits_for_its_turn() -> None:
         explain(state, job, NOW_MS)
         == "waits for a slot; GPU 0 takes no work: it is being looked at"
     )
-    assert devices_for(state, job) == ["0: takes no work: it is being looked at"]
+    assert devices_for(state, job) == ["GPU 0: takes no work: it is being looked at"]
 
 
 def test_on_the_word_of_a_look_jobs_start_for_two_seconds() -> None:

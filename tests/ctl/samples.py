@@ -73,11 +73,15 @@ def seen(number: int, used_mib: int, *processes: GpuProcessView) -> GpuSightView
 
 def gpu(number: int, free_milli: int, jobs: tuple[int, ...] = (), **more: Any) -> GpuView:
     """One that the driver tells of."""
-    fields = {"model": "NVIDIA A100", "slots": 1, "problem": "", "gpus": (seen(number, 512),)}
-    return GpuView(
-        key=f"GPU-{number:08}-aaaa", ids=(str(number),), free_milli=free_milli, jobs=jobs,
-        **(fields | more),
-    )  # fmt: skip
+    fields = {
+        "model": "NVIDIA A100",
+        "slots": 1,
+        "problem": "",
+        "gpus": (seen(number, 512),),
+        "promised_mib": 0,
+    }
+    fields |= {"key": f"GPU-{number:08}-aaaa", "ids": (str(number),)}
+    return GpuView(free_milli=free_milli, jobs=jobs, **(fields | more))
 
 
 OFF_THE_BUS = "Xid 79: it has fallen off the bus"
@@ -85,8 +89,8 @@ ALICE = GpuProcessView(4711, "python", "alice", 12288, 0)
 # Each state there is, and each kind of name.
 TROUBLED = (
     gpu(0, 1000),
-    gpu(1, 500, (42,), slots=2),
-    gpu(2, 0, (43,)),
+    gpu(1, 500, (42,), slots=2, promised_mib=40960),
+    gpu(2, 0, (43,), promised_mib=81920),
     gpu(3, 1000, problem="used by pid 4711 (python of alice, 12 GiB)", guest=True,
         gpus=(seen(3, 12288, ALICE),)),
     gpu(4, 1000, problem=OFF_THE_BUS, quarantined=True),
@@ -95,6 +99,11 @@ TROUBLED = (
     GpuView("MIG-8a1b2c3d-aaaa", ("MIG-8a1b2c3d-aaaa",), 1, 1000, (), OFF_THE_BUS,
             quarantined=True, gpus=(seen(7, 512, ALICE),)),
     GpuView("GPU-00000008-aaaa,GPU-00000009-aaaa", (), 0, 0, (45,), "not in the pool now"),
+    gpu(10, 1000, kept_for=46),
+    gpu(11, 500, (47,), slots=2, promised_mib=40960, kept_for=46),
+    gpu(12, 0, (48,), promised_mib=81920, kept_for=46),
+    gpu(13, 349, (49, 50), promised_mib=53043),
+    gpu(14, 0, (51,), ids=("14", "15"), gpus=(seen(14, 512), seen(15, 512)), promised_mib=81920),
 )  # fmt: skip
 
 SOURCES = (
@@ -160,10 +169,11 @@ DETAIL = detail(
     ),
     (
         attempt(37, 1, phase="", outcome="killed", signal=9, why="it used too much memory",
-                started_at_ms=NOW_MS - 9_000_000, ended_at_ms=NOW_MS - 5_000_000),
+                started_at_ms=NOW_MS - 9_000_000, ended_at_ms=NOW_MS - 5_000_000, energy_j=3600.0),
         attempt(37, 2, phase="", outcome="failed", exit_code=2, lease=("1:500",), user_s=812.5,
                 system_s=3.5, max_rss_kib=2_400_000, started_at_ms=NOW_MS - 4_000_000,
-                ended_at_ms=NOW_MS - 300_000),
+                ended_at_ms=NOW_MS - 300_000, energy_j=7200.0, peak_vram_mib=11_470, gpu_util=87,
+                rule="the fullest that has room, so that whole GPUs stay free"),
     ),
     (
         event(1, 37, "submitted"),
@@ -171,6 +181,22 @@ DETAIL = detail(
         event(3, 37, "ended", 1, outcome="killed", signal=9, why="it used too much memory"),
         event(4, 37, "started", 2, pid=4799),
         event(5, 37, "ended", 2, outcome="failed", exit_code=2, killed=["sleep (4801)", "tee"]),
+        event(6, 37, "wrong-gpu", 2, pid=4799, program="python", on="GPU-00000001-aaaa",
+              assigned=["GPU-00000000-aaaa"]),
     ),
     retries=1, retry_args="--resume", time_limit_s=43200.0, setup="module load cuda",
 )  # fmt: skip
+
+REASON = (
+    "waits for 2 GPUs at once: GPUs 1 and 2 are kept for it; GPU 3 takes no work: used by pid 4711 "
+    "(python of alice, 11.2 GiB); GPU 4 is quarantined: Xid 79: it has fallen off the bus "
+    "(gpuctl gpus heal 4); it is the next one"
+)
+WAITS = replies.ReasonView(
+    46, "queued", REASON,
+    ("GPU 0: taken by job 42", "GPU 1: has room, and is kept for this job",
+     "GPU 3: takes no work: used by pid 4711 (python of alice, 11.2 GiB) and some more of hers"),
+)  # fmt: skip
+ENDED = replies.ReasonView(
+    37, "done", "done: it failed with exit status 2", attempts=DETAIL.attempts
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,34 @@ async def test_a_driver_that_takes_long_to_begin_is_waited_for(stub: Stub) -> No
     stub.order("hang", "nvmlInitWithFlags", code=None)
     await box.seen(lambda seen: not seen.problem)
     assert [[gpu.uuid for gpu in found.gpus] for found in box.found] == [[uuid(0), uuid(1)]]
+    await watcher.close()
+
+
+@pytest.mark.parametrize("begins_s", [0.0, 3.7, 9.9])
+async def test_a_job_is_looked_at_soon_after_whatever_it_does(
+    monkeypatch: pytest.MonkeyPatch, begins_s: float
+) -> None:
+    """It is told of a wrong GPU within five seconds of its first CUDA context: so from its start on
+    no two looks are further apart. The looks are counted only, and the loop's clock is ours."""
+    loop, attempts, looks = asyncio.get_running_loop(), {}, [0.0]
+    now_s = 0.0
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    watcher = NvmlWatcher(blind="")
+
+    async def look() -> None:
+        watcher._began_s = now_s
+        looks.append(now_s)
+
+    monkeypatch.setattr(watcher, "_look", look)
+    watcher.watch(lambda event: None, lambda: Watched(attempts), lambda found: None)
+    for tenth in range(300):
+        now_s = tenth / 10
+        if now_s >= begins_s:
+            attempts[1] = (7, 1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    since = [begins_s, *(at_s for at_s in looks if at_s > begins_s), now_s]
+    assert max(after - before for before, after in pairwise(since)) < 5
     await watcher.close()
 
 

@@ -83,8 +83,32 @@ def test_shares_and_promised_memory(box: Box, stub: Stub) -> None:
     assert places == ["0", "0", "1"]
     why = box.ctl("why", str(jobs[3]), "--verbose").stdout
     assert "0.7 of a GPU" in why
-    assert "1: " in why
+    assert "  GPU 1: " in why
+    assert [gpu["promised_mib"] for gpu in gpus(box)] == [79 * 1024, 30 * 1024]
+    head, first, *_ = box.ctl("gpus").stdout.splitlines()
+    assert first[: head.index("PROMISED") + 8].endswith(" 79G")
     box.ctl("cancel", "all", "--yes")
+
+
+def test_what_is_kept_for_a_large_job_is_shown(box: Box, stub: Stub) -> None:
+    box.serve(gpus="")
+    hold = gate(box)
+    [first] = box.submit(f"read x < {hold}")
+    [both] = box.submit("--gpus", "2", "true")
+    [behind] = box.submit(f"read x < {hold}")
+    told = f"kept for job {both}"
+    box.until("it is kept", lambda: told in box.ctl("gpus").stdout)
+    assert [gpu.get("kept_for") for gpu in gpus(box)] == [both, both]
+    assert f"GPU 1: {told}" in box.ctl("status").stdout
+    why = box.ctl("why", str(behind), "--verbose").stdout
+    assert f"GPU 1: has room, but is {told}" in why
+    box.ctl("cancel", str(first), str(behind))
+    box.ctl("wait", str(both))
+    assert box.ctl("why", str(both), "-v").stdout.splitlines()[:2] == [
+        "done: it succeeded",
+        "  placed on GPUs 0 and 1: the first in the order of the pool that had room",
+    ]
+    assert "kept" not in box.ctl("gpus").stdout
 
 
 def test_a_gpu_that_somebody_else_uses_is_not_used(box: Box, stub: Stub) -> None:
@@ -98,7 +122,9 @@ def test_a_gpu_that_somebody_else_uses_is_not_used(box: Box, stub: Stub) -> None
     assert f"used by pid {os.getpid()}" in problem(box, 0)
     assert "in use" in box.ctl("gpus").stdout
     waits = box.ctl("why", str(second)).stdout
-    assert f"waits for the slot; GPU 0 takes no work: used by pid {os.getpid()}" in waits
+    assert (
+        f"waits for the slot: it is taken; GPU 0 takes no work: used by pid {os.getpid()}" in waits
+    )
     stub.gpu(0, compute=None)
     box.ctl("wait", str(second))  # it is noticed by itself
     assert box.job(second)["lease"] == ["0"]
@@ -115,6 +141,9 @@ def test_a_job_on_the_wrong_gpu_is_pointed_out_in_time(box: Box, stub: Stub) -> 
     check_wrong_gpu(box, stub, first)
     box.until("the other computes", lambda: box.job(second).get("peak_vram_mib") == 600)
     assert not story(box, second, "wrong-gpu")
+    assert f"job {first} uses a GPU that it was not given" in box.ctl("status").stdout
+    assert "uses GPU 1, the job was given GPU 0" in box.ctl("show", str(first)).stdout
+    assert "wrong_gpu" in (box.home / "serve.log").read_text()
     hold.write_text("go\n")
     check_wrong_gpu(box, stub, second)
     box.ctl("cancel", "all", "--yes")
@@ -161,6 +190,8 @@ def test_a_quarantine_survives_a_restart(box: Box, stub: Stub) -> None:
     box.kill(daemon)
     box.serve(gpus="")
     assert "Xid 48" in problem(box, 1)
+    [job] = box.submit("--gpus", "2", "true")
+    assert "(gpuctl gpus heal 1)" in box.ctl("why", str(job)).stdout
 
 
 def test_a_driver_that_hangs_stops_nobody(box: Box, stub: Stub) -> None:
@@ -219,6 +250,9 @@ def test_what_it_cost(box: Box, stub: Stub) -> None:
     shown = box.ctl("show", str(job)).stdout
     assert "2.9 GiB GPU memory" in shown
     assert "2 Wh" in shown
+    cost = box.ctl("why", str(job), "--verbose").stdout.splitlines()[-1]
+    assert cost.startswith("  cost: 2.9 GiB GPU memory, GPU at ")
+    assert cost.endswith(" Wh")
     [later] = box.submit("--name", "net", "true")
     assert box.show(later)["usual_vram_mib"] == 3000
     [auto] = box.submit("--name", "net", "--vram", "auto", "true")
