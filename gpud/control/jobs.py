@@ -75,7 +75,7 @@ class Submission:
             first=first,
             count=answer.count,
             again=answer.again,
-            arrays=tuple(_arrays(first, jobs)),
+            arrays=tuple(_arrays(first, jobs)) or UNSET,
         )
 
     def _lay(self, fields: JobFields, which: str) -> JobSpec:

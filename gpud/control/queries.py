@@ -12,7 +12,7 @@ import socket
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from gpud import __version__
 from gpud.control.choice import choose
@@ -134,7 +134,7 @@ def show(daemon: Controlled, request: Show) -> Shown:
             )
             for detail in details
         ),
-        arrays=tuple(daemon.store.array_views(arrays)),
+        arrays=tuple(daemon.store.array_views(arrays)) or UNSET,
     )
 
 

@@ -12,6 +12,7 @@ import sys
 
 from gpud.client import patience
 from gpud.client.connection import ask
+from gpud.ctl import words
 from gpud.ctl.args import Option, Verb, count
 from gpud.ctl.trouble import in_words_of
 from gpud.errors import GpudError, why_os
@@ -131,7 +132,8 @@ def run(args: Args) -> int:
     logs: dict[int, Log] = {}
     for detail in details:
         job = detail["job"]["id"]
-        logs[job] = Log(job, b"[%d] " % job if len(details) > 1 else b"")
+        prefix = f"[{words.job_id(detail['job'])}] " if len(details) > 1 else ""
+        logs[job] = Log(job, prefix.encode())
         logs[job].learn(detail)
         logs[job].start_at_last(args["lines"])
     if args["follow"]:

@@ -7,7 +7,7 @@ numbers, texts that are not UTF-8 are `{"b64": …}`.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from gpud.protocol.gpus import GpuView
 from gpud.protocol.text import Text
@@ -198,7 +198,7 @@ class Submitted(Reply, frozen=True, tag="submitted"):
     first: int
     count: int
     again: bool = False
-    arrays: tuple[tuple[int, int], ...] = ()  # first and last id of each of them
+    arrays: tuple[tuple[int, int], ...] | UnsetType = UNSET  # first and last id of each, if any
 
 
 class StatusReply(Reply, frozen=True, tag="status"):
@@ -226,9 +226,9 @@ class JobsReply(Reply, frozen=True, tag="jobs"):
     more: int  # matched, but past the limit
 
 
-class Shown(Reply, frozen=True, omit_defaults=True, tag="shown"):
+class Shown(Reply, frozen=True, tag="shown"):
     jobs: tuple[JobDetail, ...]
-    arrays: tuple[ArrayView, ...] = ()
+    arrays: tuple[ArrayView, ...] | UnsetType = UNSET
 
 
 class Reasons(Reply, frozen=True, tag="reasons"):
