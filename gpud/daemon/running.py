@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import stat
 import sys
@@ -26,6 +27,7 @@ from gpud.core.placement import unsatisfiable
 from gpud.core.pool import Pool
 from gpud.core.ready import is_ready, rank_of
 from gpud.core.spans import count, each
+from gpud.core.watching import programs_of_others
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
@@ -35,6 +37,7 @@ from gpud.protocol.replies import EventView, JobView
 from gpud.protocol.selectors import parse
 
 MOST_NAMED = 10  # jobs that were not run
+LONGEST_NOTE = 1000
 LOOK_AGAIN_S = 1.0
 LEFTOVERS = {
     "lingering": "its shell has ended; these live on and have a moment to end",
@@ -162,6 +165,9 @@ class Run:
         if kind != self._said:
             self._said = kind
             self._note(f"job {first} {reason}")
+            if names := programs_of_others(state):
+                words = ",".join(names) if all(names) else "all"
+                self._note(f"to start all the same: gpud run --ignore {shlex.quote(words)}")
 
     def exit_status(self) -> int:
         _, outcomes = self._app.store.counts()
@@ -213,7 +219,8 @@ class Run:
             await asyncio.sleep(1)
 
     def _note(self, sentence: str) -> None:
-        self._console.put(Note(f"gpud: {sentence}"))
+        line = report.shown(os.fsencode(sentence), LONGEST_NOTE)  # others name their programs
+        self._console.put(Note(f"gpud: {line}"))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
