@@ -20,9 +20,10 @@ from gpud.core.events import Event
 from gpud.core.health import Quarantine
 from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome
 from gpud.core.sight import GpuInfo
+from gpud.core.spans import Spans
 from gpud.core.state import State
 from gpud.errors import GpudError
-from gpud.protocol.replies import EventView, JobDetail, JobView, SourceView
+from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView, SourceView
 from gpud.protocol.selectors import Selection
 
 
@@ -180,6 +181,15 @@ class Loaded(Struct, frozen=True):
     quarantines: dict[str, Quarantine] = {}  # by UUID
     usual_mib: dict[str, int] = {}  # likeness -> MiB
     outcomes: dict[JobId, Outcome] = {}  # of the done jobs that any of these come after
+    arrays: tuple[tuple[int, int], ...] = ()  # first and last id of all there ever were
+
+
+class Likeness(Struct, frozen=True):
+    """Jobs that run about as long: of one person, under one name; without one, of one array."""
+
+    uid: int = 0
+    name: str = ""
+    array: int = 0
 
 
 class Store(Protocol):
@@ -203,6 +213,15 @@ class Store(Protocol):
         """Of those of `jobs` that are done."""
         ...
 
+    def array_at(self, first: JobId) -> int | None:
+        """The last id of the array whose first element this is; None: there is none."""
+        ...
+
+    def together(self, jobs: Sequence[JobId]) -> list[JobId | Spans]:
+        """The same with elements that have not changed as one entry for each array, in the place of
+        the first of them."""
+        ...
+
     def recall(self, jobs: Sequence[JobId]) -> list[Job]:
         """The records of those of `jobs` that exist and are done."""
         ...
@@ -218,8 +237,8 @@ class Store(Protocol):
         a name, range or source that matches nothing; a state that matches nothing is no error."""
         ...
 
-    def views(self, jobs: Sequence[JobId]) -> list[JobView]:
-        """In the order of `jobs`; `reason` left empty."""
+    def views(self, jobs: Sequence[JobId | Spans]) -> list[JobView]:
+        """In the order of `jobs`; `reason` left empty. One for each entry of `together`."""
         ...
 
     def page(self, recent: int, limit: int) -> tuple[list[JobView], int]:
@@ -229,14 +248,17 @@ class Store(Protocol):
 
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]: ...
 
-    def likeness(self, job: JobId) -> tuple[int, str] | None:
-        """What it has in common with jobs that run about as long: who submitted it, and its name;
-        None when it has no name, or is not known."""
+    def likeness(self, job: JobId) -> Likeness | None:
+        """What it has in common with jobs that run about as long; None where nothing is known."""
         ...
 
-    def runs_ms(self, likeness: tuple[int, str], before: JobId) -> list[int]:
+    def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
         """How long jobs of this likeness with ids before this one ran that succeeded, each in its
         last attempt: the newest first. A look at a few of them is enough."""
+        ...
+
+    def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
+        """Of arrays by the ids of their first elements."""
         ...
 
     def events_after(self, seq: int, limit: int) -> list[EventView]: ...

@@ -126,7 +126,7 @@ def _args(value: Text) -> bytes:
 
 
 def _applies(state: State, verb: type[Change], job: JobId) -> bool:
-    record = state.jobs.get(job)
+    record = state.find(job)
     if verb is Retry:
         return record is None
     if record is None:

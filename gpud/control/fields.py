@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, structs
 
+from gpud.config.arrays import MOST, read_array
 from gpud.config.limits import (
     LAST_MS,
     LONGEST_S,
@@ -29,7 +30,7 @@ from gpud.config.requests import (
     retry_on,
     with_likeness,
 )
-from gpud.core.model import JobSpec, Request, RetryPolicy
+from gpud.core.model import Array, JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.protocol.requests import JobFields
 from gpud.protocol.text import Text, to_bytes
@@ -68,6 +69,8 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
             _pause(fields.backoff_s, "backoff_s"),
             _pause(fields.backoff_max_s, "backoff_max_s"),
         )
+    if not (fields.array is fields.max_fails is UNSET):
+        changes["array"] = _array(base.array, fields)
     if fields.retry_on is not UNSET:
         changes["retry"] = retry_on(changes.get("retry", base.retry), fields.retry_on)
     return with_likeness(structs.replace(base, **changes))
@@ -149,6 +152,22 @@ def _limit(value: float | None) -> float | None:
     if value is not None and not seconds(value, "time_limit_s"):
         raise GpudError("time_limit_s must be more than 0")
     return value
+
+
+def _array(base: Array | None, fields: JobFields) -> Array:
+    array = base
+    if fields.array is not UNSET:
+        try:
+            indices, at_most = read_array(fields.array)
+        except GpudError as error:
+            raise GpudError(f'array cannot be "{fields.array[:60]}": {error.message}') from error
+        array = Array(indices, at_most, base.max_fails if base else 0)
+    if array is None:
+        raise GpudError("max_fails is for an array")
+    if fields.max_fails is not UNSET:
+        most = _count(fields.max_fails, "max_fails", MOST)
+        array = structs.replace(array, max_fails=most)
+    return array
 
 
 def _moment(value: int, what: str) -> int:

@@ -17,7 +17,7 @@ from gpud.core.model import JobId, JobState
 from gpud.core.placement import unsatisfiable
 from gpud.core.remedies import remedies
 from gpud.core.state import State
-from gpud.ports import Controlled, Store
+from gpud.ports import Controlled, Likeness, Store
 from gpud.protocol.replies import ReasonView
 
 MOST_JOBS = 100  # the first ones that are asked about
@@ -55,7 +55,7 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ms: dict[tuple[int, str], list[int]] = {}
+        self._ms: dict[Likeness, list[int]] = {}
 
     def like(self, job: JobId) -> Sequence[int]:
         likeness = self._store.likeness(job)

@@ -81,7 +81,7 @@ def reason(state: State, view: JobView, now_ms: int) -> str:
 
 def place_in_queue(state: State, job: JobId) -> str:
     """A clause to go on with: "; 12 jobs are before it"; "" unless only capacity is missing."""
-    record = state.jobs.get(job)
+    record = state.find(job)
     if record is None or not is_ready(record) or state.draining or state.runner_problem:
         return ""
     if unsatisfiable(state.pool, record.request):

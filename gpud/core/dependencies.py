@@ -7,10 +7,10 @@ cancelled here has ended, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from gpud.core.links import OutcomeOf, is_met, with_ids
-from gpud.core.model import After, JobId, JobState, Outcome
+from gpud.core.links import OutcomeOf, is_met
+from gpud.core.model import After, JobId, JobState, Outcome, Span
 from gpud.core.state import State
 
 HOW = {
@@ -53,9 +53,12 @@ def outcome_now(state: State, recalled: Mapping[JobId, Outcome]) -> OutcomeOf:
     return outcome_of
 
 
-def impossible(state: State, job: JobId, after: After, outcome_of: OutcomeOf) -> str:
-    """Why job number `job` cannot come after these, as a sentence; "" when it can."""
-    for span in with_ids(after.spans, job):
+def impossible(
+    state: State, job: JobId, spans: Sequence[Span], after: After, outcome_of: OutcomeOf
+) -> str:
+    """Why job number `job` cannot come after these (`spans`, with ids), as a sentence; "" when it
+    can."""
+    for span in spans:
         if span.first < 1:
             return "there are not so many jobs that it could come after"
         if span.last >= job:

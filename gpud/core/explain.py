@@ -177,6 +177,10 @@ def _others(state: State, job: Job) -> str:
         earlier = state.find(before)
         assert earlier is not None
         return f"waits for job {before}, which is {place_of(earlier, attempt)}"
+    array = state.numbering.array_of(waited_for[0])
+    if array is not None and array[0] <= min(waited_for) and max(waited_for) <= array[1]:
+        size = array[1] - array[0] + 1
+        return f"waits for array {array[0]}: {len(waited_for)} of its {size} jobs are not done"
     first = ", ".join(map(str, sorted(waited_for[:3])))
     return f"waits for {len(waited_for)} jobs: {first}{_and_more(waited_for)}"
 

@@ -7,6 +7,7 @@ config/arrays.py.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import accumulate
 
 from gpud.core.model import Indices
@@ -35,6 +36,13 @@ def place_of(indices: Indices, index: int) -> int | None:
             return before + (index - first) // step
         before += _length(part)
     return None
+
+
+def among(indices: Indices, low: int, high: int) -> Iterator[int]:
+    """The indices from `low` to `high`."""
+    for first, last, step in indices:
+        begin = first + max(0, -((first - low) // step)) * step
+        yield from range(begin, min(high, last) + 1, step)
 
 
 def part(indices: Indices, low: int, high: int) -> Indices:

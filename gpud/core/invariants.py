@@ -82,6 +82,8 @@ def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -
         raise ContradictionError(f"{job} stands for jobs that are not as they were submitted")
     if job_id > 0 and state.many_with(job_id) is not None:
         raise ContradictionError(f"job {job_id} has two records")
+    if job.array and state.numbering.array_of(job.array) is None:
+        raise ContradictionError(f"{job} is of an array that is not known")
     if job.state is JobState.DONE:
         raise ContradictionError(f"job {job_id} is done and still in memory")
     if job.state is JobState.ACTIVE:
@@ -123,8 +125,6 @@ def _check_links(state: State) -> None:
 
 def _check_indices(state: State) -> None:
     _check_links(state)
-    if state.arrays != sorted(job.array for job in state.jobs.values() if job.rest):
-        raise ContradictionError(f"arrays are known at {state.arrays}")
     if not state.attempts.keys() <= state.jobs.keys():
         raise ContradictionError("an attempt of no known job is live")
     delayed, expiring = state.delayed.entries(), state.expiring.entries()

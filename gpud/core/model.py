@@ -105,6 +105,14 @@ class Array(Struct, frozen=True, gc=False):
     max_fails: int = 0  # so many failed ones hold the rest; 0: none do
 
 
+class Element(Struct, frozen=True, gc=False):
+    """Which element of an array a job is."""
+
+    first: JobId  # of the array
+    index: int
+    array: Array
+
+
 NO_RETRY = RetryPolicy()
 ONE_SLOT = Request()
 AT_ONCE = After()
@@ -137,6 +145,7 @@ class JobSpec(Struct, frozen=True, gc=False):
     held: bool = False
     after: After = AT_ONCE
     array: Array | None = None
+    element: Element | None = None  # where it is read back
     uid: int = 0  # who submitted it
     source: str = ""  # "" for gpuctl submit
     entry_key: str | None = None  # identifies the entry within its source

@@ -22,8 +22,8 @@ from gpud.core.events import (
     SourceSwitched,
 )
 from gpud.core.indices import size
-from gpud.core.links import OutcomeOf, nobody_knows
-from gpud.core.model import Job, JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request
+from gpud.core.links import OutcomeOf, nobody_knows, with_ids
+from gpud.core.model import Job, JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request, Span
 from gpud.core.placement import unsatisfiable
 from gpud.core.shape import last_start_ms
 from gpud.core.spans import each, spans_of
@@ -50,15 +50,15 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
         return (Refuse(event.request, "usage", "cannot submit: there is no job in it"),)
     outcome_of = outcome_now(state, event.outcomes)
     bad: dict[Request, str] = {}
-    ids = list(ids_of(state.next_id, event.jobs))
-    for number, new in enumerate(event.jobs):
+    numbered = numbered_jobs(state, event.jobs)
+    for number, ((job_id, spans), new) in enumerate(zip(numbered, event.jobs, strict=True)):
         spec = new.spec
         if (why := bad.get(spec.request)) is None:
             why = bad[spec.request] = unsatisfiable(state.pool, spec.request)
         if not why and spec.deadline_ms and is_too_late(spec, now_ms):
             why = "it cannot be done by its deadline"
         if not why and spec.after.spans:
-            why = impossible(state, ids[number], spec.after, outcome_of)
+            why = impossible(state, job_id, spans, spec.after, outcome_of)
         if why:
             which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
             return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
@@ -104,22 +104,25 @@ def add_all(
 ) -> JobId:
     """Add jobs under contiguous ids; gives back the first."""
     first = state.next_id
-    for new in jobs:
-        state.add(new, now_ms, outcome_of)
+    added = [state.add(new, now_ms, outcome_of) for new in jobs]
+    ended = [job for job in added if job.outcome is not None]
     state.tell_many(first, state.next_id - first, "submitted", now_ms)
-    for job_id, new in zip(ids_of(first, jobs), jobs, strict=True):
-        if new.problem:
-            outcome = Outcome.NOT_STARTED.value
-            state.tell(job_id, 0, "ended", now_ms, outcome=outcome, why=new.problem)
+    for job in ended:
+        outcome = Outcome.NOT_STARTED.value
+        state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=job.why)
     return first
 
 
-def ids_of(first: JobId, jobs: Sequence[NewJob]) -> Iterator[JobId]:
-    """The (first) id that each of these gets."""
+def numbered_jobs(state: State, jobs: Sequence[NewJob]) -> Iterator[tuple[JobId, tuple[Span, ...]]]:
+    """For each the (first) id that it will get, and the ids of those that it comes after."""
+    first, numbering = state.next_id, state.numbering.copy()
     for new in jobs:
-        yield first
-        array = None if new.problem else new.spec.array
-        first = JobId(first + (size(array.indices) if array else 1))
+        yield first, with_ids(new.spec.after.spans, first, numbering)
+        if new.spec.array and not new.problem:
+            last = first + size(new.spec.array.indices) - 1
+            numbering.add(first, last)
+            first = JobId(last)
+        first = JobId(first + 1)
 
 
 def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Action]:
@@ -176,7 +179,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif job.last_start_ms and job.last_start_ms < now_ms:
             why = "its deadline has passed; submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
-        elif why := impossible(state, job_id, job.after, outcome_of):
+        elif why := impossible(state, job_id, job.after.spans, job.after, outcome_of):
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+NOT_LISTED = "the driver does not list it any more"
+
 
 class GpuProcess(Struct, frozen=True, gc=False):
     """A process that uses a GPU. `job` 0: not one of ours; `job` -1: of this gpud, and nobody knows

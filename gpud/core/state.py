@@ -15,7 +15,6 @@ Rule 3: every mutation leaves its trace in `changes`, in the order in which it h
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 
 from msgspec import structs
@@ -38,6 +37,7 @@ from gpud.core.model import (
     Story,
     Usage,
 )
+from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.ready import Ready, is_ready
 from gpud.core.reservation import Reservation
@@ -59,7 +59,7 @@ class State:
         self.jobs: dict[JobId, Job] = {}  # not done
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
         self.links = Links()
-        self.arrays: list[int] = []  # first ids of those with elements as they were submitted
+        self.numbering = Numbering()
         self.ended: list[JobId] = []  # just now, and others come after them
         self.ready = Ready(self.jobs, pool)
         self.delayed = Times(self._due_ms)
@@ -83,8 +83,8 @@ class State:
 
     def many_with(self, job_id: JobId) -> Job | None:
         """The record that stands for this element and others of its array."""
-        place = bisect_right(self.arrays, job_id)
-        many = self.jobs.get(JobId(-self.arrays[place - 1])) if place else None
+        array = self.numbering.array_of(job_id)
+        many = self.jobs.get(JobId(-array[0])) if array is not None else None
         return many if many is not None and holds(many.rest, job_id) else None
 
     def spoken(self, job_id: JobId) -> JobId:
@@ -154,7 +154,6 @@ class State:
             for uuid, mib in attempt.usage.base_mib.items() if attempt.usage else ():
                 self.health.of(uuid).base_mib = mib
         known = self.jobs
-        self.arrays = sorted([*self.arrays, *(job.array for job in jobs if job.rest)])
         for job in jobs:
             known[job.id] = job
             if job.after.spans:
@@ -198,9 +197,9 @@ class State:
             return job
         self.jobs[job.id] = job
         if array:
-            self.arrays.append(first)
+            self.numbering.add(first, last)
         if spec.after.spans:
-            job.after = After(with_ids(spec.after.spans, first), spec.after.patient)
+            job.after = After(with_ids(spec.after.spans, first, self.numbering), spec.after.patient)
             job.unmet = self.links.join(job, outcome_of)
         self._may_expire(job)
         if job.state is JobState.QUEUED:
@@ -226,7 +225,6 @@ class State:
                 self._push(many)  # under the rank of the next
             return
         del self.jobs[many.id]
-        self.arrays.remove(many.array)
         if many.after.spans:
             self.links.leave(many)
 

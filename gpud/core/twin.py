@@ -21,7 +21,7 @@ PIECE = 500  # jobs: to load them takes a millisecond or two
 
 # What `State.load` makes of the records, and what is of the live one alone.
 REMADE = frozenset({
-    "pool", "health", "jobs", "attempts", "links", "arrays", "ended", "ready", "delayed",
+    "pool", "health", "jobs", "attempts", "links", "ended", "ready", "delayed",
     "expiring", "finishing", "changes",
 })  # fmt: skip
 

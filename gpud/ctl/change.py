@@ -56,7 +56,8 @@ def changing(verb: str) -> Callable[[Args], int]:
 
 
 def by_itself(selector: str) -> bool:
-    return selector.isdecimal() or selector.startswith("@")
+    """A job, an array, or one element of it."""
+    return (selector.partition("[")[0].isdecimal() and "-" not in selector) or selector[:1] == "@"
 
 
 def _chosen(connection: Connection, verb: str, args: Args) -> list[str] | None:
@@ -79,7 +80,8 @@ def _look_up(connection: Connection, verb: str, selectors: list[str]) -> list[in
         jobs = list_all(connection, selectors)
     except GpudError as error:
         raise in_words_of(verb, error, "list") from error
-    return [job["id"] for job in jobs if job["state"] in STATES_OF[verb]]
+    meant = [job for job in jobs if job["state"] in STATES_OF[verb]]
+    return [n for job in meant for n in words.each_id(job)]
 
 
 def _agreed(verb: str, jobs: list[int]) -> bool:

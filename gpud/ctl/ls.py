@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIMIT_ON_TERMINAL = 50
 
 COLUMNS = (
-    Column("ID", right=True),
+    Column("ID", right=True, limit=24),
     Column("STATE"),
     Column("EXIT"),
     Column("GPU", limit=11),
@@ -37,8 +37,8 @@ def row(job: dict[str, Any], on: Screen) -> list[Cell]:
     """TIME is how long it ran or has run, and how long it has waited while it waits."""
     done = bool(job["outcome"])
     return [
-        str(job["id"]),
-        words.state_cell(job),
+        words.job_id(job),
+        state_cell(job),
         words.exit_cell(job) if done else "",
         words.devices(words.lease_of(job)),
         str(job["attempt"]) if job["attempt"] > 1 else "",
@@ -50,6 +50,13 @@ def row(job: dict[str, Any], on: Screen) -> list[Cell]:
         (job["why"] or job["reason"], "dim"),
         words.command(job),
     ]
+
+
+def state_cell(job: dict[str, Any]) -> Cell:
+    """`queued`, or of elements of an array that have one line `97 queued`."""
+    word, colour = words.state_cell(job)
+    many = job.get("count", 1)
+    return (f"{many} {word}", colour) if many > 1 else (word, colour)
 
 
 def jobs_table(jobs: Sequence[dict[str, Any]], on: Screen) -> list[str]:

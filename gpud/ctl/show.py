@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NO_NAMES: Mapping[str, str] = {}
 LABEL = 12
+OF_ONE_ELEMENT = ("next try", "started", "ended")  # not facts about its array
 USUAL_RETRY_ON = ("failed", "killed", "timed-out", "lost")  # a test holds it against the core
 
 
@@ -30,7 +31,9 @@ def run(args: Args) -> int:
     details = reply["jobs"]
     of_gpus = any(story.is_of_gpus(event) for detail in details for event in detail["story"])
     names = names_by_uuid(args["socket"]) if of_gpus else {}
-    print("\n\n".join("\n".join(sheet(detail, on, names)) for detail in details))
+    sheets = [sheet_of_array(array, on) for array in reply.get("arrays", ())]
+    sheets += [sheet(detail, on, names) for detail in details]
+    print("\n\n".join(map("\n".join, sheets)))
     return 0
 
 
@@ -52,6 +55,29 @@ def sheet(detail: dict[str, Any], on: Screen, names: Mapping[str, str] = NO_NAME
     return lines
 
 
+def sheet_of_array(array: dict[str, Any], on: Screen) -> list[str]:
+    """How many elements are where, which ended badly, and what all of them run."""
+    detail, counts = array["example"], array["counts"]
+    name = f" ({on.clean(detail['job']['name'])})" if detail["job"]["name"] else ""
+    which = on.paint(f"array {array['array']}[{array['indices']}]", "bold")
+    told = [
+        on.paint(f"{number} {word}", words.COLOUR_OF.get(word, ""))
+        for word, number in sorted(counts.items(), key=lambda item: words.ORDER.index(item[0]))
+    ]
+    lines = [f"{which}{name}: {', '.join(told)}"]
+    if array.get("bad"):
+        lines += on.folded(f"ended badly: {array['array']}[{array['bad']}]")
+    rules = [f"at most {array['at_most']} at a time"] if array.get("at_most") else []
+    if array.get("max_fails"):
+        rules.append(f"{words.plural(array['max_fails'], 'failed element')} hold the rest")
+    facts = [("elements", str(array["size"])), ("rules", ", ".join(rules))]
+    facts += [fact for fact in _facts(detail, on) if fact[0] not in OF_ONE_ELEMENT]
+    lines.append("")
+    lines += [f"{label:<{LABEL}}{on.clean(value)}" for label, value in facts if value]
+    first = array["indices"].partition(",")[0].partition("-")[0]
+    return [*lines, "", on.paint(f"one of them: gpuctl show '{array['array']}[{first}]'", "dim")]
+
+
 def headline(job: dict[str, Any], on: Screen) -> str:
     name = f" ({on.clean(job['name'])})" if job["name"] else ""
     word, colour = words.state_cell(job)
@@ -61,7 +87,8 @@ def headline(job: dict[str, Any], on: Screen) -> str:
         told += f" {'after' if job['outcome'] else 'for'} {time}"
     if lease := words.lease_of(job):
         told += f" on {words.devices_in_words(lease)}"
-    which = on.paint(f"job {job['id']}", "bold")
+    element = f" = {words.job_id(job)}" if job.get("array") else ""
+    which = on.paint(f"job {job['id']}{element}", "bold")
     return f"{which}{name}: {on.paint(told, colour)}"
 
 

@@ -116,7 +116,7 @@ def _source(source: dict[str, Any], on: Screen) -> str:
 def _running(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
     time = words.ran(job, on)
     return [
-        (str(job["id"]), "green"),
+        (words.job_id(job), "green"),
         words.devices(words.lease_of(job)),
         time if job["phase"] == "running" else job["phase"],
         str(job["attempt"]) if job["attempt"] > 1 else "",
@@ -127,7 +127,7 @@ def _running(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
 
 def _ended(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
     return [
-        str(job["id"]),
+        words.job_id(job),
         words.state_cell(job),
         words.exit_cell(job),
         words.devices(words.lease_of(job)),

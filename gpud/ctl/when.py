@@ -36,19 +36,21 @@ def would_start(reason: dict[str, Any]) -> str:
 
 
 def when(reason: dict[str, Any], on: Screen) -> str:
-    """A clause; "" where there is nothing to say."""
+    """A clause; "" where there is nothing to say. Of elements of an array that stand together it is
+    about the first."""
+    first = "the first of them " if reason.get("count", 1) > 1 else ""
     assumes = reason.get("assumes", ())
     people = [words for assumed, words in PEOPLE.items() if assumed in assumes]
     if_people = f"if {' and '.join(people)} now: " if people else ""
     if_times = TIMES[tuple(assumed for assumed in assumes if assumed in ("limits", "usual"))]
     if start_ms := reason.get("start_ms"):
-        return f"{if_people}starts {_about(start_ms, on)}{_after(reason)}{if_times}"
+        return f"{if_people}{first}starts {_about(start_ms, on)}{_after(reason)}{if_times}"
     if later_ms := reason.get("later_than_ms"):
-        return f"{if_people}starts later than {_moment(later_ms, on)}{if_times}"
+        return f"{if_people}{first}starts later than {_moment(later_ms, on)}{if_times}"
     if unknown := reason.get("unknown"):
-        return f"nobody knows when it starts: {unknown}"
+        return f"nobody knows when {first or 'it '}starts: {unknown}"
     if never := reason.get("never"):
-        return f"{if_people}will not start: {never}{if_times}"
+        return f"{if_people}{first}will not start: {never}{if_times}"
     return ""
 
 

@@ -37,7 +37,7 @@ def of_many(reasons: list[dict[str, Any]], on: Screen) -> list[str]:
     found = []
     for reason in reasons:
         sentence = "; ".join(filter(None, (reason["reason"], when.when(reason, on))))
-        found += on.folded(f"{reason['job']}: {sentence}")
+        found += on.folded(f"{words.job_id(reason, 'job')}: {sentence}")
     return found
 
 

@@ -21,9 +21,16 @@ COLOUR_OF = {
     "succeeded": "", "failed": "red", "killed": "red", "timed-out": "red", "lost": "red",
     "not-started": "red", "cancelled": "dim",
 }  # fmt: skip
+ORDER = ("active", "queued", "held", "succeeded", *("failed", "killed", "timed-out"),
+         *("not-started", "lost", "cancelled"))  # fmt: skip
 CPU_ONLY = "CPU only"
 UUIDS = ("GPU-", "MIG-")  # how they begin
 BAD = ("failed", "killed", "timed-out", "not-started", "lost")
+
+
+def job_id(job: dict[str, Any], key: str = "id") -> str:
+    """`42`; of elements of an array `42[7]`, `42[8-99]`."""
+    return f"{job['array']}[{job['indices']}]" if job.get("array") else str(job[key])
 
 
 def state(job: dict[str, Any]) -> str:
@@ -165,6 +172,13 @@ def energy(joules: float) -> str:
 
 def command(job: dict[str, Any]) -> str:
     return from_text(job["command"])
+
+
+def each_id(job: dict[str, Any]) -> Iterable[int]:
+    """Of one job, or of all elements that a line of `ls` is about."""
+    if not job.get("ids"):
+        return (int(job["id"]),)
+    return (n for first, last in job["ids"] for n in range(first, last + 1))
 
 
 def plural(number: int, noun: str) -> str:

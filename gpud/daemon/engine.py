@@ -40,6 +40,7 @@ from gpud.core.events import (
 )
 from gpud.core.invariants import check_invariants
 from gpud.core.model import JobId, JobSpec, JobState
+from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.scheduler import dispatch, handle, next_deadline
 from gpud.core.state import State
@@ -103,6 +104,7 @@ class Engine:
         state.draining = loaded.draining
         state.stopped_sources = set(loaded.stopped_sources)
         state.pool.usual_mib = dict(loaded.usual_mib)
+        state.numbering = Numbering(loaded.arrays)
         state.load(loaded.jobs, loaded.attempts, loaded.quarantines, loaded.outcomes.get)
         check_invariants(state)
         for job_id in self.set_aside:

@@ -1,18 +1,36 @@
 """Other instances of gpud of the same user, and which GPUs they use: a warning, never a refusal.
 
 Called by `gpud serve` and `gpud run`. Each instance writes its GPU ids into `gpus` in its state
-directory; it counts while its lock is held.
+directory, again whenever its pool becomes another; it counts while its lock is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from gpud.core.model import Device
 from gpud.locks import is_held
 
 FILE_NAME = "gpus"
+
+
+class Neighbours:
+    """Of the instance in `directory`: those under `state_dir`."""
+
+    def __init__(self, directory: Path, state_dir: Path, warn: Callable[..., None]) -> None:
+        self._directory = directory
+        self._state_dir = state_dir
+        self._warn = warn
+        self._said: set[str] = set()
+
+    def meet(self, devices: Collection[Device]) -> None:
+        """These are our GPUs now."""
+        for sentence in shared_gpus(self._state_dir, devices, but=self._directory):
+            if sentence not in self._said:
+                self._said.add(sentence)
+                self._warn("shared_gpus", note=sentence)
+        announce(self._directory, devices)
 
 
 def announce(directory: Path, devices: Iterable[Device]) -> None:

@@ -12,8 +12,9 @@ from msgspec import structs
 
 from gpud.core.events import AttemptEnded, Event, JobsSubmitted, RetryRequested
 from gpud.core.likeness import likeness_of
-from gpud.core.links import edges, with_ids
+from gpud.core.links import edges
 from gpud.core.model import JobId, JobSpec
+from gpud.core.requests import numbered_jobs
 from gpud.core.state import State
 from gpud.ports import Store
 
@@ -25,9 +26,9 @@ def with_past(
         case JobsSubmitted():
             return _submitted(event, state, store)
         case RetryRequested(jobs=jobs):
-            recalled = store.recall([job for job in jobs if job not in state.jobs])
+            recalled = store.recall([job for job in jobs if state.find(job) is None])
             before = [edge for job in recalled for edge in edges(job)]
-            outcomes = store.outcomes([job for job, _ in before if job not in state.jobs])
+            outcomes = store.outcomes([job for job, _ in before if state.find(job) is None])
             return structs.replace(event, recalled=tuple(recalled), outcomes=outcomes)
         case AttemptEnded(job=job):
             live = state.attempts.get(job)
@@ -45,9 +46,9 @@ def _submitted(event: JobsSubmitted, state: State, store: Store) -> JobsSubmitte
         return structs.replace(event, earlier=earlier)
     before = {
         job
-        for number, new in enumerate(event.jobs)
-        for span in with_ids(new.spec.after.spans, JobId(state.next_id + number))
+        for _, spans in numbered_jobs(state, event.jobs)
+        for span in spans
         for job in map(JobId, range(max(1, span.first), min(span.last + 1, state.next_id)))
-        if job not in state.jobs
+        if state.find(job) is None
     }
     return structs.replace(event, outcomes=store.outcomes(sorted(before))) if before else event

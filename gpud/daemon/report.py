@@ -40,6 +40,8 @@ def entry(spec: JobSpec) -> bytes:
         options.append(f"gpu-model={shlex.quote(model)}")
     if exclusive:
         options.append("exclusive=yes")
+    if spec.element:
+        options.append(f"array={spec.element.index}")
     if spec.priority:
         options.append(f"priority={spec.priority}")
     line = f"#gpud: {' '.join(options)}\n".encode() if options else b""

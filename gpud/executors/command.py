@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpud.core.indices import size
 from gpud.core.model import Device, JobSpec
 from gpud.protocol.text import Text, to_text
 
@@ -77,6 +78,13 @@ def attempt_environment(
         f"GPUD_JOB_ID={job}",
         f"GPUD_ATTEMPT={attempt}",
     ]
+    if spec.element is not None:
+        first, index, array = spec.element.first, spec.element.index, spec.element.array
+        found += [
+            f"GPUD_ARRAY_ID={first}",
+            f"GPUD_ARRAY_INDEX={index}",
+            f"GPUD_ARRAY_SIZE={size(array.indices)}",
+        ]
     if any(device.maker == AMD for device in devices):
         found.append(f"HIP_VISIBLE_DEVICES={ids or -1}")  # an empty one is no word to HIP
         return found

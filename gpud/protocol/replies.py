@@ -7,7 +7,7 @@ numbers, texts that are not UTF-8 are `{"b64": …}`.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from gpud.protocol.gpus import GpuView
 from gpud.protocol.text import Text
@@ -81,6 +81,12 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    # Of an array: the id of its first element, and the indices that this is about. `count` > 1:
+    # so many elements that are as they were submitted; `id` is the first of them.
+    array: int = 0
+    indices: str = ""
+    count: int = 1
+    ids: tuple[tuple[int, int], ...] = ()  # of many: first and last of each run
 
 
 class EventView(Struct, frozen=True):
@@ -121,6 +127,19 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     deadline_ms: int = 0
 
 
+class ArrayView(Struct, frozen=True, omit_defaults=True):
+    """An array, summed up. `example`: its first element, which says what all of them run."""
+
+    array: int
+    size: int
+    indices: str
+    counts: dict[str, int]  # state, or outcome -> elements
+    example: JobDetail
+    at_most: int = 0
+    max_fails: int = 0
+    bad: str = ""  # indices of those that ended, and not as anybody wanted; the first ones
+
+
 class ReasonView(Struct, frozen=True, omit_defaults=True):
     job: int
     state: str
@@ -128,6 +147,10 @@ class ReasonView(Struct, frozen=True, omit_defaults=True):
     # Asked for by `verbose`:
     devices: tuple[str, ...] = ()  # sentences: what each device is to the job, until it is done
     attempts: tuple[AttemptView, ...] = ()
+    # Of elements of an array:
+    array: int = 0
+    indices: str = ""
+    count: int = 1
     # Of a job that waits, as far as it can be known (core/forecast.py):
     start_ms: int = 0  # about when it starts
     after: tuple[int, ...] = ()  # the jobs whose ends make room for it then
@@ -183,6 +206,7 @@ class Submitted(Reply, frozen=True, tag="submitted"):
     first: int
     count: int
     again: bool = False
+    arrays: tuple[tuple[int, int], ...] | UnsetType = UNSET  # first and last id of each, if any
 
 
 class StatusReply(Reply, frozen=True, tag="status"):
@@ -212,6 +236,7 @@ class JobsReply(Reply, frozen=True, tag="jobs"):
 
 class Shown(Reply, frozen=True, tag="shown"):
     jobs: tuple[JobDetail, ...]
+    arrays: tuple[ArrayView, ...] | UnsetType = UNSET
 
 
 class Reasons(Reply, frozen=True, tag="reasons"):

@@ -50,6 +50,8 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
     held: bool | UnsetType = UNSET
+    array: str | UnsetType = UNSET  # indices: "0-99", "0,2,5-9%4": a job for each
+    max_fails: int | UnsetType = UNSET  # so many failed elements hold the rest; 0: none do
     # Selectors: jobs that must have succeeded before, and jobs that must have ended. `@` is the job
     # before this one, in `common` the last one before the submit.
     after: tuple[Selector, ...] | UnsetType = UNSET
@@ -98,7 +100,10 @@ class Ls(RequestBase, frozen=True, tag="ls"):
 
 
 class Show(RequestBase, frozen=True, tag="show"):
+    """An array that is named by its id is summed up; with `elements` each job is told of."""
+
     jobs: tuple[Selector, ...]
+    elements: bool = False
 
 
 class Why(RequestBase, frozen=True, tag="why"):

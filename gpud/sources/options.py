@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal, TypedDict, cast
 
+from gpud.config.arrays import MOST, Runs, read_array
 from gpud.config.asking import (
     read_backoff,
     read_gpu_model,
@@ -60,6 +61,8 @@ class Options(TypedDict, total=False):
     linger_s: float | None  # None: wait
     cwd: bytes
     held: bool
+    array: tuple[Runs, int]  # and how many may run at a time
+    max_fails: int
     after: tuple[str, ...]  # selectors
     after_any: tuple[str, ...]
     after_failed: str
@@ -261,6 +264,8 @@ Field = Literal[
     "linger_s",
     "cwd",
     "held",
+    "array",
+    "max_fails",
     "after",
     "after_any",
     "after_failed",
@@ -287,6 +292,8 @@ KEYS: Keys = {
     "linger": ("linger_s", _linger),
     "cwd": ("cwd", _directory),
     "hold": ("held", _truth),
+    "array": ("array", read_array),
+    "max-fails": ("max_fails", _whole(0, MOST)),
 }
 OF_SUBMIT: Keys = {
     "after": ("after", _jobs),

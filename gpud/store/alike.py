@@ -1,4 +1,4 @@
-"""How long jobs that are alike have run: of one person, under one name.
+"""How long jobs have run that are alike: of one person, under one name, or of one array.
 
 Read-only; called by SqliteStore for forecasts. What is asked of a name looks at its LOOKED_AT jobs
 just before another, however many there are: who is done stands before who runs, as a rule.
@@ -9,31 +9,48 @@ from __future__ import annotations
 import sqlite3
 
 from gpud.core.model import JobId, Outcome
+from gpud.ports import Likeness
+from gpud.store.arrays import Arrays
 from gpud.store.intern import Interned
 
 LOOKED_AT = 200
 ENOUGH = 20
 
-ONE = "SELECT name, template FROM jobs WHERE id = ? AND name <> ''"
+ONE = "SELECT template, name, array FROM jobs WHERE id = ?"
+OF_NAME = "name = :name AND name <> ''"
+OF_ARRAY = "id >= :array"
 RUNS = f"""SELECT template, a.ended_at_ms - a.started_at_ms FROM
-  (SELECT id, attempt, template FROM jobs WHERE name = ? AND name <> '' AND id < ?
+  (SELECT id, attempt, template, array FROM jobs WHERE {{}} AND id < :before
     ORDER BY id DESC LIMIT {LOOKED_AT})
   CROSS JOIN attempts a ON a.job = id AND a.no = attempt
   WHERE a.outcome = '{Outcome.SUCCEEDED.value}' AND a.started_at_ms > 0
+    AND (:array = 0 OR array = :array)
   ORDER BY id DESC"""
 
 
-def likeness(db: sqlite3.Connection, interned: Interned, job: JobId) -> tuple[int, str] | None:
-    """What is said of alike jobs; None where there is nothing to say."""
-    found = db.execute(ONE, (job,)).fetchone()
-    return (interned.template(found[1])[1].uid, found[0]) if found is not None else None
+def likeness(
+    db: sqlite3.Connection, interned: Interned, arrays: Arrays, job: JobId
+) -> Likeness | None:
+    if (first := arrays.of_element(job)) is not None:
+        row = arrays.row(first)
+        template, name, array = row.template, row.name, int(first)
+    elif (found := db.execute(ONE, (job,)).fetchone()) is not None:
+        template, name, array = found
+    else:
+        return None
+    if name:
+        return Likeness(uid=interned.template(template)[1].uid, name=name)
+    return Likeness(array=array) if array else None
 
 
 def runs_ms(
-    db: sqlite3.Connection, interned: Interned, alike: tuple[int, str], before: JobId
+    db: sqlite3.Connection, interned: Interned, alike: Likeness, before: JobId
 ) -> list[int]:
-    """Of the last attempts that succeeded, the newest first."""
-    uid, name = alike
-    rows = db.execute(RUNS, (name, before)).fetchall()
-    found = [ms for template, ms in rows if interned.template(template)[1].uid == uid]
+    query = RUNS.format(OF_NAME if alike.name else OF_ARRAY)
+    known = {"name": alike.name, "array": alike.array, "before": before}
+    found = [
+        ms
+        for template, ms in db.execute(query, known).fetchall()
+        if not alike.name or interned.template(template)[1].uid == alike.uid
+    ]
     return found[:ENOUGH]

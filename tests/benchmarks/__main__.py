@@ -22,6 +22,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "first": latency.first_instruction,
     "submit": clients.submit,
     "bulk": queued.bulk,
+    "array": queued.array,
     "restart": queued.restart,
     "ls": clients.ls,
     "idle": idle.idle,

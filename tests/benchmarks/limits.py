@@ -63,6 +63,10 @@ LIMITS: dict[str, Limit] = {
     ),
     "bulk-10k": Limit("submit of 10,000, sent to acknowledged", "s", 0.15, "HyperQueue 0.09"),
     "bulk-100k": Limit("submit of 100,000, sent to acknowledged", "s", 1.5, "HyperQueue 1.55"),
+    "array-submit": Limit("an array of 100,000, submitted", "s", 2.0, ""),
+    "array-ls": Limit("the same, listed", "s", 2.0, ""),
+    "array-cancel": Limit("the same, cancelled", "s", 2.0, ""),
+    "array-rss": Limit("memory of the daemon with it, against without", "x", 1.2, ""),
     "restart-100k": Limit(
         "restart with 100,000 queued, to the first answer", "s", 0.5, "Slurm 1.0, gflow 1.9"
     ),

@@ -25,6 +25,7 @@ from gpud.core.model import (
     Outcome,
     Story,
 )
+from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.spans import spans_of
 from gpud.core.state import State
@@ -127,6 +128,10 @@ class FakeStore:
             rest = spans_of(n for n in ids if n < first + count and n not in self.jobs)
             if rest:
                 jobs.append(structs.replace(many, rest=rest))
+        state.numbering = Numbering(
+            (many.array, many.array + size(self.specs[many.array].array.indices) - 1)
+            for many in self.arrays.values()
+        )
         jobs.sort(key=lambda job: (-job.priority, job.id))
         state.load(jobs, attempts, self.quarantines, self.outcome_of)
         return state

@@ -7,6 +7,7 @@ must do is in machine.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gpud.core.actions import Action, Answer, StartAttempt
+from gpud.core.changes import Changes
 from gpud.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -27,7 +29,7 @@ from gpud.core.events import (
     Tick,
 )
 from gpud.core.explain import ahead, explain
-from gpud.core.health import DEFAULT_POLICY
+from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.invariants import check_invariants
 from gpud.core.model import (
     After,
@@ -43,9 +45,15 @@ from gpud.core.model import (
     RetryPolicy,
     Span,
 )
+from gpud.core.numbering import Numbering
+from gpud.core.pool import Pool
 from gpud.core.scheduler import next_deadline, step
 from gpud.core.spans import each
 from gpud.core.state import State
+from gpud.protocol.replies import JobView
+from gpud.protocol.selectors import Selection
+from gpud.store.arrays import Arrays
+from gpud.store.sqlite import SqliteStore
 
 from .build import CPUS, NOW_MS, A, B, happens, ready, submit
 from .draws import specs
@@ -63,7 +71,7 @@ arrays = st.builds(
 ids = st.lists(st.integers(1, MOST), min_size=1, max_size=8) | st.builds(
     lambda first, count: list(range(first, first + count)), st.integers(1, 9), st.integers(1, 20)
 )
-afters = st.lists(st.tuples(st.integers(-2, MOST), st.integers(0, 9), st.booleans()), max_size=2)
+afters = st.lists(st.tuples(st.integers(-2, 4), st.integers(0, 3), st.booleans()), max_size=2)
 deeds = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.lists(arrays, min_size=1, max_size=3), afters),
@@ -79,23 +87,50 @@ deeds = st.lists(
 )
 
 
+class RealStore:
+    """What of the real store is asked here, in the way of the fake one."""
+
+    def __init__(self) -> None:
+        self.real = SqliteStore.in_memory()
+
+    def load(self, devices: Sequence[Device], policy: GpuPolicy) -> State:
+        loaded = self.real.load()
+        state = State(Pool(devices), policy)
+        state.next_id, state.numbering = loaded.next_id, Numbering(loaded.arrays)
+        state.load(loaded.jobs, loaded.attempts, outcome_of=loaded.outcomes.get)
+        return state
+
+    def commit(self, changes: Changes) -> None:
+        self.real.commit(changes)
+
+    def recall(self, jobs: Sequence[JobId]) -> tuple[Job, ...]:
+        return tuple(self.real.recall(jobs))
+
+    @property
+    def jobs(self) -> dict[JobId, Job]:
+        """Those that are done."""
+        done = self.real.recall(self.real.select(Selection(states=("done",))))
+        return {job.id: job for job in done}
+
+
 class Life:
     """A state and its store."""
 
-    def __init__(self, *, arrays: bool) -> None:
+    def __init__(self, store: FakeStore | RealStore, *, arrays: bool) -> None:
         self.arrays = arrays
-        self.store = FakeStore()
+        self.store = store
         self.told: list[tuple[int, int, str, int, str]] = []
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, now_ms: int = NOW_MS) -> None:
         self.state = self.store.load(DEVICES, DEFAULT_POLICY)
-        self.happens(NOW_MS, RunnerReady("boot"))
+        self.happens(now_ms, RunnerReady("boot"))
 
-    def happens(self, now_ms: int, *events: Event) -> list[Action]:
+    def happens(
+        self, now_ms: int, event: Event, units: Sequence[tuple[int, int]] = ()
+    ) -> list[Action]:
         """One turn and its commit."""
-        events = tuple(self.with_past(event) for event in events)
-        actions = step(self.state, events, now_ms)
+        actions = step(self.state, [self.with_past(event, list(units))], now_ms)
         check_invariants(self.state)
         changes = self.state.take_changes()
         self.store.commit(changes)
@@ -105,10 +140,10 @@ class Life:
                 self.told.append(told)
         return actions
 
-    def with_past(self, event: Event) -> Event:
+    def with_past(self, event: Event, units: list[tuple[int, int]]) -> Event:
         outcomes = {job.id: job.outcome for job in self.store.jobs.values() if job.outcome}
         if isinstance(event, JobsSubmitted):
-            jobs = event.jobs if self.arrays else tuple(one_by_one(event.jobs))
+            jobs = event.jobs if self.arrays else tuple(one_by_one(event.jobs, units))
             return structs.replace(event, jobs=jobs, outcomes=outcomes)
         if isinstance(event, RetryRequested):
             done = [job for job in event.jobs if self.state.find(job) is None]
@@ -127,23 +162,27 @@ class Life:
                 )
         for job in self.store.jobs.values():
             if job.state is JobState.DONE:
-                found[job.id] = seen(job)
+                found[job.id] = job.state, job.outcome, job.why, job.ended_at_ms, job.attempt
         return found
 
 
-def one_by_one(jobs: Sequence[NewJob]) -> list[NewJob]:
-    """The elements; what comes "so many jobs before" an array does for each of them."""
+def one_by_one(jobs: Sequence[NewJob], units: list[tuple[int, int]]) -> list[NewJob]:
+    """The elements. `units`: the jobs and arrays there are, as ids; a job comes after these."""
     found: list[NewJob] = []
+    units = list(units)
     for new in jobs:
         spec = new.spec
-        count = spec.array.indices[0][1] - 4 if spec.array else 1
-        for k in range(count):
-            spans = tuple(
-                Span(*(n if n > 0 else n - k for n in (s.first, s.last)), s.ended)
-                for s in spec.after.spans
+        spans = []
+        for span in spec.after.spans:
+            low, high = (
+                units[n] if -len(units) <= n < 0 else (n, n) for n in (span.first, span.last)
             )
-            after = After(spans, spec.after.patient)
-            found.append(NewJob(structs.replace(spec, array=None, after=after)))
+            spans.append(Span(low[0] or -MOST, high[1] or -MOST, span.ended))
+        count = spec.array.indices[0][1] - 4 if spec.array else 1
+        first = units[-1][1] + 1 if units else 1
+        units.append((first, first + count - 1))
+        alone = structs.replace(spec, array=None, after=After(tuple(spans), spec.after.patient))
+        found += [NewJob(alone)] * count
     return found
 
 
@@ -157,20 +196,76 @@ def seen(job: Job) -> tuple[object, ...]:
 @settings(max_examples=500)
 @given(deeds=deeds)
 def test_an_array_is_its_elements(deeds: list[tuple[str, object, object]]) -> None:
-    one, many = Life(arrays=False), Life(arrays=True)
+    live(Life(FakeStore(), arrays=False), Life(FakeStore(), arrays=True), deeds)
+
+
+@settings(max_examples=300)
+@given(deeds=deeds)
+def test_the_store_knows_every_element(deeds: list[tuple[str, object, object]]) -> None:
+    check_store(deeds)
+
+
+def check_store(deeds: list[tuple[str, object, object]]) -> None:
+    store = RealStore()
+    one = Life(FakeStore(), arrays=False)
+    live(one, Life(store, arrays=True), deeds)
+    everything = {job.id: job for job in one.store.jobs.values()}
+    ids = store.real.select(Selection(everything=True))
+    assert ids == sorted(everything)
+    states, outcomes = store.real.counts()
+    assert {word: n for word, n in (states | outcomes).items() if n and word != "done"} == Counter(
+        (job.outcome or job.state).value for job in everything.values()
+    )
+    for state in ("queued", "held", "active", "done"):
+        found = store.real.select(Selection(states=(state,)))
+        assert found == sorted(n for n, job in everything.items() if job.state == state)
+    shown = [n for view in store.real.views(store.real.together(ids)) for n in ids_of(view)]
+    assert sorted(shown) == ids
+    for view in store.real.views(ids):
+        job = everything[JobId(view.id)]
+        assert (view.state, view.outcome) == (job.state, job.outcome or "")
+    page, more = store.real.page(0, 0)
+    assert not more
+    undone = [n for n, job in everything.items() if job.outcome is None]
+    assert sum(view.count for view in page) == len(undone)
+    reopened = type(store.real._tally)(store.real._db, Arrays(store.real._db, None).counts())
+    assert reopened.counts() == (states, outcomes)
+
+
+def ids_of(view: JobView) -> list[int]:
+    if view.count == 1:
+        return [view.id]
+    return [view.array + n for n in range(MOST) if str(5 + n) in indices_of(view.indices)]
+
+
+def indices_of(text: str) -> set[str]:
+    found = set()
+    for run in text.split(","):
+        low, _, high = run.partition("-")
+        found |= set(map(str, range(int(low), int(high or low) + 1)))
+    return found
+
+
+def live(one: Life, many: Life, deeds: list[tuple[str, object, object]]) -> None:
     now_ms, number = NOW_MS, 0
+    units: list[tuple[int, int]] = []
     for what, first, second in deeds:
         now_ms, number = now_ms + 1, number + 1
         if what == "restart":
-            one.restart()
-            many.restart()
+            one.restart(now_ms)
+            many.restart(now_ms)
             continue
         if what == "wait":
             now_ms += first
         event = event_of(what, first, second, one.state, number, now_ms)
         if event is None:
             continue
-        expected, actions = one.happens(now_ms, event), many.happens(now_ms, event)
+        expected, actions = one.happens(now_ms, event, units), many.happens(now_ms, event)
+        if isinstance(event, JobsSubmitted) and isinstance(actions[0], Answer):
+            for new in event.jobs:
+                first = units[-1][1] + 1 if units else 1
+                count = new.spec.array.indices[0][1] - 4 if new.spec.array else 1
+                units.append((first, first + count - 1))
         assert comparable(actions) == comparable(expected), event
         for action in actions:
             if isinstance(action, StartAttempt):
@@ -229,7 +324,7 @@ def test_what_has_not_changed_has_one_record() -> None:
     happens(state, CancelRequested(2, everything))
     changes = state.take_changes()
     assert len(changes.jobs) + len(changes.ends) + len(changes.story) < 10
-    assert [len(state.jobs), state.arrays] == [2, []]
+    assert sorted(state.jobs) == [1, 2]
 
 
 def test_a_part_that_is_held_has_records_of_its_own() -> None:

@@ -36,7 +36,7 @@ BROKEN = Quarantine("it has fallen off the bus", NOW_MS, BOOT)
 def reason(sight: GpuSight, policy: GpuPolicy | None = None, holders: object = ()) -> str:
     """What one look at the GPU u says."""
     health = Health(policy or GpuPolicy())
-    health.of("GPU-u").sight = sight
+    health.gpus["GPU-u"] = Gpu(sight, seen_at_ms=NOW_MS)
     return health.reason(U, {"GPU-u": set(holders)})[0]
 
 

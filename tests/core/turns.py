@@ -189,10 +189,10 @@ class Daemon:
         match event:
             case RunnerReady():
                 self.ledger.runner_ready = True
-                self.note_boot(event.boot_id)
+                self.note_boot(event.boot_id, now_ms)
             case HealRequested():
                 for uuid in event.uuids or {*self.watch.gpus, *self.ledger.quarantined}:
-                    self.note_heal(uuid)
+                    self.note_heal(uuid, now_ms)
             case GpusSeen():
                 watch.check_guests(self.state, self.watch, self.policy)
             case RunnerGone():
@@ -275,7 +275,7 @@ class Daemon:
         if isinstance(event, GpuBroke):
             broke.append(event.uuid)
         elif self.note_memory(event, now_ms, busy):
-            broke += [sight.uuid for sight in event.gpus if sight.broken]
+            broke += [sight.uuid for sight in self.watch.judged(event) if sight.broken]
         for uuid in broke:
             self.watch.of(uuid)
             self.ledger.quarantined.setdefault(uuid, (now_ms, self.state.boot_id))
@@ -301,16 +301,16 @@ class Daemon:
         policy = self.store.specs[attempt.job].retry
         self.ledger.note_end(attempt, set(gpus), policy)
 
-    def note_boot(self, boot_id: str) -> None:
+    def note_boot(self, boot_id: str, now_ms: int) -> None:
         for uuid, (at_ms, boot) in [*self.ledger.quarantined.items()]:
             if boot and boot != boot_id:
-                self.note_heal(uuid)
+                self.note_heal(uuid, now_ms)
             else:
                 self.ledger.quarantined[uuid] = at_ms, boot_id
 
-    def note_heal(self, uuid: str) -> None:
+    def note_heal(self, uuid: str, now_ms: int) -> None:
         if uuid in self.ledger.quarantined or self.watch.of(uuid).unreleased_ms is not None:
-            self.watch.note_heal(uuid)
+            self.watch.note_heal(uuid, now_ms)
             self.ledger.quarantined.pop(uuid, None)
             self.ledger.memory.pop(uuid, None)
 

@@ -219,6 +219,8 @@ FORETOLD = (
     foretold(57, unknown="jobs 17 and 18 have no time limit"),
     foretold(58, never="it could not be started in time for its deadline",
              assumes=("limits", "undrain")),
+    foretold(60, start_ms=NOW_MS + HOUR_MS, array=59, indices="1-9", count=9),
+    foretold(71, unknown="job 17 has no time limit", array=69, indices="2-9", count=8),
 )  # fmt: skip
 ENDED = replies.ReasonView(
     37, "done", "done: it failed with exit status 2", attempts=DETAIL.attempts

@@ -12,6 +12,7 @@ from gpud.core.model import Device, JobId, JobSpec, JobState, NewJob, Outcome
 from gpud.core.placement import place
 from gpud.core.pool import Pool
 from gpud.core.state import State
+from gpud.ports import Likeness
 from gpud.protocol.selectors import parse
 from gpud.store import inserting, intern
 from gpud.store.sqlite import SqliteStore
@@ -77,7 +78,8 @@ CALLS: dict[str, Callable[[SqliteStore], object]] = {
     "recall": lambda store: store.recall([JobId(5)]),
     "events": lambda store: store.events_after(100, 5),
     "likeness": lambda store: store.likeness(JobId(2)),
-    "runs": lambda store: store.runs_ms((0, "w"), JobId(10**6)),
+    "runs": lambda store: store.runs_ms(Likeness(name="w"), JobId(10**6)),
+    "runs of an array": lambda store: store.runs_ms(Likeness(array=5), JobId(10**6)),
     "counts": lambda store: (store.counts(), store.source_counts()),
     "ids": lambda store: store.select(parse(["5", "@", "@~3", "7-9"])),
     "name": lambda store: store.select(parse(["name:n"])),
