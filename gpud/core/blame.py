@@ -1,6 +1,6 @@
 """Who or what is in the way of a job when nothing more happens by itself. Pure.
 
-Called by core/forecast.py at the end of a walk: all attempts that are left have no known end.
+Called by core/forecast.py. At the end of a walk all attempts that are left have no known end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def blame(state: State, job_id: JobId) -> str:
     if record.state is JobState.HELD:
         return f"{subject} is held (gpuctl release {state.spoken(record.id)})"
     if record.state is JobState.ACTIVE:
-        return _endless([state.attempts[record.id]])
+        return endless([state.attempts[record.id]])
     return _no_room(state, record, subject)
 
 
@@ -48,12 +48,13 @@ def _no_room(state: State, job: Job, subject: str) -> str:
     suited = {device.key for device in pool.devices.values() if serves(device, request, gpus)}
     there = [a for a in state.attempts.values() if any(p.device in suited for p in a.lease)]
     if there:
-        return _endless(there)
+        return endless(there)
     return "nothing that it could have takes work now"
 
 
-def _endless(attempts: Sequence[Attempt]) -> str:
-    """Those that are live already come first: they have the lower ids, as a rule."""
+def endless(attempts: Sequence[Attempt]) -> str:
+    """A clause about attempts whose end nobody knows. Those that are live already come first: they
+    have the lower ids, as a rule."""
     paused = [a for a in attempts if a.phase not in (Phase.STARTING, Phase.RUNNING)]
     if paused:
         return f"job {paused[0].job} is {paused[0].phase}"

@@ -21,7 +21,7 @@ from heapq import heappop, heappush
 from msgspec import Struct
 
 from gpud.core.actions import Action, StartAttempt, StopAttempt
-from gpud.core.blame import blame
+from gpud.core.blame import blame, endless
 from gpud.core.changes import Changes
 from gpud.core.events import (
     AttemptEnded,
@@ -30,7 +30,7 @@ from gpud.core.events import (
     Tick,
     UndrainRequested,
 )
-from gpud.core.model import Attempt, JobId, JobState, Phase
+from gpud.core.model import Attempt, JobId, JobState, Outcome, Phase
 from gpud.core.scheduler import AnyEvent, dispatch, handle, next_deadline
 from gpud.core.state import State
 from gpud.core.twin import Twin
@@ -168,18 +168,24 @@ class Walk:
 
     def _note_ends(self, changes: Changes) -> None:
         """Some end without having run: too late, or after one that was being stopped."""
-        for job in self._asked & changes.jobs.keys():
-            record = changes.jobs[job]
-            if record.state is JobState.DONE and job not in self.found:
-                self._never(job, record.why)
+        done = {j: job for j, job in changes.jobs.items() if job.state is JobState.DONE}
+        outcomes = {job.outcome for job in done.values()} | {e.outcome for e in changes.ends}
+        for job in self._asked & done.keys() - self.found.keys():
+            self._note_never(job, done[job].why, outcomes)
         for end in changes.ends:
             for job in self._asked - self.found.keys():
                 if end.first <= job <= end.last:
-                    self._never(job, end.why)
+                    self._note_never(job, end.why, outcomes)
 
-    def _never(self, job: JobId, why: str) -> None:
-        nobody_ended_sooner = {assumed for *_, assumed in self._ends if assumed}
-        self.found[job] = Forecast(assumes=self._assumptions(nobody_ended_sooner), never=why)
+    def _note_never(self, job: JobId, why: str, outcomes: Collection[Outcome | None]) -> None:
+        """That something is too late rests on how long others take, whatever happened so far."""
+        known = {job for _, job, *_ in self._ends}
+        others = [a for a in self._state.attempts.values() if a.job not in known]
+        if others and Outcome.NOT_STARTED in outcomes:
+            self.found[job] = Forecast(unknown=endless(others))
+        else:
+            nobody_ended_sooner = {assumed for *_, assumed in self._ends if assumed}
+            self.found[job] = Forecast(assumes=self._assumptions(nobody_ended_sooner), never=why)
 
     # -- how long things take --------------------------------------------------------------------
 

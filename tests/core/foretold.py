@@ -122,7 +122,9 @@ def check_comes_true(life: Life) -> None:
         assert found.later_than_ms is None
         if found.start_ms is None:
             is_gone = world.state.find(job) is None
-            assert bool(found.never) == is_gone != bool(found.unknown), f"job {job}: {found}"
+            assert bool(found.never) != bool(found.unknown), f"job {job}: {found}"
+            assert bool(found.never) == is_gone or not life.usual, f"job {job}: {found}"
+            assert is_gone or not found.never, f"job {job}: {found}"
             continue
         assert found.start_ms >= now_ms
         ending = set(world.ended_at.get(found.start_ms, ())) if found.start_ms > now_ms else set()

@@ -221,6 +221,24 @@ def test_a_job_that_will_be_too_late_never_starts() -> None:
     )
 
 
+def test_who_may_be_too_late_if_another_runs_for_ever_may_not_be() -> None:
+    state = ready(A)
+    running(state, JobSpec(b"train"))
+    after = After((Span(-1, -1),))
+    late = limited(60, deadline_ms=NOW_MS + 500 * S)
+    submit(state, late, limited(60, after=after))
+    found = forecast(state, NOW_MS, [JobId(2), JobId(3)])
+    assert [found[JobId(job)].unknown for job in (2, 3)] == ["job 1 has no time limit"] * 2
+
+
+def test_who_comes_after_one_that_is_being_stopped_never_starts() -> None:
+    state = ready(A, B)
+    running(state, limited(600), JobSpec(b"train"))
+    submit(state, limited(60, after=After((Span(1, 1),))))
+    happens(state, CancelRequested(1, (JobId(1),), 5.0))
+    assert when(state, 3).never == "job 1, which it comes after, was cancelled"
+
+
 def test_a_walk_that_is_too_long_says_how_far_it_came() -> None:
     state = ready(A)
     running(state, limited(60))
