@@ -21,7 +21,7 @@ from gpud.ports import Controlled, Likeness, Store
 from gpud.protocol.replies import ReasonView
 
 MOST_JOBS = 100  # the first ones that are asked about
-PIECE_S = 0.005
+PIECE_S = 0.001  # a request takes a few rounds of the loop, and in each there is one piece
 
 
 async def with_forecasts(daemon: Controlled, reasons: Sequence[ReasonView]) -> list[ReasonView]:
@@ -43,7 +43,7 @@ async def with_forecasts(daemon: Controlled, reasons: Sequence[ReasonView]) -> l
 
 
 def starts_now(daemon: Controlled, job: JobId) -> tuple[str, ...]:
-    """With what it could. Walks the queue: for one job."""
+    """With what it could. May walk through the queue: for one job."""
     if _may_start(daemon.state, job, False):
         found = remedies(daemon.state, job, daemon.store.spec(job), daemon.now_ms())
         return tuple(remedy.text for remedy in found)

@@ -38,18 +38,29 @@ class Remedy(Struct, frozen=True):
 
 
 def remedies(state: State, job_id: JobId, spec: JobSpec, now_ms: int) -> list[Remedy]:
-    """Each alone will do. None for a job that waits for something else than room."""
+    """Each alone will do. None for a job that waits for something else than room. May walk through
+    the queue."""
     job, pool = state.find(job_id), state.pool
     if job is None or not is_ready(job) or unsatisfiable(pool, job.request):
         return []
     if state.draining or state.runner_problem or state.shortage.until_ms:
         return []
+    if pool.wanted(job.request) == 0:
+        return []
+    if place(pool, job.request) is None and not _less(pool, job, ()):
+        return []  # whatever is kept for others: to know that takes a walk
     others = _kept_for_others(state, job, job_id, now_ms)
     avoid = others.devices if others is not None else ()
-    if pool.wanted(job.request) == 0 or place(pool, job.request, avoid) is not None:
-        return []
-    found = [_fewer_gpus(pool, job, avoid), _shorter(pool, job, spec, others, now_ms)]
-    found += [_less_memory(pool, job, avoid), _a_smaller_share(pool, job, avoid)]
+    if place(pool, job.request, avoid) is not None:
+        return []  # it has its turn in a moment
+    shorter = _shorter(pool, job, spec, others, now_ms)
+    return ([shorter] if shorter is not None else []) + _less(pool, job, avoid)
+
+
+def _less(pool: Pool, job: Job, avoid: Collection[str]) -> list[Remedy]:
+    """With less of something than it asks for now."""
+    found = [_fewer_gpus(pool, job, avoid), _less_memory(pool, job, avoid)]
+    found.append(_a_smaller_share(pool, job, avoid))
     if job.request.exclusive:
         shared = structs.replace(job.request, exclusive=False)
         found.append(_if_placed(pool, avoid, "beside others on its GPU", shared))
