@@ -62,7 +62,10 @@ def check_twin(state: State) -> None:
     twin = Twin(state)
     for _ in twin.load():
         pass
-    assert picture(twin.state) == picture(state), "the twin is another"
+    of_twin, of_live = picture(twin.state), picture(state)
+    for shown in (of_twin, of_live):  # what they have used so far decides nothing
+        shown["attempts"] = {job: attempt[:-1] for job, attempt in shown["attempts"].items()}
+    assert of_twin == of_live, "the twin is another"
     for name in vars(state).keys() - REMADE:
         of_twin, of_live = plain(getattr(twin.state, name)), plain(getattr(state, name))
         assert of_twin == of_live, f"the twin has another {name}"
