@@ -1,6 +1,7 @@
-"""The part of the machine about forecasts: whatever a life has come to, one can be made of it.
+"""Whatever a life has come to, a forecast can be made of it, and it changes nothing.
 
-A mixin of tests/core/machine.py. That forecasts come true is in test_foretold.py.
+`ForeseeingMachine` is the machine of machine.py that makes forecasts now and then: for
+test_foretold.py, where it is also seen that they come true.
 """
 
 from __future__ import annotations
@@ -20,19 +21,13 @@ from gpud.core.state import State
 from gpud.core.twin import REMADE, Twin
 
 from .draws import picks
+from .machine import CoreMachine
 from .store import picture
-from .turns import Daemon
 
 MOST_PIECES = 50
 
 
-class Foresees:
-    daemon: Daemon
-    now_ms: int
-
-    def some_jobs(self, picks: list[int]) -> tuple[JobId, ...]:
-        raise NotImplementedError  # a mixin: CoreMachine has it
-
+class ForeseeingMachine(CoreMachine):
     @rule(picks=picks)
     def foresee(self, picks: list[int]) -> None:
         """It changes nothing, and nothing starts before now."""

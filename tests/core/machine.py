@@ -54,7 +54,6 @@ from .draws import (
     specs,
     steps,
 )
-from .foreseen import Foresees
 from .gpus import FakeGpus
 from .turns import Daemon, Fate
 from .watched import LooksAtGpus
@@ -63,7 +62,7 @@ EXAMPLES = settings().max_examples * 3 // 2  # of the profile (tests/conftest.py
 STEPS = 50
 
 
-class CoreMachine(LooksAtGpus, Foresees, RuleBasedStateMachine):
+class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 1_000_000
