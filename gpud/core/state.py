@@ -63,6 +63,7 @@ class State:
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
         self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
+        self.older: set[tuple[JobId, int]] = set()  # attempts of a runner without pause, checkpoint
         self.shortage = ""  # what the machine was short of at the last start that failed for it
         self.shortage_until_ms = 0  # no start before; 0 again once it is over
         self.shortage_pause_ms = 0  # the last pause; the next one is twice as long
@@ -199,6 +200,7 @@ class State:
             within_s=within_s(spec.time_limit_s, spec.grace_s, spec.linger_s),
             begin_ms=spec.begin_ms,
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
+            checkpoint=spec.checkpoint,
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
         )
         self.next_id = JobId(job.id + 1)
