@@ -36,7 +36,7 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         why = f" since {record.why}" if record.why else ""
         return f"held{why}: gpuctl release {job}"
     if record.state is JobState.ACTIVE:
-        return _active(state, job)
+        return _active(state, job, now_ms)
     if state.runner_problem:
         return f"jobs cannot be started now: {state.runner_problem}"
     if impossible := unsatisfiable(state.pool, record.request):
@@ -185,14 +185,21 @@ def _others(state: State, job: Job) -> str:
     return f"waits for {len(waited_for)} jobs: {first}{_and_more(waited_for)}"
 
 
-def _active(state: State, job: JobId) -> str:
+def _active(state: State, job: JobId, now_ms: int) -> str:
     attempt = state.attempts[job]
     where = f"on {_where(state, attempt.lease)}"
+    on_cpu = all(part.device == CPU_LANE for part in attempt.lease)
+    held = "" if on_cpu else "; its GPU memory stays held"
     match attempt.phase:
         case Phase.STARTING:
             return f"starting {where}"
         case Phase.RUNNING:
             return f"running {where}"
+        case Phase.PAUSED:
+            long = _seconds(now_ms - attempt.paused_at_ms)
+            return f"paused {where} for {long}{held}: gpuctl continue {job}"
+        case Phase.STOPPING if attempt.leaving:
+            return f"saving its state {where}, to be queued again"
         case Phase.STOPPING:
             return f"being stopped {where}"
         case Phase.FINISHING:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.links import edges, is_met
-from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
+from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState, Phase
 from gpud.core.ready import is_ready, rank_of
 from gpud.core.shape import shape_of
 from gpud.core.state import State
@@ -93,6 +93,10 @@ def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -
             raise ContradictionError(f"{job} has the attempt {attempt}")
         if attempt.outcome is not None:
             raise ContradictionError(f"{attempt} is live and has an outcome")
+        if (attempt.phase is Phase.PAUSED) != bool(attempt.paused_at_ms):
+            raise ContradictionError(f"{attempt} is {attempt.phase}, and when was it paused?")
+        if attempt.leaving and (attempt.phase is not Phase.STOPPING or not job.checkpoint):
+            raise ContradictionError(f"{attempt} is to save its state, {attempt.phase} and {job}")
     elif attempt is not None:
         raise ContradictionError(f"job {job_id} is {job.state} and has the attempt {attempt}")
     if job.outcome is not None:

@@ -28,6 +28,7 @@ from gpud.core.placement import unsatisfiable
 from gpud.core.shape import last_start_ms
 from gpud.core.spans import each, spans_of
 from gpud.core.state import State
+from gpud.core.stops import unpause
 
 
 def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequence[Action]:
@@ -144,10 +145,11 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
         attempt = state.attempts[job_id]
         grace_s = job.grace_s if event.grace_s is None else event.grace_s
         attempt.stop_grace_s = grace_s
+        unpause(attempt, now_ms)
         state.touch_attempt(attempt)
         over = attempt.phase is Phase.FINISHING
         if attempt.phase is not Phase.STOPPING or attempt.stop_why:
-            attempt.stop_why = ""  # a person's word goes before gpud's own
+            attempt.stop_why, attempt.leaving = "", False  # a cancel goes before any other stop
             if attempt.phase is not Phase.STOPPING:
                 state.set_phase(job, Phase.STOPPING)
             state.tell(job_id, attempt.no, "cancel-requested", now_ms, grace_s=grace_s)
@@ -183,6 +185,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0
+            job.resume = job.resume and job.outcome is not Outcome.SUCCEEDED
             if event.args is not None:
                 job.retry_args = event.args
             state.requeue(job, begins(job, now_ms), outcome_of=outcome_of)
@@ -263,5 +266,6 @@ def absent(state: State, job_id: JobId) -> str:
 
 
 def place_word(state: State, job_id: JobId) -> str:
-    attempt = state.attempts.get(job_id)
-    return attempt.phase.value if attempt else state.jobs[job_id].state.value
+    attempt, job = state.attempts.get(job_id), state.find(job_id)
+    assert job is not None
+    return attempt.phase.value if attempt else job.state.value

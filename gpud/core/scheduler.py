@@ -25,7 +25,16 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import assert_never
 
-from gpud.core import attempts, deadlines, dependencies, reconcile, requests, sights, watching
+from gpud.core import (
+    attempts,
+    deadlines,
+    dependencies,
+    reconcile,
+    requests,
+    running,
+    sights,
+    watching,
+)
 from gpud.core.actions import Action, StartAttempt
 from gpud.core.events import (
     AttemptEnded,
@@ -33,6 +42,8 @@ from gpud.core.events import (
     AttemptNotStarted,
     AttemptStarted,
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DevicesChanged,
     DrainRequested,
     EntriesRead,
@@ -41,6 +52,7 @@ from gpud.core.events import (
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
@@ -49,7 +61,7 @@ from gpud.core.events import (
     Tick,
     UndrainRequested,
 )
-from gpud.core.model import Attempt, JobId, Request
+from gpud.core.model import Attempt, JobId, Phase, Request
 from gpud.core.placement import most_mib, place, rule_of
 from gpud.core.pool import Lease
 from gpud.core.ready import ANY_MEMORY, Kind, is_ready
@@ -67,6 +79,9 @@ AnyEvent = (
     | RetryRequested
     | HoldRequested
     | ReleaseRequested
+    | PauseRequested
+    | ContinueRequested
+    | CheckpointRequested
     | DrainRequested
     | UndrainRequested
     | SourceSwitched
@@ -122,6 +137,12 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return requests.on_hold(state, event, now_ms)
         case ReleaseRequested():
             return requests.on_release(state, event, now_ms)
+        case PauseRequested():
+            return running.on_pause(state, event, now_ms)
+        case ContinueRequested():
+            return running.on_continue(state, event, now_ms)
+        case CheckpointRequested():
+            return running.on_checkpoint(state, event, now_ms)
         case DrainRequested():
             return requests.on_drain(state, event.request, True, now_ms)
         case UndrainRequested():
@@ -247,12 +268,13 @@ def _start(
     if rule:
         detail["rule"] = rule
     state.tell(job.id, attempt.no, "dispatched", now_ms, **detail)
-    return StartAttempt(job.id, attempt.no, lease, job.retry_args)
+    return StartAttempt(job.id, attempt.no, lease, job.retry_args, job.resume)
 
 
 def _end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
     """When its payload is gone at the latest, by its limit; NEVER where nobody knows."""
     within_s = state.jobs[attempt.job].within_s
-    if not within_s:
+    if not within_s or attempt.phase is Phase.PAUSED:
         return NEVER
-    return max(now_ms, (attempt.started_at_ms or now_ms) + 1000 * within_s)
+    ran_from_ms = (attempt.started_at_ms or now_ms) + attempt.paused_ms
+    return max(now_ms, ran_from_ms + 1000 * within_s)

@@ -68,6 +68,7 @@ class State:
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
         self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
+        self.older: set[tuple[JobId, int]] = set()  # attempts of a runner without pause, checkpoint
         self.shortage = Shortage()
         self.stopped_sources: set[str] = set()
         self.finishing: set[JobId] = set()  # whose attempt is in that phase
@@ -184,6 +185,7 @@ class State:
             within_s=within_s(spec.time_limit_s, spec.grace_s, spec.linger_s),
             begin_ms=spec.begin_ms,
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
+            checkpoint=spec.checkpoint,
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
             array=first if array else JobId(0),
             rest=((first, last),) if array else (),
