@@ -63,7 +63,7 @@ def environment(spec: JobSpec) -> list[Text]:
 
 
 def attempt_environment(
-    spec: JobSpec, job: int, attempt: int, devices: Sequence[Device]
+    spec: JobSpec, job: int, attempt: int, devices: Sequence[Device], *, resume: bool = False
 ) -> list[Text]:
     """`K=V` for the wire: what gpud tells this attempt. The table is in docs/gpus.md.
 
@@ -77,6 +77,8 @@ def attempt_environment(
         f"GPUD_JOB_ID={job}",
         f"GPUD_ATTEMPT={attempt}",
     ]
+    if resume:
+        found.append("GPUD_RESUME=1")
     if any(device.maker == AMD for device in devices):
         found.append(f"HIP_VISIBLE_DEVICES={ids or -1}")  # an empty one is no word to HIP
         return found

@@ -57,7 +57,7 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     state: str
     phase: str  # only while active
     outcome: str  # only when done
-    reason: str  # only while queued or held: why it waits
+    reason: str  # only while queued or held: why it waits; or paused: since when, and what it holds
     why: str  # only when done: a clause about the outcome, or ""
     exit_code: int | None
     signal: int | None
@@ -80,6 +80,8 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    checkpoint: str = ""  # the signal at which it saves its state and leaves: "SIGUSR1"
+    paused_at_ms: int = 0  # only while paused
 
 
 class EventView(Struct, frozen=True):

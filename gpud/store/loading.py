@@ -108,8 +108,10 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             grown=more.request is not None,
             setbacks=more.setbacks,
             retry_args=more.retry_args,
+            resume=more.resume,
             begin_ms=common.begin_ms,
             last_start_ms=last_ms,
+            checkpoint=common.checkpoint,
         )
 
 
@@ -135,6 +137,9 @@ def _live(row: tuple[Any, ...]) -> Attempt:
         oom=on_gpu.oom,
         usage=on_gpu.usage,
         stop_why=on_gpu.stop_why,
+        leaving=on_gpu.leaving,
+        paused_at_ms=on_gpu.paused_at_ms,
+        paused_ms=on_gpu.paused_ms,
     )
 
 
@@ -173,7 +178,9 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         grown=more.request is not None,
         setbacks=more.setbacks,
         retry_args=more.retry_args,
+        resume=more.resume,
         begin_ms=common.begin_ms,
+        checkpoint=common.checkpoint,
         last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
     )
 
@@ -228,6 +235,7 @@ def specs(db: sqlite3.Connection, interned: Interned, first: int, last: int) -> 
             held=common.held,
             begin_ms=common.begin_ms,
             deadline_ms=common.deadline_ms,
+            checkpoint=common.checkpoint,
             uid=common.uid,
             source=source,
             entry_key=entry_key,

@@ -11,16 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpud.config.requests import asked_of
-from gpud.core.model import JobId, JobState, Outcome
+from gpud.core.model import JobId, JobState, Outcome, Phase
 from gpud.core.usage import mean_util
 from gpud.protocol.replies import MOST_OF_COMMAND, JobView
 from gpud.protocol.text import head_of
+from gpud.signals import signal_name
 from gpud.store.codec import OnGpu, decode_lease, decode_on_gpus, show_lease
 from gpud.store.intern import Interned
 from gpud.store.rows import by_size, chunks
 
 ACTIVE = JobState.ACTIVE.value
 DONE = JobState.DONE.value
+PAUSED = Phase.PAUSED.value
 
 VIEW = by_size(
     f"""SELECT j.id, j.name, j.state, j.outcome, j.why, j.attempt, j.retries_left, j.priority,
@@ -59,9 +61,10 @@ def _view(row: tuple[Any, ...], interned: Interned) -> JobView:
     job, name, state, outcome, why, attempt, retries_left, priority = row[:8]
     template, command, source, where, submitted, job_ended, not_before = row[8:15]
     phase, exit_code, signal, started, ended, lease, on_gpu = row[15:]
-    asked = interned.template(template)[1].request
-    gpus, vram, model, exclusive = asked_of(asked)
-    energy_j, peak_mib, util = used_of(decode_on_gpus(on_gpu))
+    common = interned.template(template)[1]
+    gpus, vram, model, exclusive = asked_of(common.request)
+    seen = decode_on_gpus(on_gpu)
+    energy_j, peak_mib, util = used_of(seen)
     return JobView(
         id=job,
         name=name,
@@ -90,6 +93,8 @@ def _view(row: tuple[Any, ...], interned: Interned) -> JobView:
         energy_j=energy_j,
         peak_vram_mib=peak_mib,
         gpu_util=util,
+        checkpoint=signal_name(common.checkpoint) if common.checkpoint else "",
+        paused_at_ms=seen[-1].paused_at_ms if state == ACTIVE and phase == PAUSED else 0,
     )
 
 
