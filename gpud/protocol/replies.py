@@ -58,7 +58,7 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     state: str
     phase: str  # only while active
     outcome: str  # only when done
-    reason: str  # only while queued or held: why it waits
+    reason: str  # only while queued or held: why it waits; or paused: since when, and what it holds
     why: str  # only when done: a clause about the outcome, or ""
     exit_code: int | None
     signal: int | None
@@ -81,6 +81,8 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    checkpoint: str = ""  # the signal at which it saves its state and leaves: "SIGUSR1"
+    paused_at_ms: int = 0  # only while paused
     # Of an array: the id of its first element, and the indices that this is about. `count` > 1:
     # so many elements that are as they were submitted; `id` is the first of them.
     array: int = 0

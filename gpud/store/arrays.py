@@ -171,6 +171,7 @@ class Arrays:
                     source=row.source,
                     within_s=within_s(common.time_limit_s, common.grace_s, common.linger_s),
                     begin_ms=common.begin_ms,
+                    checkpoint=common.checkpoint,
                     last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
                     after=row.content.after,
                     array=first,

@@ -113,8 +113,10 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             grown=more.request is not None,
             setbacks=more.setbacks,
             retry_args=more.retry_args,
+            resume=more.resume,
             begin_ms=common.begin_ms,
             last_start_ms=last_ms,
+            checkpoint=common.checkpoint,
             array=array,
         )
 
@@ -141,6 +143,9 @@ def _live(row: tuple[Any, ...]) -> Attempt:
         oom=on_gpu.oom,
         usage=on_gpu.usage,
         stop_why=on_gpu.stop_why,
+        leaving=on_gpu.leaving,
+        paused_at_ms=on_gpu.paused_at_ms,
+        paused_ms=on_gpu.paused_ms,
     )
 
 
@@ -179,7 +184,9 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         grown=more.request is not None,
         setbacks=more.setbacks,
         retry_args=more.retry_args,
+        resume=more.resume,
         begin_ms=common.begin_ms,
+        checkpoint=common.checkpoint,
         last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
         array=array,
     )
@@ -239,6 +246,7 @@ def specs(
             held=common.held,
             begin_ms=common.begin_ms,
             deadline_ms=common.deadline_ms,
+            checkpoint=common.checkpoint,
             uid=common.uid,
             source=source,
             entry_key=entry_key,
