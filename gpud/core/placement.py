@@ -194,12 +194,13 @@ def rule_of(pool: Pool, request: Request, lease: Lease) -> str:
         return ""
     if any(device.guest for device in devices):
         return "guest GPUs, since no other has room"
-    if len(devices) > 1:
+    several = len(devices) > 1
+    if several and any(device.distance for device in devices):
         steps = [distance(one, other) for one, other in combinations(devices, 2)]
-        way = WAYS.get(max(steps))
-        return f"the nearest to each other that have room: {way}" if way else ""
-    if lease[0].milli < FULL_MILLI:
-        return "the fullest that has room, so that whole GPUs stay free"
+        way = WAYS.get(max(steps), "")
+        return "the nearest to each other that have room" + (way and f": {way}")
+    if any(part.milli < FULL_MILLI for part in lease):
+        return f"the fullest that {'have' if several else 'has'} room, so that whole GPUs stay free"
     return ""
 
 
