@@ -222,7 +222,7 @@ def describe(process: GpuProcess) -> str:
     if process.mib is not None:
         who += f", {format_size(process.mib)}"
     if process.job > 0:
-        return f"job {process.job}, pid {process.pid} ({who}), without a lease on it"
+        return f"job {process.job}, pid {process.pid} ({who}), which was not given it"
     return f"pid {process.pid} ({who})"
 
 
