@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
+from gpud.amounts import format_size, format_sizes
 from gpud.core.dependencies import HOW
 from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
@@ -16,7 +17,6 @@ from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatis
 from gpud.core.pool import Lease
 from gpud.core.ready import Rank, is_ready, rank_of
 from gpud.core.reservation import Reservation
-from gpud.core.sight import gib
 from gpud.core.spans import common, count
 from gpud.core.state import State
 
@@ -146,7 +146,7 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
         return _no_work(state, device)
     if not serves(device, request, gpus):
         if request.vram_mib > device.memory_mib:
-            return f"has {gib(device.memory_mib)} of memory"
+            return f"has {format_sizes(device.memory_mib, request.vram_mib)[0]} of memory"
         if request.gpu_model.lower() not in device.model.lower():
             return f"is {device.model or 'of an unknown model'}"
         return f"is a group of {len(device.ids)}" if len(device.ids) > 1 else "does not suit"
@@ -161,7 +161,8 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
             return "its GPUs are in use under another grouping"
         some = free > FULL_MILLI % device.slot_milli  # of thirds there is always a bit left over
         return f"has {free // 10} % free{beside}" if some else f"taken by {_jobs(jobs)}"
-    return f"has {gib(_free_mib(state, device))} of memory free{beside}"
+    free_mib = _free_mib(state, device)
+    return f"has {format_sizes(free_mib, request.vram_mib)[0]} of memory free{beside}"
 
 
 def _others(state: State, job: Job) -> str:
@@ -250,7 +251,8 @@ def _room(state: State, job: Job, usable: list[Device]) -> str:
     if request.vram_mib > 0:
         most = max((_free_mib(state, d) for d in usable), default=0)
         if most < request.vram_mib:
-            return f"waits for {gib(request.vram_mib)} of GPU memory: {gib(most)} is free at most"
+            wanted, free_at_most = format_sizes(request.vram_mib, most)
+            return f"waits for {wanted} of GPU memory: {free_at_most} is free at most"
     slots = sum(d.slots for d in usable)
     free = sum(pool.free_slots(d) for d in usable)
     kind = "CPU slot" if gpus == 0 else "slot"
@@ -280,7 +282,7 @@ def _what(request: Request, gpus: int | None) -> str:
     if request.share_milli:
         return f"{request.share_milli / FULL_MILLI:g} of a GPU"
     if request.vram_mib > 0:
-        return f"{gib(request.vram_mib)} of GPU memory"
+        return f"{format_size(request.vram_mib)} of GPU memory"
     return "a slot"
 
 

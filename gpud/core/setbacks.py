@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from msgspec import structs
 
+from gpud.amounts import format_size
 from gpud.core.model import FULL_MILLI, Attempt, Job, Outcome
 from gpud.core.placement import can_be_counted_on
-from gpud.core.sight import gib
 from gpud.core.state import State
 
 MOST = 5  # so often a job is tried again for no fault of its own: its fault it may be after all
@@ -84,7 +84,7 @@ def with_more_memory(state: State, job: Job, attempt: Attempt) -> str:
     wanted = had_mib * MORE_PER_CENT // 100
     if (request.vram_mib or alone) and wanted and can_be_counted_on(state.pool, request, wanted):
         job.request = structs.replace(request, vram_mib=wanted, likeness="")
-        told = f"{gib(wanted)} of GPU memory"
+        told = f"{format_size(wanted)} of GPU memory"
     elif alone:
         return "nothing: it had its GPUs to itself"
     else:
