@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gpud.core.health import Quarantine
-from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, NewJob, Outcome, Story
+from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, JobState, NewJob, Outcome, Story
 
 
 class NewSubmission(Struct, frozen=True):
@@ -24,6 +24,7 @@ class Changes(Struct):
     jobs: dict[JobId, Job] = {}
     before: dict[JobId, tuple[JobState, Outcome | None]] = {}  # of those whose state changed
     attempts: dict[tuple[JobId, int], Attempt] = {}
+    edited: dict[JobId, JobSpec] = {}  # what these say now; they are in `jobs`, too
     story: list[Story] = []
     submissions: dict[str, NewSubmission] = {}
     cursors: dict[str, Cursor] = {}

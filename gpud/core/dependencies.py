@@ -55,12 +55,13 @@ def outcome_now(state: State, recalled: Mapping[JobId, Outcome]) -> OutcomeOf:
     return outcome_of
 
 
-def impossible(state: State, job: JobId, after: After, outcome_of: OutcomeOf) -> str:
-    """Why job number `job` cannot come after these, as a sentence; "" when it can."""
+def impossible(state: State, job: JobId, after: After, outcome_of: OutcomeOf, end: JobId) -> str:
+    """Why job number `job` cannot come after these, as a sentence; "" when it can. From `end` on
+    there are no jobs."""
     for span in with_ids(after.spans, job):
         if span.first < 1:
             return "there are not so many jobs that it could come after"
-        if span.last >= job:
+        if span.last >= end:
             return f"it cannot come after job {span.last}: no such job"
         for before in map(JobId, range(span.first, min(span.last + 1, state.next_id))):
             if before in state.jobs:

@@ -9,7 +9,7 @@ from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
 from gpud.core.pool import Pool
-from gpud.core.ready import is_ready
+from gpud.core.ready import is_ready, rank_of
 from gpud.core.sight import gib
 from gpud.core.state import State
 
@@ -30,12 +30,12 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return impossible
     if record.unmet:
         return _others(state, record)
-    if record.not_before_ms and not record.retry_no:
+    if record.not_before_ms and record.not_before_ms == record.begin_ms:
         return f"waits {_seconds(record.not_before_ms - now_ms)} more to begin, as it was asked to"
     if record.not_before_ms:
         return (
             f"waits {_seconds(record.not_before_ms - now_ms)} more before retry "
-            f"{record.retry_no} of {record.retry.retries}"
+            f"{record.retry_no} of {record.retry_no + record.retries_left}"
         )
     if until_ms := state.shortage.until_ms:
         return f"waits {_seconds(until_ms - now_ms)} more: {state.shortage.why}"
@@ -49,9 +49,9 @@ def ahead(state: State, job: JobId) -> int:
     record = state.jobs.get(job)
     if record is None or not is_ready(record):
         return 0
-    rank, wanted = (-record.priority, job), state.pool.wanted
+    rank, wanted = rank_of(record), state.pool.wanted
     for_cpu = wanted(record.request) == 0
-    before = (j for j in state.jobs.values() if is_ready(j) and (-j.priority, j.id) < rank)
+    before = (j for j in state.jobs.values() if is_ready(j) and rank_of(j) < rank)
     return sum((wanted(j.request) == 0) == for_cpu for j in before)
 
 

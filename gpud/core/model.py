@@ -169,6 +169,7 @@ class Job(Struct, gc=False):
     last_start_ms: int = 0  # to be done by its deadline it must have started; 0: it has none
     after: After = AT_ONCE  # with ids
     unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
+    place: float = 0  # among those of its priority; 0: its id (core/order.py)
 
 
 class LeasePart(Struct, frozen=True, gc=False):

@@ -28,7 +28,7 @@ from gpud.core.shape import Shape, shape_of
 MEMORY_BITS = 32  # of a number of MiB
 ANY_MEMORY = 1 << MEMORY_BITS
 
-Rank = tuple[int, JobId]  # (-priority, id): the total order of dispatch
+Rank = tuple[int, float, JobId]  # (-priority, place, id): the total order of dispatch
 Kind = tuple[int | None, int, str, bool, bool]
 Head = tuple[Rank, int, "Shelf"]  # the first job of a shelf, and the memory it asks for
 
@@ -229,7 +229,7 @@ class Ready:
 
 
 def rank_of(job: Job) -> Rank:
-    return -job.priority, job.id
+    return -job.priority, job.place or job.id, job.id
 
 
 def is_ready(job: Job) -> bool:

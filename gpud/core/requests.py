@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.changes import NewSubmission
+from gpud.core.circles import circular
 from gpud.core.dependencies import impossible, outcome_now
 from gpud.core.events import (
     CancelRequested,
@@ -55,7 +56,8 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
         if not why and spec.deadline_ms and is_too_late(spec, now_ms):
             why = "it cannot be done by its deadline"
         if not why and spec.after.spans:
-            why = impossible(state, JobId(state.next_id + number), spec.after, outcome_of)
+            own_id = JobId(state.next_id + number)
+            why = impossible(state, own_id, spec.after, outcome_of, own_id)
         if why:
             which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
             return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
@@ -158,7 +160,10 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif job.last_start_ms and job.last_start_ms < now_ms:
             why = "its deadline has passed; submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
-        elif why := impossible(state, job_id, job.after, outcome_of):
+        elif why := (
+            impossible(state, job_id, job.after, outcome_of, state.next_id)
+            or circular(state, job_id, job.after)
+        ):
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0

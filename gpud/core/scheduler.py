@@ -9,7 +9,7 @@ Rule 2: what they return is performed only after the commit of the changes. So t
 Rule 3: `(job, attempt)` fences every fact. A fact about an attempt that is not live is stale:
     counted, and forgotten at the runner; it never changes a job.
 Rule 4: level-triggered: nothing is started "because something ended". Free capacity and queued
-    jobs are looked at afresh each time, in the total order of rank (-priority, id).
+    jobs are looked at afresh each time, in the total order of rank (-priority, place, id).
 Rule 5: a job whose request does not fit now is passed by those behind it that do fit, but the first
     such job keeps what it needs (core/reservation.py): nobody waits for ever.
 Rule 6: nothing is started on a GPU that can be looked at and was not looked at lately
@@ -25,7 +25,17 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import assert_never
 
-from gpud.core import attempts, deadlines, dependencies, reconcile, requests, sights, watching
+from gpud.core import (
+    attempts,
+    deadlines,
+    dependencies,
+    edits,
+    order,
+    reconcile,
+    requests,
+    sights,
+    watching,
+)
 from gpud.core.actions import Action, StartAttempt
 from gpud.core.events import (
     AttemptEnded,
@@ -35,17 +45,20 @@ from gpud.core.events import (
     CancelRequested,
     DevicesChanged,
     DrainRequested,
+    EditRequested,
     EntriesRead,
     GpuBroke,
     GpusSeen,
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
     RunnerReady,
     SourceSwitched,
+    SwapRequested,
     Tick,
     UndrainRequested,
 )
@@ -67,6 +80,9 @@ AnyEvent = (
     | RetryRequested
     | HoldRequested
     | ReleaseRequested
+    | EditRequested
+    | MoveRequested
+    | SwapRequested
     | DrainRequested
     | UndrainRequested
     | SourceSwitched
@@ -122,6 +138,12 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return requests.on_hold(state, event, now_ms)
         case ReleaseRequested():
             return requests.on_release(state, event, now_ms)
+        case EditRequested():
+            return edits.on_edit(state, event, now_ms)
+        case MoveRequested():
+            return order.on_move(state, event, now_ms)
+        case SwapRequested():
+            return order.on_swap(state, event, now_ms)
         case DrainRequested():
             return requests.on_drain(state, event.request, True, now_ms)
         case UndrainRequested():

@@ -301,6 +301,19 @@ class State:
         for job_id, ended in self.links.after(before):
             self.jobs[job_id].unmet += is_met(outcome, ended)
 
+    def come_after(self, job: Job, after: After, outcome_of: OutcomeOf) -> None:
+        """Other jobs than before keep it waiting. `outcome_of` knows the done ones of these."""
+        self.links.leave(job)
+        job.after = after
+        job.unmet = self.links.join(job, outcome_of)
+
+    def enter_again(self, job: Job) -> None:
+        """What decides when its turn comes has been changed: its rank, its request or its time."""
+        self._may_expire(job)
+        if job.state is JobState.QUEUED:
+            self._push(job)
+        self.touch(job)
+
     def _may_expire(self, job: Job) -> None:
         if job.last_start_ms:
             self.expiring.put(job.last_start_ms, job.id)

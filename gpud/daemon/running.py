@@ -23,7 +23,7 @@ from gpud.core.explain import explain
 from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Request
 from gpud.core.placement import unsatisfiable
 from gpud.core.pool import Pool
-from gpud.core.ready import is_ready
+from gpud.core.ready import is_ready, rank_of
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
@@ -154,7 +154,7 @@ class Run:
         ready = [job for job in state.jobs.values() if is_ready(job)]
         if state.attempts or not ready or self._asked:
             return
-        first = min(ready, key=lambda job: (-job.priority, job.id))
+        first = min(ready, key=rank_of)
         reason = explain(state, first.id, self._app.engine.now_ms())
         kind = reason.partition("(")[0]  # without how much memory it is now
         if kind != self._said:

@@ -54,6 +54,7 @@ from .draws import (
     specs,
     steps,
 )
+from .editing import EditsAndMoves
 from .gpus import FakeGpus
 from .turns import Daemon, Fate
 from .watched import LooksAtGpus
@@ -62,7 +63,7 @@ EXAMPLES = settings().max_examples * 3 // 2  # of the profile (tests/conftest.py
 STEPS = 50
 
 
-class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
+class CoreMachine(LooksAtGpus, EditsAndMoves, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 1_000_000

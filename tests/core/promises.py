@@ -52,6 +52,9 @@ class Ledger:
     stopped: dict[Key, str] = field(default_factory=dict)  # by gpud itself, and why
     excused: dict[Key, bool] = field(default_factory=dict)  # no retry is used; tried again at once
     expired: dict[JobId, int] = field(default_factory=dict)  # by a deadline: attempts then
+    policies: dict[Key, RetryPolicy] = field(default_factory=dict)  # when the attempt ended
+    specs: dict[JobId, JobSpec] = field(default_factory=dict)  # of edited jobs
+    asked_anew: set[Key] = field(default_factory=set)  # a person's word, after that attempt
 
     def copy(self) -> Ledger:
         """As deep as it need be: everything in the containers is immutable."""
@@ -69,6 +72,9 @@ class Ledger:
             stopped=self.stopped.copy(),
             excused=self.excused.copy(),
             expired=self.expired.copy(),
+            policies=self.policies.copy(),
+            specs=self.specs.copy(),
+            asked_anew=self.asked_anew.copy(),
         )
 
     def first_of_round(self, job: JobId) -> int:
@@ -82,6 +88,7 @@ class Ledger:
     def note_end(self, attempt: Attempt, gpus: Iterable[str], policy: RetryPolicy) -> None:
         """The attempt is over: is it made good? `gpus`: UUIDs of its lease; `policy`: its job's."""
         key = attempt.job, attempt.no
+        self.policies[key] = policy
         often = self.excuses(attempt.job, self.first_of_round(attempt.job)) >= SETBACKS
         if key in self.cancelled:
             return
@@ -204,7 +211,6 @@ def check_outcome(attempt: Attempt, runner: FakeRunner, ledger: Ledger) -> None:
 def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
     """Attempts follow one another as the policy says, and the job has the outcome of its last."""
     job, attempts = store.jobs[job_id], store.attempts_of(job_id)
-    policy = store.specs[job_id].retry
     starts = [0, *ledger.rounds.get(job_id, ())]
     wants_more = False  # the policy asks for another attempt after the last one
     for first, last in zip(starts, [*starts[1:], len(attempts)], strict=True):
@@ -218,6 +224,10 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
                 wants_more = True
                 continue
             used += 1
+            if attempt.outcome is None:
+                wants_more = False
+                continue
+            policy = ledger.policies[job_id, attempt.no]
             retried = attempt.outcome in policy.on or (attempt.oom != "" and policy.oom)
             coded = attempt.outcome is Outcome.FAILED and attempt.exit_code in policy.codes
             retried = retried or coded
@@ -240,7 +250,8 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
 
 def check_memory(before: Attempt, after: Attempt, ledger: Ledger) -> None:
     """What was short of GPU memory gets more of it, or all there is of a GPU."""
-    if before.oom != "cuda" or (before.job, before.no) in ledger.excused:
+    key = before.job, before.no
+    if before.oom != "cuda" or key in ledger.excused or key in ledger.asked_anew:
         return
     had, has = ([(part.milli, part.mib) for part in a.lease] for a in (before, after))
     if all(milli == 1000 for milli, _ in had) or all(milli == 1000 for milli, _ in has):

@@ -52,6 +52,8 @@ class FakeStore:
             assert job_id in changes.jobs, f"job {job_id} is new and has no record"
             self.specs[job_id] = new.spec
             self.next_id = JobId(job_id + 1)
+        assert changes.edited.keys() <= changes.jobs.keys(), "an edit without its record"
+        self.specs |= changes.edited
         assert changes.next_id in (None, self.next_id)
         for key, attempt in sorted(changes.attempts.items()):
             self._write_attempt(key, attempt)
@@ -104,7 +106,7 @@ class FakeStore:
         jobs = [copy.copy(job) for job in self.jobs.values() if job.state is not JobState.DONE]
         attempts = [copy_of(a) for a in self.attempts.values() if a.outcome is None]
         state.pool.usual_mib = dict(self.usual_mib)
-        jobs.sort(key=lambda job: (-job.priority, job.id))
+        jobs.sort(key=lambda job: (-job.priority, job.place or job.id, job.id))
         state.load(jobs, attempts, self.quarantines, self.outcome_of)
         return state
 

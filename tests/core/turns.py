@@ -28,6 +28,7 @@ from gpud.core.events import (
     CancelRequested,
     DevicesChanged,
     DrainRequested,
+    EditRequested,
     EntriesRead,
     Event,
     GpuBroke,
@@ -35,17 +36,19 @@ from gpud.core.events import (
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
     RunnerReady,
+    SwapRequested,
     UndrainRequested,
 )
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.invariants import check_invariants
 from gpud.core.model import Attempt, Device, JobId, JobState, Phase
 
-from . import answers, promises, starts, watch
+from . import answers, edited, promises, starts, watch
 from .afters import Afters
 from .gpus import FakeGpus
 from .store import FakeStore, picture
@@ -139,6 +142,9 @@ class Daemon:
                 found = self.store.submissions[event.key]
                 earlier = (found.first, found.count, found.digest)
                 event = structs.replace(event, earlier=earlier)
+        if isinstance(event, EditRequested):
+            known = {job.id: job.outcome for job in self.store.jobs.values() if job.outcome}
+            return structs.replace(event, outcomes=known)
         if isinstance(event, AttemptEnded):
             live = self.state.attempts.get(event.job)
             if live is not None and live.usage is not None and live.usage.peak_mib:
@@ -165,6 +171,8 @@ class Daemon:
                 afters.can_be_submitted(new.spec, JobId(first + n), first, now_ms)
                 for n, new in enumerate(event.jobs)
             ]
+        if isinstance(event, EditRequested | MoveRequested | SwapRequested):
+            before = edited.Before(self.state, afters)
         busy = self.busy_gpus() if isinstance(event, GpusSeen) else ()
         actions = scheduler.handle(self.state, event, now_ms)
         if isinstance(event, GpusSeen | GpuBroke):
@@ -222,6 +230,8 @@ class Daemon:
                     self.ledger.rounds[job_id] = (*before, tried)
                     self.ledger.waiting_cancelled.pop(job_id, None)
                     self.ledger.expired.pop(job_id, None)
+            case EditRequested() | MoveRequested() | SwapRequested():
+                edited.check(before, self.state, event, actions, self.ledger, now_ms)
             case HoldRequested():
                 self.ledger.held.update(answers.answered(event, actions, waiting))
             case ReleaseRequested():
@@ -298,7 +308,7 @@ class Daemon:
     def note_end(self, attempt: Attempt, *, looked_at: bool) -> None:
         gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
         self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=looked_at)
-        policy = self.store.specs[attempt.job].retry
+        policy = Afters(self.state, self.store).specs[attempt.job].retry
         self.ledger.note_end(attempt, set(gpus), policy)
 
     def note_boot(self, boot_id: str) -> None:
@@ -326,6 +336,8 @@ class Daemon:
         assert self.store.cursors == self.ledger.cursors, "a cursor without its entries"
         self.kept = self.ledger.copy()
         promises.check_written(self.store, self.runner, self.ledger, touched)
+        for job_id, spec in self.ledger.specs.items():
+            assert self.store.specs[job_id] == spec, f"job {job_id} does not say what it was made"
         again = self.store.load(self.devices_of_state(), self.policy)
         assert picture(again) == picture(self.state), "a restart now would change the state"
         check_invariants(again)
