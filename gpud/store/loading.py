@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gpud.core.changes import NewSubmission
@@ -32,25 +32,25 @@ from gpud.store.rows import by_size, chunks
 READ_AHEAD = 32
 READ_AHEAD_BYTES = 1 << 16
 RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no,
-  not_before_ms, source, amended FROM"""
+  not_before_ms, source, amended, place FROM"""
 # In the order in which the index `jobs_open` has them: no sorting. The term that looks superfluous
 # is that of the index.
 OPEN = f"""{RECORD} jobs WHERE state = ? AND state <> 'done'
-  ORDER BY not_before_ms, priority DESC, id"""
+  ORDER BY not_before_ms, priority DESC, ifnull(place, id), id"""
 LIVE = """SELECT job, no, phase, boot_id, dispatched_at_ms, started_at_ms, pid, stop_grace_s,
   attempts.ended_at_ms, exit_code, signal, attempts.why, rusage, lease, on_gpu
   FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
   WHERE state = 'active' AND state <> 'done' ORDER BY id"""
 ENDED = by_size(
     """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no, outcome,
-      ended_at_ms, why, source, amended FROM jobs WHERE state = 'done' AND id IN ({})"""
+      ended_at_ms, why, source, amended, place FROM jobs WHERE state = 'done' AND id IN ({})"""
 )
 SPECS = """SELECT id, template, command, argv, name, priority, source, entry_key, origin FROM jobs
   WHERE id BETWEEN ? AND ?"""
 
 # The cast reads the digits up to the colon.
-TAKEN = """SELECT command, count(*) FROM jobs WHERE source = ? AND source <> ''
-  AND CAST(entry_key AS INTEGER) >= ? GROUP BY command"""
+TAKEN = """SELECT ifnull(entry_command, command), count(*) FROM jobs
+  WHERE source = ? AND source <> '' AND CAST(entry_key AS INTEGER) >= ? GROUP BY 1"""
 
 
 def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
@@ -84,7 +84,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
     last = None
     for row in db.execute(OPEN, (state.value,)):
         job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
-        source, amended = row[8:]
+        source, amended, place = row[8:]
         if template != last:
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
@@ -110,6 +110,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             retry_args=more.retry_args,
             begin_ms=common.begin_ms,
             last_start_ms=last_ms,
+            place=place or 0,
         )
 
 
@@ -151,7 +152,7 @@ def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> l
 
 def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
     job, template, priority, submitted, left, attempt, retry_no, outcome, ended = row[:9]
-    why, source, amended = row[9:]
+    why, source, amended, place = row[9:]
     common = interned.template(template)[1]
     more = decode_amended(amended)
     return Job(
@@ -175,12 +176,13 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         retry_args=more.retry_args,
         begin_ms=common.begin_ms,
         last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
+        place=place or 0,
     )
 
 
 class SpecReader:
-    """What was submitted, which never changes. Jobs start mostly in the order of their ids: after
-    two that are close, the next few are read with the second."""
+    """What jobs say. They start mostly in the order of their ids: after two that are close, the
+    next few are read with the second."""
 
     def __init__(self, db: sqlite3.Connection, interned: Interned) -> None:
         self._db = db
@@ -199,6 +201,11 @@ class SpecReader:
                 raise GpudError(f"cannot read the spec of job {job}: no such job", kind="not-found")
         self._last = job
         return found
+
+    def forget(self, jobs: Iterable[int]) -> None:
+        """They say something else now."""
+        for job in jobs:
+            self._ahead.pop(job, None)
 
 
 def specs(db: sqlite3.Connection, interned: Interned, first: int, last: int) -> dict[int, JobSpec]:

@@ -43,7 +43,7 @@ RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT :recent".
 RUNNING = """SELECT id FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
   WHERE state = 'active' AND state <> 'done' ORDER BY dispatched_at_ms, id"""
 WAITING = """SELECT id FROM jobs WHERE state = ? AND state <> 'done'
-  ORDER BY not_before_ms, priority DESC, id LIMIT ?"""
+  ORDER BY not_before_ms, priority DESC, ifnull(place, id), id LIMIT ?"""
 
 
 def views(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> list[JobView]:
