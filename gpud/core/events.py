@@ -82,12 +82,15 @@ class EditRequested(Event, frozen=True):
     outcomes: dict[JobId, Outcome] = {}  # of the done jobs that these come after
 
 
+Place = Literal["before", "after", "first", "last"]
+
+
 class MoveRequested(Event, frozen=True):
     """To another place in the queue, in their order: beside a job, or to an end."""
 
     request: int
     jobs: tuple[JobId, ...]
-    to: Literal["before", "after", "first", "last"]
+    to: Place
     beside: JobId = JobId(0)
 
 
