@@ -1,13 +1,14 @@
 """The verbs that change what waits: edit, move and swap.
 
 Called by control/verbs.py. An edit is made here from what the job says now, checked by itself, and
-handed to the core as a whole new spec; that, and the question to the core, is one step without a
-pause, so nothing can have been committed in between.
+handed to the core as a whole new spec. From the first to the last of that there is no pause, so
+nothing can have been committed in between.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from msgspec import UNSET, structs
 
@@ -17,12 +18,15 @@ from gpud.control.choice import choose, choose_apart
 from gpud.control.differences import told
 from gpud.control.fields import Environments, lay_over
 from gpud.core import events
+from gpud.core.actions import Answer
 from gpud.core.model import JobId, JobSpec, JobState
 from gpud.core.state import State
 from gpud.errors import GpudError
 from gpud.ports import Controlled
 from gpud.protocol.replies import Edited, Moved, PriorityView, RefusedView, Swapped
 from gpud.protocol.requests import Edit, JobFields, Move, Selector, Swap
+
+PAGE = 1000  # jobs; between two pages others have their turn
 
 # Of the fields of JobFields, those that concern later attempts alone (core/edits.py).
 OF_LATER_ATTEMPTS = frozenset(
@@ -31,20 +35,43 @@ OF_LATER_ATTEMPTS = frozenset(
 
 
 async def edit(daemon: Controlled, request: Edit) -> Edited:
-    """Each job is changed or refused by itself. Raises GpudError for what no job could be made."""
+    """Each job is changed or refused by itself, PAGE of them in one go. Raises GpudError for what
+    no job could be made."""
     change = request.change
     _check(daemon, change)
     single, under = choose_apart(daemon.store, "edit", request.jobs)
     fields = {name for name in change.__struct_fields__ if getattr(change, name) is not UNSET}
     running_too = fields <= OF_LATER_ATTEMPTS
     applicable = (job for job in under if _is_open(daemon.state, job, active=running_too))
+    jobs = sorted({*single, *applicable})
     try:
         said = named(change, daemon.store, there=True)
     except GpudError as error:
         raise GpudError(f"cannot edit: {error.message}", kind=error.kind) from error
-    edits, refused = [], []
+    changed: list[JobId] = []
+    refused: list[RefusedView] = []
+    for start in range(0, len(jobs), PAGE):
+        try:
+            answer = await _edit_page(daemon, jobs[start : start + PAGE], change, said, refused)
+        except GpudError as error:
+            done = f" ({len(changed)} jobs were changed before that)" if changed else ""
+            raise GpudError(error.message + done, kind=error.kind, hint=error.hint) from error
+        changed += answer.jobs
+        refused += (RefusedView(job, why) for job, why in answer.refused)
+    return Edited(id=request.id, jobs=tuple(changed), refused=tuple(refused))
+
+
+async def _edit_page(
+    daemon: Controlled,
+    jobs: Sequence[JobId],
+    change: JobFields,
+    said: Named,
+    refused: list[RefusedView],
+) -> Answer:
+    """What is wrong with one of these whatever the core says of it is added to `refused`."""
+    edits = []
     environments: Environments = {}
-    for job in sorted({*single, *applicable}):
+    for job in jobs:
         was = _as_it_is(daemon, job)
         try:
             becomes = _changed(was, change, said, environments)
@@ -53,10 +80,8 @@ async def edit(daemon: Controlled, request: Edit) -> Edited:
         else:
             edits.append(events.Edit(job, was, becomes, told(was, becomes)))
     if not edits:
-        return Edited(id=request.id, jobs=(), refused=tuple(refused))
-    answer = await daemon.ask(lambda number: events.EditRequested(number, tuple(edits)))
-    refused += (RefusedView(job, why) for job, why in answer.refused)
-    return Edited(id=request.id, jobs=answer.jobs, refused=tuple(refused))
+        return Answer(0)
+    return await daemon.ask(lambda number: events.EditRequested(number, tuple(edits)))
 
 
 async def move(daemon: Controlled, request: Move) -> Moved:
