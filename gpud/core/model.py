@@ -100,7 +100,7 @@ AT_ONCE = After()
 
 
 class JobSpec(Struct, frozen=True, gc=False):
-    """What was submitted: immutable, written once to the store, not kept in memory.
+    """What a job is asked to do: in the store, not in memory. An edit puts another in its place.
 
     `command` is the shell text, or for an exact argument list (`argv`) its quoted form, for
     showing. `env` is `K=V` strings joined by NUL, the same object for all jobs that share it.
