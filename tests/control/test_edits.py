@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpud.control import edits
 from gpud.core.events import AttemptEnded, EditRequested
 from gpud.core.model import Device, JobId
 
@@ -81,6 +83,46 @@ def test_doing_it_twice_changes_nothing(path: Path) -> None:
             for jobs in ([job], []):
                 reply = await client.ask("edit", jobs=[job], change={"priority": 9, "name": "x"})
                 assert (reply["jobs"], reply["refused"]) == (jobs, [])
+
+    run(path, test)
+
+
+def test_many_are_edited_in_pages(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edits, "PAGE", 3)
+
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            jobs = await full(client, served, waiting=8)
+            asked = len(served.daemon.asked)
+            reply = await client.ask("edit", jobs=["name:sweep", 1], change={"name": "x"})
+            assert reply["jobs"] == jobs
+            assert [refused["job"] for refused in reply["refused"]] == [1]
+            pages = served.daemon.asked[asked:]
+            assert [len(event.edits) for event in pages] == [3, 3, 3]  # type: ignore[attr-defined]
+
+    run(path, test)
+
+
+def test_a_disk_that_is_full_in_the_middle_says_how_far_it_got(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edits, "PAGE", 2)
+
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            await full(client, served, waiting=6)
+            daemon, answered = served.daemon, itertools.count(1)
+            ask = daemon.ask
+
+            async def failing(make: Any) -> Any:
+                answer = await ask(make)
+                daemon.broken = "the disk is full" if next(answered) == 2 else ""
+                return answer
+
+            monkeypatch.setattr(daemon, "ask", failing)
+            reply = await client.ask("edit", jobs=["name:sweep"], change={"name": "x"})
+            told = "the disk is full (4 jobs were changed before that)"
+            assert error(reply) == ("storage", told)
 
     run(path, test)
 
