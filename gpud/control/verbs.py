@@ -11,17 +11,19 @@ import socket
 from typing import assert_never
 
 from gpud import __version__
-from gpud.control import changes, queries
+from gpud.control import changes, edits, queries
 from gpud.control.views import gpu_views
 from gpud.ports import Controlled
 from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
 from gpud.protocol.requests import (
     Cancel,
     Drain,
+    Edit,
     Gpus,
     Heal,
     Hold,
     Ls,
+    Move,
     Ping,
     Release,
     Reload,
@@ -31,6 +33,7 @@ from gpud.protocol.requests import (
     SourceStart,
     SourceStop,
     Status,
+    Swap,
     Undrain,
     Why,
 )
@@ -45,6 +48,9 @@ OneReply = (
     | Retry
     | Hold
     | Release
+    | Edit
+    | Move
+    | Swap
     | Drain
     | Undrain
     | Gpus
@@ -84,6 +90,12 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
         case Cancel() | Retry() | Hold() | Release():
             return await changes.change(daemon, request)
+        case Edit():
+            return await edits.edit(daemon, request)
+        case Move():
+            return await edits.move(daemon, request)
+        case Swap():
+            return await edits.swap(daemon, request)
         case Drain():
             return await changes.drain(daemon, request)
         case Undrain():

@@ -72,6 +72,7 @@ class Answer(Action, frozen=True):
     jobs: tuple[JobId, ...] = ()
     count: int = 0  # a submit's ids are `count` contiguous ones from jobs[0] on
     refused: tuple[tuple[JobId, str], ...] = ()
+    priorities: tuple[tuple[JobId, int], ...] = ()  # of jobs that got another one by a move
     again: bool = False  # an earlier submit with the same key is answered once more
 
 

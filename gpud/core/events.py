@@ -8,10 +8,12 @@ engine adds to the event before handing it in: the fields `earlier` and `recalle
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
-from gpud.core.model import Cursor, Device, Job, JobId, NewJob, Outcome, Rusage
+from gpud.core.model import Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome, Rusage
 from gpud.core.sight import GpuSight
 
 
@@ -80,6 +82,41 @@ class CheckpointRequested(Event, frozen=True):
     request: int
     jobs: tuple[JobId, ...]
     grace_s: float | None = None  # None: the job's
+
+
+class Edit(Struct, frozen=True):
+    """What a job says from now on. `was`: what it said when that was made from it; `told`: what is
+    different, for its story."""
+
+    job: JobId
+    was: JobSpec
+    becomes: JobSpec
+    told: dict[str, object] = {}
+
+
+class EditRequested(Event, frozen=True):
+    request: int
+    edits: tuple[Edit, ...]
+    outcomes: dict[JobId, Outcome] = {}  # of the done jobs that these come after
+
+
+Place = Literal["before", "after", "first", "last"]
+
+
+class MoveRequested(Event, frozen=True):
+    """To another place in the queue, in their order: beside a job, or to an end."""
+
+    request: int
+    jobs: tuple[JobId, ...]
+    to: Place
+    beside: JobId = JobId(0)
+
+
+class SwapRequested(Event, frozen=True):
+    """Each gets the other's place in the queue."""
+
+    request: int
+    jobs: tuple[JobId, JobId]
 
 
 class DrainRequested(Event, frozen=True):

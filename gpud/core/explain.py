@@ -6,6 +6,7 @@ Called by the control server for `why`, `ls`, `show` and `gpus`, and by the daem
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from msgspec import structs
 
@@ -43,12 +44,12 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return impossible
     if record.unmet:
         return _others(state, record)
-    if record.not_before_ms and not record.retry_no:
+    if record.not_before_ms and record.not_before_ms == record.begin_ms:
         return f"waits {_seconds(record.not_before_ms - now_ms)} more to begin, as it was asked to"
     if record.not_before_ms:
         return (
             f"waits {_seconds(record.not_before_ms - now_ms)} more before retry "
-            f"{record.retry_no} of {record.retry.retries}"
+            f"{record.retry_no} of {record.retry_no + record.retries_left}"
         )
     if until_ms := state.shortage.until_ms:
         return f"waits {_seconds(until_ms - now_ms)} more: {state.shortage.why}"
@@ -62,26 +63,28 @@ def ahead(state: State, job: JobId) -> int:
     record = state.find(job)
     if record is None or not is_ready(record):
         return 0
-    rank, wanted = (-record.priority, job, record.id), state.pool.wanted
-    for_cpu = wanted(record.request) == 0
+    alone = structs.replace(record, id=job, rest=())
+    (priority, place, _), wanted = rank_of(alone), state.pool.wanted
+    rank, for_cpu = (priority, place, record.id), wanted(record.request) == 0
     before = (j for j in state.jobs.values() if is_ready(j) and rank_of(j) < rank)
-    return sum(_before(j, rank) for j in before if (wanted(j.request) == 0) == for_cpu)
+    return sum(_before(j, rank, job) for j in before if (wanted(j.request) == 0) == for_cpu)
 
 
 def _record(state: State, job: JobId) -> Job | None:
     """As if every element of an array had its own."""
     record = state.find(job)
-    return (
-        structs.replace(record, id=job, rest=()) if record is not None and record.rest else record
-    )
+    if record is not None and record.rest:
+        return structs.replace(record, id=job, rest=())
+    return record
 
 
-def _before(job: Job, rank: Rank) -> int:
+def _before(job: Job, rank: Rank, asked: JobId) -> int:
     """Of the jobs this record stands for, those that come first."""
     if not job.rest:
         return 1
-    all_of_it = -job.priority < rank[0]
-    return count(job.rest if all_of_it else common(job.rest, ((0, rank[1] - 1),)))
+    all_of_it = -job.priority < rank[0] or (job.place and job.place < rank[1])
+    end = asked if job.id == rank[-1] else rank[1]
+    return count(job.rest if all_of_it else common(job.rest, ((0, ceil(end) - 1),)))
 
 
 def devices_for(state: State, job: JobId) -> list[str]:

@@ -120,7 +120,7 @@ AT_ONCE = After()
 
 
 class JobSpec(Struct, frozen=True, gc=False):
-    """What was submitted: immutable, written once to the store, not kept in memory.
+    """What a job is asked to do: in the store, not in memory. An edit puts another in its place.
 
     `command` is the shell text, or for an exact argument list (`argv`) its quoted form, for
     showing. `env` is `K=V` strings joined by NUL, the same object for all jobs that share it.
@@ -197,6 +197,7 @@ class Job(Struct, gc=False):
     resume: bool = False  # it was asked to save its state, and has not succeeded since
     after: After = AT_ONCE  # with ids
     unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
+    place: float = 0  # among those of its priority; 0: its id (core/order.py)
     array: JobId = JobId(0)  # the id of the first element of its array; 0: it is of none
     rest: tuple[tuple[int, int], ...] = ()  # ids (core/spans.py)
 

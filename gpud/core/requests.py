@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.changes import NewSubmission
+from gpud.core.circles import circular
 from gpud.core.dependencies import impossible, outcome_now
 from gpud.core.events import (
     CancelRequested,
@@ -23,7 +24,18 @@ from gpud.core.events import (
 )
 from gpud.core.indices import size
 from gpud.core.links import OutcomeOf, nobody_knows, with_ids
-from gpud.core.model import Job, JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request, Span
+from gpud.core.model import (
+    After,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    NewJob,
+    Outcome,
+    Phase,
+    Request,
+    Span,
+)
 from gpud.core.placement import unsatisfiable
 from gpud.core.shape import last_start_ms
 from gpud.core.spans import each, spans_of
@@ -59,7 +71,7 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
         if not why and spec.deadline_ms and is_too_late(spec, now_ms):
             why = "it cannot be done by its deadline"
         if not why and spec.after.spans:
-            why = impossible(state, job_id, spans, spec.after, outcome_of)
+            why = impossible(state, After(spans, spec.after.patient), outcome_of, job_id)
         if why:
             which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
             return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
@@ -181,7 +193,10 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif job.last_start_ms and job.last_start_ms < now_ms:
             why = "its deadline has passed; submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
-        elif why := impossible(state, job_id, job.after.spans, job.after, outcome_of):
+        elif why := (
+            impossible(state, job.after, outcome_of, state.next_id)
+            or circular(state, job_id, job.after)
+        ):
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0

@@ -9,7 +9,7 @@ Rule 2: what they return is performed only after the commit of the changes. So t
 Rule 3: `(job, attempt)` fences every fact. A fact about an attempt that is not live is stale:
     counted, and forgotten at the runner; it never changes a job.
 Rule 4: level-triggered: nothing is started "because something ended". Free capacity and queued
-    jobs are looked at afresh each time, in the total order of rank (-priority, id).
+    jobs are looked at afresh each time, in the total order of rank (-priority, place, id).
 Rule 5: a job whose request does not fit now is passed by those behind it that do fit, but the first
     such job keeps what it needs (core/reservation.py): nobody waits for ever.
 Rule 6: nothing is started on a GPU that can be looked at and was not looked at lately
@@ -29,6 +29,8 @@ from gpud.core import (
     attempts,
     deadlines,
     dependencies,
+    edits,
+    order,
     reconcile,
     requests,
     running,
@@ -46,18 +48,21 @@ from gpud.core.events import (
     ContinueRequested,
     DevicesChanged,
     DrainRequested,
+    EditRequested,
     EntriesRead,
     GpuBroke,
     GpusSeen,
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
     PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
     RunnerReady,
     SourceSwitched,
+    SwapRequested,
     Tick,
     UndrainRequested,
 )
@@ -82,6 +87,9 @@ AnyEvent = (
     | PauseRequested
     | ContinueRequested
     | CheckpointRequested
+    | EditRequested
+    | MoveRequested
+    | SwapRequested
     | DrainRequested
     | UndrainRequested
     | SourceSwitched
@@ -143,6 +151,12 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return running.on_continue(state, event, now_ms)
         case CheckpointRequested():
             return running.on_checkpoint(state, event, now_ms)
+        case EditRequested():
+            return edits.on_edit(state, event, now_ms)
+        case MoveRequested():
+            return order.on_move(state, event, now_ms)
+        case SwapRequested():
+            return order.on_swap(state, event, now_ms)
         case DrainRequested():
             return requests.on_drain(state, event.request, True, now_ms)
         case UndrainRequested():

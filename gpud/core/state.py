@@ -208,6 +208,16 @@ class State:
             self._push(job)
         return job
 
+    def own(self, job_id: JobId) -> Job:
+        """The record of a job that is not done; an element of an array has one of its own now."""
+        job = self.find(job_id)
+        assert job is not None
+        if job.rest:
+            job = self.split(job, job_id)
+            if job.state is JobState.QUEUED:
+                self._push(job)
+        return job
+
     def split(self, many: Job, job_id: JobId) -> Job:
         """The element gets a record of its own, since it is about to change."""
         element = structs.replace(many, id=job_id, rest=())
@@ -370,6 +380,19 @@ class State:
         outcome = self.links.outcomes.pop(before, None)
         for job_id, ended in self.links.after(before):
             self.jobs[job_id].unmet += is_met(outcome, ended)
+
+    def come_after(self, job: Job, after: After, outcome_of: OutcomeOf) -> None:
+        """Other jobs than before keep it waiting. `outcome_of` knows the done ones of these."""
+        self.links.leave(job)
+        job.after = after
+        job.unmet = self.links.join(job, outcome_of)
+
+    def enter_again(self, job: Job) -> None:
+        """What decides when its turn comes has been changed: its rank, its request or its time."""
+        self._may_expire(job)
+        if job.state is JobState.QUEUED:
+            self._push(job)
+        self.touch(job)
 
     def _may_expire(self, job: Job) -> None:
         if job.last_start_ms:

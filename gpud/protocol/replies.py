@@ -167,6 +167,11 @@ class RefusedView(Struct, frozen=True):
     message: str
 
 
+class PriorityView(Struct, frozen=True):
+    job: int
+    priority: int
+
+
 class SourceView(Struct, frozen=True):
     name: str
     kind: str
@@ -242,7 +247,7 @@ class Waited(Reply, frozen=True, tag="waited"):
 
 
 class Changed(Reply, frozen=True):
-    """The common shape of the replies to cancel, retry, hold and release."""
+    """The common shape of the replies to all that changes jobs."""
 
     jobs: tuple[int, ...]
     refused: tuple[RefusedView, ...] = ()
@@ -262,6 +267,18 @@ class HeldReply(Changed, frozen=True, tag="held"):
 
 class Released(Changed, frozen=True, tag="released"):
     pass
+
+
+class Edited(Changed, frozen=True, tag="edited"):
+    """`jobs`: those that say something else now than before."""
+
+
+class Moved(Changed, frozen=True, tag="moved"):
+    priorities: tuple[PriorityView, ...] = ()  # of jobs that got another one by it
+
+
+class Swapped(Changed, frozen=True, tag="swapped"):
+    priorities: tuple[PriorityView, ...] = ()  # the same
 
 
 class Drained(Reply, frozen=True, tag="drained"):

@@ -137,6 +137,29 @@ class Release(RequestBase, frozen=True, tag="release"):
     jobs: tuple[Selector, ...]
 
 
+class Edit(RequestBase, frozen=True, tag="edit"):
+    """`change`: what they say from now on; all else stays. Not `held`. `@` in `after` and
+    `after_any` is the last job there is."""
+
+    jobs: tuple[Selector, ...]
+    change: JobFields
+
+
+class Move(RequestBase, frozen=True, tag="move"):
+    """In their order, directly `before` or `after` one other job that waits, or `to` an end."""
+
+    jobs: tuple[Selector, ...]
+    before: Selector | None = None
+    after: Selector | None = None
+    to: Literal["first", "last"] | None = None
+
+
+class Swap(RequestBase, frozen=True, tag="swap"):
+    """Two jobs that wait: each gets the other's place and priority."""
+
+    jobs: tuple[Selector, ...]
+
+
 class Drain(RequestBase, frozen=True, tag="drain"):
     pass
 
@@ -196,6 +219,9 @@ AnyRequest = (
     | Retry
     | Hold
     | Release
+    | Edit
+    | Move
+    | Swap
     | Drain
     | Undrain
     | Gpus

@@ -50,8 +50,9 @@ RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT :recent".
 )
 RUNNING = """SELECT id FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
   WHERE state = 'active' AND state <> 'done' ORDER BY dispatched_at_ms, id"""
-WAITING = """SELECT not_before_ms, -priority, id FROM jobs WHERE state = ? AND state <> 'done'
-  ORDER BY not_before_ms, priority DESC, id LIMIT ?"""
+WAITING = """SELECT not_before_ms, -priority, ifnull(place, id), id FROM jobs
+  WHERE state = ? AND state <> 'done'
+  ORDER BY not_before_ms, priority DESC, ifnull(place, id), id LIMIT ?"""
 
 
 def views(
@@ -186,8 +187,8 @@ def page(
         room = limit - len(shown) if limit else -1
         waiting = [(row, row[-1]) for row in db.execute(WAITING, (state.value, room))]
         unchanged = sorted(
-            ((0, -arrays.row(first).priority, rest.ids[0][0]), rest.ids)
-            for first, rest in arrays.rest.items()
+            ((0, -row.priority, row.place or rest.ids[0][0], -row.first), rest.ids)
+            for row, rest in ((arrays.row(first), rest) for first, rest in arrays.rest.items())
             if rest.state == state
         )
         rows = merge(waiting, unchanged, key=itemgetter(0))

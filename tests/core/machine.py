@@ -57,6 +57,7 @@ from .draws import (
     specs,
     steps,
 )
+from .editing import EditsAndMoves
 from .gpus import FakeGpus
 from .turns import Daemon, Fate
 from .watched import LooksAtGpus
@@ -66,7 +67,7 @@ STEPS = 50
 INTERRUPTIONS = [*[PauseRequested, ContinueRequested] * 2, CheckpointRequested]
 
 
-class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
+class CoreMachine(LooksAtGpus, EditsAndMoves, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 1_000_000

@@ -59,6 +59,9 @@ class Ledger:
     leaving: set[Key] = field(default_factory=set)  # asked to save their state
     resuming: set[JobId] = field(default_factory=set)  # whose next attempts go on from that
     older: set[Key] = field(default_factory=set)  # attempts of a runner that cannot do either
+    policies: dict[Key, RetryPolicy] = field(default_factory=dict)  # when the attempt ended
+    specs: dict[JobId, JobSpec] = field(default_factory=dict)  # of edited jobs
+    asked_anew: set[Key] = field(default_factory=set)  # a person's word, after that attempt
 
     def copy(self) -> Ledger:
         """As deep as it need be: everything in the containers is immutable."""
@@ -81,6 +84,9 @@ class Ledger:
             continued=self.continued.copy(),
             leaving=self.leaving.copy(),
             resuming=self.resuming.copy(),
+            policies=self.policies.copy(),
+            specs=self.specs.copy(),
+            asked_anew=self.asked_anew.copy(),
         )
 
     def first_of_round(self, job: JobId) -> int:
@@ -113,6 +119,7 @@ class Ledger:
     def note_end(self, attempt: Attempt, gpus: Iterable[str], policy: RetryPolicy) -> None:
         """The attempt is over: is it made good? `gpus`: UUIDs of its lease; `policy`: its job's."""
         key = attempt.job, attempt.no
+        self.policies[key] = policy
         if key in self.leaving:
             self.excused[key] = True
             if attempt.started_at_ms:
@@ -249,7 +256,6 @@ def check_outcome(attempt: Attempt, runner: FakeRunner, ledger: Ledger) -> None:
 def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
     """Attempts follow one another as the policy says, and the job has the outcome of its last."""
     job, attempts = store.jobs[job_id], store.attempts_of(job_id)
-    policy = store.specs[job_id].retry
     starts = [0, *ledger.rounds.get(job_id, ())]
     wants_more = False  # the policy asks for another attempt after the last one
     for first, last in zip(starts, [*starts[1:], len(attempts)], strict=True):
@@ -263,6 +269,10 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
                 wants_more = True
                 continue
             used += 1
+            if attempt.outcome is None:
+                wants_more = False
+                continue
+            policy = ledger.policies[job_id, attempt.no]
             retried = attempt.outcome in policy.on or (attempt.oom != "" and policy.oom)
             coded = attempt.outcome is Outcome.FAILED and attempt.exit_code in policy.codes
             retried = retried or coded
@@ -285,7 +295,8 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
 
 def check_memory(before: Attempt, after: Attempt, ledger: Ledger) -> None:
     """What was short of GPU memory gets more of it, or all there is of a GPU."""
-    if before.oom != "cuda" or (before.job, before.no) in ledger.excused:
+    key = before.job, before.no
+    if before.oom != "cuda" or key in ledger.excused or key in ledger.asked_anew:
         return
     had, has = ([(part.milli, part.mib) for part in a.lease] for a in (before, after))
     if all(milli == 1000 for milli, _ in had) or all(milli == 1000 for milli, _ in has):

@@ -15,6 +15,7 @@ from gpud.core.state import State
 
 from .afters import Afters
 from .capacity import Free
+from .edited import rank
 from .promises import Ledger, last_start_of
 from .watch import Watch, holders_of
 
@@ -60,10 +61,6 @@ def check_dispatch(
     check_passed(before, state, free, kept, starts)
     check_starts(before, state, ledger, free, kept, starts)
     assert all(state.attempts[start.job].boot_id == boot_id for start in starts)
-
-
-def rank(job: Job) -> tuple[int, JobId]:
-    return -job.priority, job.id
 
 
 def check_starts(

@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -199,13 +200,13 @@ def seen(job: Job) -> tuple[object, ...]:
     return tuple(sorted((name, repr(value)) for name, value in fields.items()))
 
 
-@settings(max_examples=2 * settings().max_examples)
+@pytest.mark.timeout(300)
 @given(deeds=deeds)
 def test_an_array_is_its_elements(deeds: list[tuple[str, object, object]]) -> None:
     live(Life(FakeStore(), arrays=False), Life(FakeStore(), arrays=True), deeds)
 
 
-@settings(max_examples=settings().max_examples)
+@pytest.mark.timeout(300)
 @given(deeds=deeds)
 def test_the_store_knows_every_element(deeds: list[tuple[str, object, object]]) -> None:
     check_store(deeds)

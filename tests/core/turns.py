@@ -33,6 +33,7 @@ from gpud.core.events import (
     ContinueRequested,
     DevicesChanged,
     DrainRequested,
+    EditRequested,
     EntriesRead,
     Event,
     GpuBroke,
@@ -40,18 +41,20 @@ from gpud.core.events import (
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
     PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
     RunnerReady,
+    SwapRequested,
     UndrainRequested,
 )
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.invariants import check_invariants
 from gpud.core.model import Attempt, Device, JobId, JobSpec, JobState, Outcome, Phase
 
-from . import answers, pauses, promises, starts, watch
+from . import answers, edited, pauses, promises, starts, watch
 from .afters import Afters
 from .gpus import FakeGpus
 from .store import FakeStore, picture
@@ -145,6 +148,9 @@ class Daemon:
                 found = self.store.submissions[event.key]
                 earlier = (found.first, found.count, found.digest)
                 event = structs.replace(event, earlier=earlier)
+        if isinstance(event, EditRequested):
+            known = {job.id: job.outcome for job in self.store.jobs.values() if job.outcome}
+            return structs.replace(event, outcomes=known)
         if isinstance(event, AttemptEnded):
             live = self.state.attempts.get(event.job)
             if live is not None and live.usage is not None and live.usage.peak_mib:
@@ -171,6 +177,8 @@ class Daemon:
                 afters.can_be_submitted(new.spec, JobId(first + n), first, now_ms)
                 for n, new in enumerate(event.jobs)
             ]
+        if isinstance(event, EditRequested | MoveRequested | SwapRequested):
+            before = edited.Before(self.state, afters)
         busy = self.busy_gpus() if isinstance(event, GpusSeen) else ()
         if isinstance(event, PauseRequested | ContinueRequested | CheckpointRequested):
             may_be_asked = pauses.possible(event, live.values(), self.ledger, self.specs())
@@ -243,6 +251,8 @@ class Daemon:
                 granted = answers.answered(event, actions, may_be_asked)
                 keys = [(job_id, live[job_id].no) for job_id in granted]
                 pauses.note(event, keys, self.ledger, now_ms)
+            case EditRequested() | MoveRequested() | SwapRequested():
+                edited.check(before, self.state, event, actions, self.ledger, now_ms)
             case HoldRequested():
                 self.ledger.held.update(answers.answered(event, actions, waiting))
             case ReleaseRequested():
@@ -321,7 +331,7 @@ class Daemon:
     def note_end(self, attempt: Attempt, *, looked_at: bool) -> None:
         gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
         self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=looked_at)
-        policy = self.store.specs[attempt.job].retry
+        policy = Afters(self.state, self.store).specs[attempt.job].retry
         self.ledger.note_gone(attempt, self.runner.ends.get((attempt.job, attempt.no)))
         self.ledger.note_end(attempt, set(gpus), policy)
 
@@ -350,6 +360,8 @@ class Daemon:
         assert self.store.cursors == self.ledger.cursors, "a cursor without its entries"
         self.kept = self.ledger.copy()
         promises.check_written(self.store, self.runner, self.ledger, touched)
+        for job_id, spec in self.ledger.specs.items():
+            assert self.store.specs[job_id] == spec, f"job {job_id} does not say what it was made"
         again = self.store.load(self.devices_of_state(), self.policy)
         assert picture(again) == picture(self.state), "a restart now would change the state"
         check_invariants(again)

@@ -200,3 +200,21 @@ WAITS = replies.ReasonView(
 ENDED = replies.ReasonView(
     37, "done", "done: it failed with exit status 2", attempts=DETAIL.attempts
 )
+EDITED = detail(
+    job(
+        45, reason="waits for a free slot: all 4 are taken", priority=9, name="sweep", gpus=2,
+        vram_mib=12288, command="python train.py \\\n  --lr 1e-3 > 'log 1'",
+    ),
+    (),
+    (
+        event(1, 45, "submitted"),
+        event(2, 45, "edited", changed={
+            "command": ["python train.py", "python train.py \\\n  --lr 1e-3 > 'log 1'"],
+            "env": ["LR"], "gpus": [None, 2], "time_limit_s": [7200.0, None],
+        }),
+        event(3, 45, "moved", to="before", beside=17),
+        event(4, 45, "swapped", beside=44),
+    ),
+    retry_on=("failed", "killed", "timed-out", "lost"), after=("12", "14-20"),
+    begin_ms=NOW_MS + 3_600_000,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""cancel, retry, hold, release: what is sent, when somebody is asked, what is said."""
+"""cancel, retry, hold, release: what is sent, and what is said. See test_agree.py, too."""
 
 from __future__ import annotations
 
@@ -62,13 +62,15 @@ def test_jobs_named_by_themselves_are_sent_at_once(
     assert gpuctl(verb, "@").status == 0
     several = gpuctl(verb, "7", "8", "9", "12")
     assert several.out == f"4 jobs (7-9, 12): {said}\n"
-    assert [request.jobs for request in server.requests] == [("42",), ("@",), ("7", "8", "9", "12")]
+    sent = [request.jobs for request in server.asked(REQUEST[verb])]
+    assert sent == [("42",), ("@",), ("7", "8", "9", "12")]
 
 
 def test_a_grace_of_its_own(server: FakeServer, gpuctl: Gpuctl) -> None:
     gpuctl("cancel", "--grace", "1m", "42")
     gpuctl("cancel", "42")
-    assert [request.grace_s for request in server.requests] == [60.0, None]
+    sent = [request.grace_s for request in server.asked(requests.Cancel)]
+    assert sent == [60.0, None]
 
 
 def test_each_refused_one_has_its_sentence(server: FakeServer, gpuctl: Gpuctl) -> None:
@@ -86,24 +88,6 @@ def test_each_refused_one_has_its_sentence(server: FakeServer, gpuctl: Gpuctl) -
     assert result.err == (
         "gpuctl: cannot cancel job 43: it is done\ngpuctl: cannot cancel job 44: it is done\n"
     )
-
-
-@pytest.mark.parametrize("selector", ["all", "state:queued", "name:sweep", "source:night", "3-90"])
-@pytest.mark.parametrize("verb", REQUEST)
-def test_many_are_not_changed_by_a_script_without_yes(
-    server: FakeServer, process: Callable[..., Any], verb: str, selector: str
-) -> None:
-    affected = {"cancel": 5, "retry": 6, "hold": 1, "release": 1}[verb]
-    result = process(verb, selector)
-    if affected == 1:  # one job is not many
-        assert result.status == 0
-        return
-    assert result.status == 2
-    assert result.err == (
-        f"gpuctl: cannot {verb} {affected} jobs without asking: this is not a terminal\n"
-        "  add --yes if that is what you want\n"
-    )
-    assert not server.asked(REQUEST[verb])
 
 
 def test_with_yes_exactly_those_that_were_found_are_sent(
@@ -164,16 +148,3 @@ def test_no_job_is_a_usage_error(gpuctl: Gpuctl) -> None:
     result = gpuctl("cancel")
     assert result.status == 2
     assert result.err.startswith("gpuctl: cannot cancel: JOBS ... is missing\n")
-
-
-@pytest.mark.parametrize(
-    ("typed", "status", "sent"), [(b"y\n", 0, 1), (b"n\n", 1, 0), (b"\n", 1, 0), (b"\x04", 1, 0)]
-)
-def test_on_a_terminal_a_person_is_asked(
-    server: FakeServer, terminal: Callable[..., Any], typed: bytes, status: int, sent: int
-) -> None:
-    result = terminal("cancel", "all", typed=typed)
-    assert result.status == status, result
-    assert "cancel 5 jobs (42-46)? [y/N] " in result.out
-    assert len(server.asked(requests.Cancel)) == sent
-    assert ("nothing changed" in result.out) == (not sent)

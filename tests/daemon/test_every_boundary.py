@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gpud.core.actions import Answer
 from gpud.core.changes import Changes
@@ -23,10 +24,13 @@ from gpud.core.events import (
     ContinueRequested,
     DevicesChanged,
     DrainRequested,
+    Edit,
+    EditRequested,
     EntriesRead,
     Event,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
     PauseRequested,
     ReleaseRequested,
     RetryRequested,
@@ -240,7 +244,12 @@ async def play(directory: Path, doom: Doom) -> Day:
         await asyncio.sleep(0)
         day.do(lambda: None)
         await asyncio.gather(task, return_exceptions=True)
-    await day.ask("hold", lambda r: HoldRequested(r, (day.jobs("c")[0],)))
+    held = day.jobs("c")[0]
+    await day.ask("hold", lambda r: HoldRequested(r, (held,)))
+    was = day.daemon.store.spec(held)
+    becomes = structs.replace(was, command=b"run what was edited", priority=3, env=b"A=1")
+    await day.ask("edit", lambda r: EditRequested(r, (Edit(held, was, becomes),)))
+    await day.ask("move", lambda r: MoveRequested(r, (held,), "last"))
     for _ in range(3):  # the retries of b's first become due
         day.runner.now_ms += 5000
         day.do(day.daemon.tick)
@@ -307,6 +316,7 @@ def test_the_undisturbed_day_goes_as_scripted(tmp_path: Path) -> None:
         assert found[first][1] == Outcome.SUCCEEDED
         assert found[day.jobs("b")[0]][1:] == (Outcome.FAILED, 3)  # two retries
         assert found[day.jobs("b")[1]][1] == Outcome.NOT_STARTED
+        assert found[day.jobs("c")[0]] == ("run what was edited", Outcome.SUCCEEDED, 1)
         assert found[day.jobs("d")[1]][1] == Outcome.CANCELLED
         assert found[day.jobs("a")[1]][1:] == (Outcome.FAILED, 2)  # a person's retry
         day.daemon.close()
