@@ -17,11 +17,14 @@ from gpud.ports import Controlled
 from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
 from gpud.protocol.requests import (
     Cancel,
+    Checkpoint,
+    Continue,
     Drain,
     Gpus,
     Heal,
     Hold,
     Ls,
+    Pause,
     Ping,
     Release,
     Reload,
@@ -45,6 +48,9 @@ OneReply = (
     | Retry
     | Hold
     | Release
+    | Pause
+    | Continue
+    | Checkpoint
     | Drain
     | Undrain
     | Gpus
@@ -82,7 +88,7 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return await changes.heal(daemon, request)
         case Sources():
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
-        case Cancel() | Retry() | Hold() | Release():
+        case Cancel() | Retry() | Hold() | Release() | Pause() | Continue() | Checkpoint():
             return await changes.change(daemon, request)
         case Drain():
             return await changes.drain(daemon, request)

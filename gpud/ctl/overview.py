@@ -25,6 +25,9 @@ change jobs
   retry       queue jobs again that are done
   hold        keep queued jobs from starting
   release     let held jobs start
+  pause       stop running jobs for a while; they keep their GPUs
+  continue    let paused jobs go on
+  checkpoint  let jobs save their state and leave; they are queued again
 
 change gpud
   drain       start nothing new; running jobs go on

@@ -110,6 +110,7 @@ def _fields(args: Args) -> dict[str, Any]:
         ("begin", "begin_ms"),
         ("deadline", "deadline_ms"),
         ("grace", "grace_s"),
+        ("checkpoint", "checkpoint"),
     ):
         if args[option] is not None:
             fields[field] = args[option]
@@ -210,6 +211,10 @@ def _failed(text: str) -> str:
     return text
 
 
+def _signal(text: str) -> Any:
+    return _read("read_checkpoint", text)
+
+
 def _backoff(text: str) -> Any:
     return _read("read_backoff", text)
 
@@ -262,6 +267,7 @@ VERBS = [
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
+            Option("checkpoint", "the signal at which it saves and leaves", "SIGNAL", _signal),
             Option("after", "start when these have succeeded: 12,14-20,@", "JOBS", _jobs),
             Option("after-any", "start when these have ended, however", "JOBS", _jobs),
             Option("after-failed", "when that cannot be: cancel (default), wait", "WHAT", _failed),

@@ -214,7 +214,7 @@ class Waited(Reply, frozen=True, tag="waited"):
 
 
 class Changed(Reply, frozen=True):
-    """The common shape of the replies to cancel, retry, hold and release."""
+    """The common shape of the replies to what changes jobs."""
 
     jobs: tuple[int, ...]
     refused: tuple[RefusedView, ...] = ()
@@ -234,6 +234,18 @@ class HeldReply(Changed, frozen=True, tag="held"):
 
 class Released(Changed, frozen=True, tag="released"):
     pass
+
+
+class Paused(Changed, frozen=True, tag="paused"):
+    pass
+
+
+class Continued(Changed, frozen=True, tag="continued"):
+    pass
+
+
+class Checkpointed(Changed, frozen=True, tag="checkpointed"):
+    """They have been asked; each leaves within its grace."""
 
 
 class Drained(Reply, frozen=True, tag="drained"):

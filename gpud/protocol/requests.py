@@ -49,6 +49,8 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     deadline_ms: int | UnsetType = UNSET  # done by then; 0: whenever
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
+    # "SIGUSR1", "USR1" or 10: the signal at which it saves its state and leaves; "none"
+    checkpoint: str | int | UnsetType = UNSET
     held: bool | UnsetType = UNSET
     # Selectors: jobs that must have succeeded before, and jobs that must have ended. `@` is the job
     # before this one, in `common` the last one before the submit.
@@ -132,6 +134,21 @@ class Release(RequestBase, frozen=True, tag="release"):
     jobs: tuple[Selector, ...]
 
 
+class Pause(RequestBase, frozen=True, tag="pause"):
+    jobs: tuple[Selector, ...]
+
+
+class Continue(RequestBase, frozen=True, tag="continue"):
+    jobs: tuple[Selector, ...]
+
+
+class Checkpoint(RequestBase, frozen=True, tag="checkpoint"):
+    """`grace_s`: in the place of the job's."""
+
+    jobs: tuple[Selector, ...]
+    grace_s: float | None = None
+
+
 class Drain(RequestBase, frozen=True, tag="drain"):
     pass
 
@@ -191,6 +208,9 @@ AnyRequest = (
     | Retry
     | Hold
     | Release
+    | Pause
+    | Continue
+    | Checkpoint
     | Drain
     | Undrain
     | Gpus

@@ -18,6 +18,7 @@ from typing import Literal, TypedDict, cast
 
 from gpud.config.asking import (
     read_backoff,
+    read_checkpoint,
     read_gpu_model,
     read_gpus,
     read_retry_on,
@@ -58,6 +59,7 @@ class Options(TypedDict, total=False):
     deadline_ms: int
     grace_s: float
     linger_s: float | None  # None: wait
+    checkpoint: int  # a signal; 0: none
     cwd: bytes
     held: bool
     after: tuple[str, ...]  # selectors
@@ -259,6 +261,7 @@ Field = Literal[
     "deadline_ms",
     "grace_s",
     "linger_s",
+    "checkpoint",
     "cwd",
     "held",
     "after",
@@ -285,6 +288,7 @@ KEYS: Keys = {
     "deadline": ("deadline_ms", _moment),
     "grace": ("grace_s", _duration),
     "linger": ("linger_s", _linger),
+    "checkpoint": ("checkpoint", read_checkpoint),
     "cwd": ("cwd", _directory),
     "hold": ("held", _truth),
 }

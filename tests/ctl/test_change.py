@@ -1,4 +1,4 @@
-"""cancel, retry, hold, release: what is sent, when somebody is asked, what is said."""
+"""cancel, retry, hold, pause and others: what is sent, when somebody is asked, what is said."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from .tools import Result
 Gpuctl = Callable[..., Result]
 REQUEST = {
     "cancel": requests.Cancel, "retry": requests.Retry, "hold": requests.Hold,
-    "release": requests.Release,
+    "release": requests.Release, "pause": requests.Pause, "continue": requests.Continue,
+    "checkpoint": requests.Checkpoint,
 }  # fmt: skip
 REPLY = {
     "cancel": replies.Cancelled, "retry": replies.Retried, "hold": replies.HeldReply,
-    "release": replies.Released,
+    "release": replies.Released, "pause": replies.Paused, "continue": replies.Continued,
+    "checkpoint": replies.Checkpointed,
 }  # fmt: skip
 
 
@@ -52,7 +54,8 @@ def ids_of(selectors: tuple[Any, ...]) -> list[int]:
 @pytest.mark.parametrize(
     ("verb", "said"),
     [("cancel", "cancelling"), ("retry", "queued again"), ("hold", "held"),
-     ("release", "released")],
+     ("release", "released"), ("pause", "paused; GPU memory stays held"),
+     ("continue", "continued"), ("checkpoint", "asked to save and leave")],
 )  # fmt: skip
 def test_jobs_named_by_themselves_are_sent_at_once(
     server: FakeServer, gpuctl: Gpuctl, verb: str, said: str
@@ -68,6 +71,8 @@ def test_jobs_named_by_themselves_are_sent_at_once(
 def test_a_grace_of_its_own(server: FakeServer, gpuctl: Gpuctl) -> None:
     gpuctl("cancel", "--grace", "1m", "42")
     gpuctl("cancel", "42")
+    gpuctl("checkpoint", "--grace", "5m", "42")
+    assert server.requests.pop().grace_s == 300.0
     assert [request.grace_s for request in server.requests] == [60.0, None]
 
 
@@ -93,7 +98,8 @@ def test_each_refused_one_has_its_sentence(server: FakeServer, gpuctl: Gpuctl) -
 def test_many_are_not_changed_by_a_script_without_yes(
     server: FakeServer, process: Callable[..., Any], verb: str, selector: str
 ) -> None:
-    affected = {"cancel": 5, "retry": 6, "hold": 1, "release": 1}[verb]
+    few = {"hold": 1, "release": 1, "continue": 1, "checkpoint": 1}
+    affected = {"cancel": 6, "retry": 6, "pause": 2, **few}[verb]
     result = process(verb, selector)
     if affected == 1:  # one job is not many
         assert result.status == 0
@@ -116,8 +122,25 @@ def test_with_yes_exactly_those_that_were_found_are_sent(
     assert (lookup.jobs, lookup.limit) == (("state:failed",), 0)
 
 
+@pytest.mark.parametrize(
+    ("verb", "states", "sent"),
+    [
+        ("pause", ("state:running",), ("42", "43")),
+        ("continue", ("state:paused",), ("47",)),
+        ("checkpoint", ("state:running", "state:paused"), ("47",)),
+    ],
+)
+def test_only_those_are_meant_that_the_verb_can_do_something_about(
+    server: FakeServer, gpuctl: Gpuctl, verb: str, states: tuple[str, ...], sent: tuple[str, ...]
+) -> None:
+    assert gpuctl(verb, "all", "--yes").status == 0
+    (lookup,) = server.asked(requests.Ls)
+    (request,) = server.asked(REQUEST[verb])
+    assert (lookup.jobs, request.jobs) == (states, sent)
+
+
 def test_all_does_not_ask_for_the_whole_history(server: FakeServer, gpuctl: Gpuctl) -> None:
-    assert gpuctl("cancel", "all", "-y").out == "5 jobs (42-46): cancelling\n"
+    assert gpuctl("cancel", "all", "-y").out == "6 jobs (42-47): cancelling\n"
     (lookup,) = server.asked(requests.Ls)
     assert lookup.jobs == ("state:queued", "state:held", "state:active")
     assert lookup.limit == 0
@@ -131,7 +154,7 @@ def test_what_is_more_than_one_answer_holds_is_asked_for_page_by_page(
         return replies.JobsReply(id=0, jobs=tuple(rest[:3]), more=len(rest[3:]))
 
     server.answers[requests.Ls] = page
-    assert gpuctl("cancel", "all", "-y").out == "5 jobs (42-46): cancelling\n"
+    assert gpuctl("cancel", "all", "-y").out == "6 jobs (42-47): cancelling\n"
     assert len(gpuctl("ls", "all").out.splitlines()) == 1 + len(JOBS)
 
 
@@ -174,6 +197,6 @@ def test_on_a_terminal_a_person_is_asked(
 ) -> None:
     result = terminal("cancel", "all", typed=typed)
     assert result.status == status, result
-    assert "cancel 5 jobs (42-46)? [y/N] " in result.out
+    assert "cancel 6 jobs (42-47)? [y/N] " in result.out
     assert len(server.asked(requests.Cancel)) == sent
     assert ("nothing changed" in result.out) == (not sent)

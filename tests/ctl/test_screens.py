@@ -45,6 +45,7 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
     "show-queued": lambda on: show.sheet(
         plain(samples.detail(samples.JOBS[9], argv=("python", "a b"))), on
     ),
+    "show-paused": lambda on: show.sheet(plain(samples.PAUSED), on),
     "gpus": lambda on: pool.gpu_lines(plain(samples.GPUS), on),
     "gpus-troubled": lambda on: pool.gpu_lines(plain(samples.TROUBLED), on),
     "status-troubled": lambda on: status.lines(
