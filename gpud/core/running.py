@@ -23,12 +23,11 @@ NO_SIGNAL = "it does not say at which signal it saves its state (gpuctl submit -
 
 def on_pause(state: State, event: PauseRequested, now_ms: int) -> Sequence[Action]:
     def pause(attempt: Attempt) -> Sequence[Action]:
-        if attempt.phase is Phase.PAUSED:
-            return ()
-        attempt.paused_at_ms = now_ms
-        state.set_phase(state.jobs[attempt.job], Phase.PAUSED)
-        state.tell(attempt.job, attempt.no, "paused", now_ms)
-        return (PauseAttempt(attempt.job, attempt.no),)
+        if attempt.phase is not Phase.PAUSED:
+            attempt.paused_at_ms = now_ms
+            state.set_phase(state.jobs[attempt.job], Phase.PAUSED)
+            state.tell(attempt.job, attempt.no, "paused", now_ms)
+        return (PauseAttempt(attempt.job, attempt.no),)  # somebody may have continued it
 
     return _for_each(state, event, "pause", _why_not_now, pause)
 

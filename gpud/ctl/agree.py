@@ -38,24 +38,26 @@ def chosen(
     connection: Connection, verb: str, args: Args, states: Sequence[str]
 ) -> list[str] | None:
     """The selectors to send; None when the person said no. `states`: those in which the verb can do
-    anything about a job; what else falls under a selector is left alone."""
+    anything about a job (or its phase); what else falls under a selector is left alone."""
     single = [*dict.fromkeys(word for word in args.words if by_itself(word))]
     broad = [word for word in args.words if not by_itself(word)]
     found = _look_up(connection, verb, broad, states) if broad else []
     if not args["yes"]:
-        covered = {*found, *_covered(connection, single, states)}
+        covered = {*found, *_covered(connection, verb, single, states)}
         if len(covered) > MOST and not _agreed(verb, len(covered), words.ids(covered)):
             return None
     return single + words.spans(found)
 
 
-def _covered(connection: Connection, single: list[str], states: Sequence[str]) -> Iterable[int]:
+def _covered(
+    connection: Connection, verb: str, single: list[str], states: Sequence[str]
+) -> Iterable[int]:
     """What these name: an array is many."""
     try:
         jobs = list_all(connection, single) if single else []
     except GpudError:
         return ()  # the verb itself says better what is wrong
-    return (n for job in jobs if job["state"] in states for n in words.each_id(job))
+    return (n for job in jobs if applies(verb, job, states) for n in words.each_id(job))
 
 
 def _look_up(
@@ -68,7 +70,12 @@ def _look_up(
         jobs = list_all(connection, selectors)
     except GpudError as error:
         raise in_words_of(verb, error, "list") from error
-    return [n for job in jobs if job["state"] in states for n in words.each_id(job)]
+    return [n for job in jobs if applies(verb, job, states) for n in words.each_id(job)]
+
+
+def applies(verb: str, job: dict[str, Any], states: Sequence[str]) -> bool:
+    able = verb != "checkpoint" or bool(job.get("checkpoint"))
+    return able and not {job["state"], job["phase"]}.isdisjoint(states)
 
 
 def _agreed(verb: str, count: int, which: str) -> bool:

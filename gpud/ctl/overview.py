@@ -25,6 +25,9 @@ change jobs (before more than ten you are asked; without a terminal: --yes)
   retry       queue jobs again that are done
   hold        keep queued jobs from starting
   release     let held jobs start
+  pause       stop running jobs for a while; they keep their GPUs
+  continue    let paused jobs go on
+  checkpoint  let jobs save their state and leave; they are queued again
   edit        change jobs that wait
   move        put jobs elsewhere in the queue
   swap        let two jobs change places

@@ -91,6 +91,15 @@ def _stopped(left: dict[str, Any]) -> str:
     return f"stopped by gpud: {_value(reason)}"
 
 
+def _checkpoint(left: dict[str, Any]) -> str:
+    told, reason, owner = "asked to save and leave", left.pop("reason"), left.pop("owner", "")
+    if reason == "guest":
+        told += ": the owner of its guest GPU came back"
+    elif reason != "asked":
+        told += f": {_value(reason)}"
+    return f"{told}: {owner}" if owner else told
+
+
 def _wrong_gpu(left: dict[str, Any]) -> str:
     process = f"pid {left.pop('pid')}"
     if program := left.pop("program", ""):
@@ -158,6 +167,7 @@ def _swapped(left: dict[str, Any]) -> str:
 
 SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "stopped-by-gpud": _stopped,
+    "checkpoint-requested": _checkpoint,
     "wrong-gpu": _wrong_gpu,
     "gpu-idle": _idle,
     "gpu-quarantined": _quarantined,

@@ -48,6 +48,7 @@ FIELDS = (
     ("deadline", "deadline_ms"),
     ("grace", "grace_s"),
 )  # option -> field of the protocol that it is
+OF_SUBMIT = (("array", "array"), ("max-fails", "max_fails"), ("checkpoint", "checkpoint"))
 
 
 def run(args: Args) -> int:
@@ -106,6 +107,9 @@ def _fields(args: Args) -> dict[str, Any]:
     }
     if args["hold"]:
         fields["held"] = True
+    for option, field in OF_SUBMIT:
+        if args[option] is not None:
+            fields[field] = args[option]
     return fields | fields_of(args)
 
 
@@ -246,6 +250,10 @@ def _array(text: str) -> str:
     return text
 
 
+def _signal(text: str) -> Any:
+    return _read("read_checkpoint", text)
+
+
 def _backoff(text: str) -> Any:
     return _read("read_backoff", text)
 
@@ -298,6 +306,7 @@ VERBS = [
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
+            Option("checkpoint", "the signal at which it saves and leaves", "SIGNAL", _signal),
             Option("after", "start when these have succeeded: 12,14-20,@", "JOBS", _jobs),
             Option("after-any", "start when these have ended, however", "JOBS", _jobs),
             Option("after-failed", "when that cannot be: cancel (default), wait", "WHAT", _failed),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLOUR_OF = {
     "running": "green", "starting": "green", "stopping": "yellow", "held": "yellow",
-    "finishing": "yellow",
+    "finishing": "yellow", "paused": "yellow",
     "succeeded": "", "failed": "red", "killed": "red", "timed-out": "red", "lost": "red",
     "not-started": "red", "cancelled": "dim",
 }  # fmt: skip

@@ -45,6 +45,8 @@ def entry(spec: JobSpec) -> bytes:
         options.append(f"array={spec.element.index}")
     if spec.priority:
         options.append(f"priority={spec.priority}")
+    if spec.checkpoint:
+        options.append(f"checkpoint={spec.checkpoint}")
     line = f"#gpud: {' '.join(options)}\n".encode() if options else b""
     return line + spec.command + b"\n"
 

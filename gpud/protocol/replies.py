@@ -281,6 +281,18 @@ class Swapped(Changed, frozen=True, tag="swapped"):
     priorities: tuple[PriorityView, ...] = ()  # the same
 
 
+class Paused(Changed, frozen=True, tag="paused"):
+    pass
+
+
+class Continued(Changed, frozen=True, tag="continued"):
+    pass
+
+
+class Checkpointed(Changed, frozen=True, tag="checkpointed"):
+    """They have been asked; each leaves within its grace."""
+
+
 class Drained(Reply, frozen=True, tag="drained"):
     active: int  # jobs still active
 

@@ -55,7 +55,8 @@ class Endings:
             self.settle(a)
 
     def settle(self, a: Attempt) -> None:
-        """The shell has ended: end the attempt if all of its payload has, else let it linger."""
+        """The shell has ended: end the attempt if all of its payload has, else let it linger, or
+        stand still if it is paused and all of it counts."""
         if self.is_gone(a):
             self.end(a)
         elif a.phase == "stopping" and not a.was_swept:
@@ -66,7 +67,9 @@ class Endings:
             if left and not a.adopted:
                 self.ledger.note(a, a.exited_line())
             a.phase = "lingering"
-            a.linger_at = (a.paused_at or time.monotonic()) + a.linger_s
+            if not a.waits():
+                self.go_on(a)
+            a.linger_at = time.monotonic() + a.linger_s
             self.arm(a)
             if left:
                 names = list(map(str, left))
@@ -166,8 +169,8 @@ class Endings:
     # ---- what may be asked of it before
 
     def pause(self, a: Attempt) -> None:
-        """Not of what is on its way out."""
-        if a.phase not in ("stopping", "checkpointing"):
+        """Not of what is on its way out, or about to end by itself."""
+        if a.phase not in ("stopping", "checkpointing") and a.waits():
             pause(a, self.payloads, self.ledger)
 
     def go_on(self, a: Attempt) -> None:

@@ -33,7 +33,6 @@ def go_on(a: Attempt, payloads: Payloads, ledger: Ledger) -> None:
     a.paused_at = None
     a.paused_s += stood_s
     a.limit_at += stood_s
-    a.linger_at += stood_s
     ledger.note(a, a.line("continued", clock_s=now))
     ledger.flush()
     if not (a.group and freeze_group(a.group, b"0")):

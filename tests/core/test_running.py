@@ -109,7 +109,7 @@ def test_doing_it_twice_does_no_harm() -> None:
     state = runs()
     assert only(Answer, go_on(state)).jobs == (FIRST,)
     pause(state)
-    assert pause(state, 50) == [Answer(2, (FIRST,))]
+    assert pause(state, 50) == [PauseAttempt(FIRST, 1), Answer(2, (FIRST,))]
     assert state.attempts[FIRST].paused_at_ms == NOW_MS
     go_on(state)
     assert go_on(state) == [Answer(3, (FIRST,))]

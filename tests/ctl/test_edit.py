@@ -119,7 +119,7 @@ def test_running_jobs_count_where_they_can_be_changed(server: FakeServer, gpuctl
     server.answers[requests.Ls] = replies.JobsReply(id=0, jobs=samples.JOBS, more=0)
     gpuctl("edit", "name:x", "--retries", "3")
     gpuctl("edit", "name:x", "--retries", "3", "--grace", "5s")
-    assert [asked.jobs for asked in server.asked(requests.Edit)] == [("42-46",), ("45", "46")]
+    assert [asked.jobs for asked in server.asked(requests.Edit)] == [("42-47",), ("45", "46")]
 
 
 def test_nothing_that_is_different(server: FakeServer, gpuctl: Gpuctl) -> None:

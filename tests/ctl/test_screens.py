@@ -48,6 +48,7 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
         plain(samples.detail(samples.JOBS[9], argv=("python", "a b"))), on
     ),
     "show-edited": lambda on: show.sheet(plain(samples.EDITED), on),
+    "show-paused": lambda on: show.sheet(plain(samples.PAUSED), on),
     "gpus": lambda on: gpus.gpu_lines(plain(samples.GPUS), on),
     "gpus-troubled": lambda on: gpus.gpu_lines(plain(samples.TROUBLED), on),
     "status-troubled": lambda on: status.lines(

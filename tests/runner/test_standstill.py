@@ -120,22 +120,29 @@ def test_the_time_limit_stands_still(either_box: Box) -> None:
     assert ended["at_ms"] - ended["started_at_ms"] >= 1400
 
 
-def test_what_a_dead_shell_leaves_stands_still_too(either_box: Box) -> None:
+@pytest.mark.parametrize("linger_s", [0.3, None])
+def test_a_dead_shell_ends_a_pause_unless_the_rest_is_the_job(
+    either_box: Box, linger_s: float | None
+) -> None:
     box = either_box
     c = box.up()
-    pid = box.start(c, "sleep 1000 & echo $! > pid; wait; echo", linger_s=0.1)["pid"]
+    pid = box.start(c, "sleep 1000 & echo $! > pid; wait; echo", linger_s=linger_s)["pid"]
     left = box.pid_from("pid")
     ask(c, "pause")
     c.list()
     os.kill(pid, signal.SIGKILL)
     c.until("lingering")
-    signal.sigtimedwait([], 0.3)
-    assert phase(c) == "paused"
-    assert is_alive(left)
-    ask(c, "continue")
+    ask(c, "pause")  # as a daemon does that meets it again
+    if linger_s is None:
+        signal.sigtimedwait([], 0.3)
+        assert phase(c) == "paused"
+        assert is_alive(left)
+        ask(c, "stop", grace_s=10)
+    else:
+        assert phase(c) == "lingering"
     ended = c.until("ended")
     assert ended["exit"] == {"signal": signal.SIGKILL}
-    assert len(ended["killed"]) == 1
+    wait_gone(left)
 
 
 def test_a_pause_outlives_the_daemon_and_the_runner(either_box: Box) -> None:
