@@ -7,6 +7,7 @@ a health report; what escapes from an adapter is a bug and ends the daemon.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -200,6 +201,14 @@ class Loaded(Struct, frozen=True):
     arrays: tuple[tuple[int, int], ...] = ()  # first and last id of all there ever were
 
 
+class Likeness(Struct, frozen=True):
+    """Jobs that run about as long: of one person, under one name; without one, of one array."""
+
+    uid: int = 0
+    name: str = ""
+    array: int = 0
+
+
 class Store(Protocol):
     """The memory that survives.
 
@@ -256,6 +265,15 @@ class Store(Protocol):
 
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]: ...
 
+    def likeness(self, job: JobId) -> Likeness | None:
+        """What it has in common with jobs that run about as long; None where nothing is known."""
+        ...
+
+    def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
+        """How long jobs of this likeness with ids before this one ran that succeeded, each in its
+        last attempt: the newest first. A look at a few of them is enough."""
+        ...
+
     def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
         """Of arrays by the ids of their first elements."""
         ...
@@ -285,6 +303,7 @@ class Controlled(Protocol):
     state_dir: str
     socket: str
     defaults: JobDefaults  # what a submit's jobs get where they do not say
+    forecasting: asyncio.Lock  # one forecast at a time: each has a copy of the queue
 
     @property
     def state(self) -> State: ...

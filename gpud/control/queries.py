@@ -16,6 +16,7 @@ from msgspec import UNSET, structs
 
 from gpud import __version__
 from gpud.control.choice import choose
+from gpud.control.forecasts import starts_now, with_forecasts
 from gpud.control.views import attempts_of, gpu_views, place_in_queue, reason, with_reason
 from gpud.core.explain import devices_for
 from gpud.core.model import JobId, JobState
@@ -173,12 +174,19 @@ async def why(daemon: Controlled, request: Why) -> Reasons:
             for v in page
         )
     if len(reasons) == 1:  # it takes a walk through the queue
-        (only,) = reasons
-        only = structs.replace(
-            only, reason=only.reason + place_in_queue(daemon.state, JobId(only.job))
-        )
-        reasons = [_at_length(daemon, only) if request.verbose else only]
+        reasons = [_of_one(daemon, reasons[0], verbose=request.verbose)]
+    reasons = await with_forecasts(daemon, reasons)
     return Reasons(id=request.id, reasons=tuple(reasons))
+
+
+def _of_one(daemon: Controlled, reason: ReasonView, *, verbose: bool) -> ReasonView:
+    job = JobId(reason.job)
+    reason = structs.replace(
+        reason,
+        reason=reason.reason + place_in_queue(daemon.state, job),
+        starts_now=starts_now(daemon, job),
+    )
+    return _at_length(daemon, reason) if verbose else reason
 
 
 def _at_length(daemon: Controlled, reason: ReasonView) -> ReasonView:

@@ -89,7 +89,11 @@ class Ready:
             self._list(line, rank)
 
     def load(self, jobs: Iterable[Job]) -> None:
-        """Many at once, into an empty queue."""
+        """Many at once; fastest into an empty queue."""
+        if self:
+            for job in jobs:
+                self.push(job)
+            return
         for job in jobs:
             self._line_of(shape_of(job)).ranks.append(rank_of(job))
         for line in self._lines.values():

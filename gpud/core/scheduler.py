@@ -242,7 +242,7 @@ def dispatch(state: State, now_ms: int) -> list[Action]:
                         state.attempts.values(),
                         job_id,
                         request,
-                        partial(_end_ms, state, now_ms),
+                        partial(end_ms, state, now_ms),
                         before.devices if before is not None and before.job == job_id else (),
                     )
                     gap_s = _gap_s(kept, now_ms)
@@ -285,7 +285,7 @@ def _start(
     return StartAttempt(job.id, attempt.no, lease, job.retry_args, job.resume)
 
 
-def _end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
+def end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
     """When its payload is gone at the latest, by its limit; NEVER where nobody knows."""
     within_s = state.jobs[attempt.job].within_s
     if not within_s or attempt.phase is Phase.PAUSED:

@@ -143,8 +143,8 @@ class State:
         quarantines: Mapping[str, Quarantine] = NO_QUARANTINES,
         outcome_of: OutcomeOf = nobody_knows,
     ) -> None:
-        """Fill an empty state from the store; `jobs` in dispatch order makes it fastest.
-        `outcome_of` knows the done jobs that any of them comes after."""
+        """Fill a state from the store, at once or in parts; `jobs` in dispatch order makes it
+        fastest. `outcome_of` knows the done jobs that any of them comes after."""
         for uuid, quarantine in quarantines.items():
             self.health.of(uuid).quarantine = quarantine
         for attempt in attempts:

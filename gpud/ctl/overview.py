@@ -13,7 +13,7 @@ look
   status      everything at one glance; the same as gpuctl alone
   ls          jobs as a table
   show        all that is known of a job: attempts, logs, story
-  why         why a job waits, or how it ended
+  why         why a job waits and when it will start, or how it ended
   logs        what a job has written; -f follows
   wait        wait until jobs are done, and exit as they did
   events      what happened; -f follows

@@ -1,9 +1,10 @@
-"""`gpuctl why`: why a job waits, or how it ended; with --verbose where it was, and why there."""
+"""`gpuctl why`: why a job waits and when it will start, or how it ended; with --verbose where it
+was, and why there."""
 
 from __future__ import annotations
 
 from gpud.client.connection import ask
-from gpud.ctl import words
+from gpud.ctl import when, words
 from gpud.ctl.args import JSON, Option, Verb
 from gpud.ctl.render import Screen, print_json, screen
 
@@ -22,19 +23,27 @@ def run(args: Args) -> int:
     if args["json"]:
         print_json(reply)
         return 0
-    on = screen()
-    reasons = reply["reasons"]
-    for reason in reasons:
-        if len(reasons) > 1:
-            lines = on.folded(f"{words.job_id(reason, 'job')}: {reason['reason']}")
-        else:
-            lines = told(reason, on, verbose=args["verbose"])
-        print("\n".join(lines))
+    on, reasons = screen(), reply["reasons"]
+    if len(reasons) == 1:
+        lines = of_one(reasons[0], on, verbose=args["verbose"])
+    else:
+        lines = of_many(reasons, on)
+    for line in lines:
+        print(line)
     return 0
 
 
-def told(reason: dict[str, Any], on: Screen, *, verbose: bool) -> list[str]:
-    found = on.folded(reason["reason"])
+def of_many(reasons: list[dict[str, Any]], on: Screen) -> list[str]:
+    found = []
+    for reason in reasons:
+        sentence = "; ".join(filter(None, (reason["reason"], when.when(reason, on))))
+        found += on.folded(f"{words.job_id(reason, 'job')}: {sentence}")
+    return found
+
+
+def of_one(reason: dict[str, Any], on: Screen, *, verbose: bool) -> list[str]:
+    sentences = (reason["reason"], when.would_start(reason), when.when(reason, on))
+    found = [line for sentence in sentences if sentence for line in on.folded(sentence)]
     return found + _at_length(reason, on) if verbose else found
 
 
@@ -72,7 +81,7 @@ def _of_try(attempt: dict[str, Any], on: Screen) -> list[str]:
 VERBS = [
     Verb(
         "why",
-        "Say why a job waits, or how it ended.",
+        "Say why a job waits and when it will start, or how it ended.",
         run,
         words="[JOBS ...]",
         most=None,
@@ -81,9 +90,12 @@ VERBS = [
             JSON,
         ),
         about="""\
-Without JOBS: the last submitted one. --verbose is for one job: while it waits,
-what each GPU is to it; once it has run, for each try which GPUs it had and by
-which rule, how it ended, and what it cost as far as somebody could look.""",
+Without JOBS: the last submitted one. When a job starts is an estimate: as if
+nothing were submitted any more, and jobs ran for as long as earlier ones of the
+same name have, or else to their --time-limit. It is said of the first 100 JOBS.
+--verbose is for one job: while it waits, what each GPU is to it; once it has
+run, for each try which GPUs it had and by which rule, how it ended, and what it
+cost as far as somebody could look.""",
         examples=("gpuctl why 42", "gpuctl why 42 --verbose", "gpuctl why state:queued"),
     ),
 ]

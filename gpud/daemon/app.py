@@ -65,6 +65,7 @@ class App:
         self.state_dir = str(directory.path)
         self.socket = str(settings.sockets[0]) if settings.sockets else ""
         self.defaults = settings.defaults
+        self.forecasting = asyncio.Lock()
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reloader: Callable[[], Sequence[str]] | None = None
         strikes = Strikes(directory.path)

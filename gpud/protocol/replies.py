@@ -153,6 +153,14 @@ class ReasonView(Struct, frozen=True, omit_defaults=True):
     array: int = 0
     indices: str = ""
     count: int = 1
+    # Of a job that waits, as far as it can be known (core/forecast.py):
+    start_ms: int = 0  # about when it starts
+    after: tuple[int, ...] = ()  # the jobs whose ends make room for it then
+    assumes: tuple[str, ...] = ()  # what that rests on: "limits", "usual", "release", "undrain"
+    later_than_ms: int = 0  # it starts later than that: nobody has looked further
+    unknown: str = ""  # a clause: why nobody knows when it starts
+    never: str = ""  # a clause: why it will not start
+    starts_now: tuple[str, ...] = ()  # "with 2 GPUs": had it asked for that, it could start now
 
 
 class EndView(Struct, frozen=True):

@@ -17,10 +17,10 @@ from gpud.core.changes import Changes, NewSubmission
 from gpud.core.model import Job, JobId, JobSpec, Outcome
 from gpud.core.spans import Spans
 from gpud.errors import GpudError
-from gpud.ports import Loaded, StorageError
+from gpud.ports import Likeness, Loaded, StorageError
 from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
-from gpud.store import dependencies, loading, selecting, telling, viewing
+from gpud.store import alike, dependencies, loading, selecting, telling, viewing
 from gpud.store.arrays import Arrays
 from gpud.store.commit import Writer
 from gpud.store.database import connect, connect_in_memory
@@ -225,6 +225,14 @@ class SqliteStore:
             telling.array(self._db, self._arrays, first, example)
             for first, example in zip(arrays, self.details(arrays), strict=True)
         ]
+
+    @_reads
+    def likeness(self, job: JobId) -> Likeness | None:
+        return alike.likeness(self._db, self._interned, self._arrays, job)
+
+    @_reads
+    def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
+        return alike.runs_ms(self._db, self._interned, likeness, before)
 
     @_reads
     def events_after(self, seq: int, limit: int) -> list[EventView]:

@@ -58,6 +58,7 @@ from .draws import (
     steps,
 )
 from .editing import EditsAndMoves
+from .foreseen import Foresees
 from .gpus import FakeGpus
 from .turns import Daemon, Fate
 from .watched import LooksAtGpus
@@ -67,7 +68,7 @@ STEPS = 50
 INTERRUPTIONS = [*[PauseRequested, ContinueRequested] * 2, CheckpointRequested]
 
 
-class CoreMachine(LooksAtGpus, EditsAndMoves, RuleBasedStateMachine):
+class CoreMachine(LooksAtGpus, EditsAndMoves, Foresees, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 1_000_000

@@ -202,6 +202,31 @@ WAITS = replies.ReasonView(
     ("GPU 0: taken by job 42", "GPU 1: has room, and is kept for this job",
      "GPU 3: takes no work: used by pid 4711 (python of alice, 11.2 GiB) and some more of hers"),
 )  # fmt: skip
+TAKEN = "waits for a free slot: all 4 are taken"
+HOUR_MS = 3_600_000
+
+
+def foretold(number: int, **about: Any) -> replies.ReasonView:
+    return replies.ReasonView(number, "queued", TAKEN, **about)
+
+
+# Each thing that can be said of when.
+FORETOLD = (
+    foretold(50, start_ms=NOW_MS + 9 * HOUR_MS, after=(17,), assumes=("limits",),
+             starts_now=("with 2 GPUs", "with a time limit of 25m")),
+    foretold(51, start_ms=NOW_MS + 1_234_567, after=(17, 18), assumes=("usual",)),
+    foretold(52, start_ms=NOW_MS + 40 * HOUR_MS, after=(17, 18, 19, 20, 21),
+             assumes=("limits", "usual")),
+    foretold(53, start_ms=NOW_MS + 100 * HOUR_MS),
+    foretold(54, start_ms=NOW_MS + 8760 * HOUR_MS, assumes=("limits", "release", "undrain")),
+    foretold(55, start_ms=NOW_MS + 1000, assumes=("undrain",)),
+    foretold(56, later_than_ms=NOW_MS + 30 * HOUR_MS, assumes=("limits",)),
+    foretold(57, unknown="jobs 17 and 18 have no time limit"),
+    foretold(58, never="it could not be started in time for its deadline",
+             assumes=("limits", "undrain")),
+    foretold(60, start_ms=NOW_MS + HOUR_MS, array=59, indices="1-9", count=9),
+    foretold(71, unknown="job 17 has no time limit", array=69, indices="2-9", count=8),
+)  # fmt: skip
 ENDED = replies.ReasonView(
     37, "done", "done: it failed with exit status 2", attempts=DETAIL.attempts
 )

@@ -42,8 +42,10 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
     "ls": lambda on: ls.jobs_table(plain(samples.JOBS), on),
     "ls-plain": lambda on: ls.jobs_table(plain([samples.job(1), samples.running(2)]), on),
     "show": lambda on: show.sheet(plain(samples.DETAIL), on, {"GPU-00000001-aaaa": "1"}),
-    "why-waits": lambda on: why.told(plain(samples.WAITS), on, verbose=True),
-    "why-done": lambda on: why.told(plain(samples.ENDED), on, verbose=True),
+    "why-waits": lambda on: why.of_one(plain(samples.WAITS), on, verbose=True),
+    "why-when": lambda on: why.of_one(plain(samples.FORETOLD[0]), on, verbose=False),
+    "why-many": lambda on: why.of_many(plain(samples.FORETOLD), on),
+    "why-done": lambda on: why.of_one(plain(samples.ENDED), on, verbose=True),
     "show-queued": lambda on: show.sheet(
         plain(samples.detail(samples.JOBS[9], argv=("python", "a b"))), on
     ),

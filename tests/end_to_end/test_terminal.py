@@ -41,6 +41,21 @@ ACTS: dict[str, Sequence[str]] = {
         "$ why 4",
         "$ retry 4",
     ),
+    # More than a week ahead, so that each moment is a date, which is as long as any other.
+    "when": (
+        f"$ submit --time-limit 200h '{SLEEP}'",
+        f"$ submit --time-limit 300h --gpus 2 '{SLEEP}'",
+        f"$ submit --time-limit 180h --array 0-3 '{SLEEP}'",
+        "$ submit --hold true",
+        f"$ submit --begin +2000.5h '{SLEEP}'",
+        "$ submit --priority -1 true",
+        "$ why 2",
+        "$ why 3[2]",
+        "$ why 7",
+        "$ why 8",
+        "$ why 9",
+        "$ why all",
+    ),
     "arrays": (
         f"$ submit --array 0,2,5-9 --name sweep '{SLEEP}'",
         "$ submit --after @ --name eval true",
@@ -65,6 +80,7 @@ ALIKE = [
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?"), "DATE"),
     (re.compile(r"\d\d:\d\d:\d\d"), "CLOCK"),
+    (re.compile(r"\b(about) \d\d:\d\d"), r"\1 HH:MM"),
     (re.compile(r"\b\d+(\.\d)?(ms|s|m)( ago)?\b(?! \d)"), "TIME"),
     (re.compile(r" {2,}"), "  "),  # how wide a time is decides how wide a column is
     (re.compile(r"\b\d+ variables"), "N variables"),
