@@ -14,7 +14,14 @@ from typing import Protocol
 from msgspec import Struct
 
 from gpud.config.schema import JobDefaults
-from gpud.core.actions import Answer, StartAttempt, StopAttempt
+from gpud.core.actions import (
+    Answer,
+    CheckpointAttempt,
+    ContinueAttempt,
+    PauseAttempt,
+    StartAttempt,
+    StopAttempt,
+)
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.events import Event
 from gpud.core.health import Quarantine
@@ -46,11 +53,21 @@ class Executor(Protocol):
     started again. `RunnerReady` is posted when every runner has listed what it has, before any
     end it repeats; after `RunnerGone` nothing is started until the next `RunnerReady`. An end is
     repeated, over reconnects too, until `forget` was called for it.
+    A paused attempt stands still, all its processes, and so does its time limit, until it is
+    continued, stopped, or asked for a checkpoint; it stays so over reconnects, and is listed with
+    the phase "paused". A checkpoint is the signal, and after the grace a stop. An end says whether
+    the attempt had been asked to stop or for a checkpoint before it ended (`stopped`).
     """
 
     def start(self, launch: Launch) -> None: ...
 
     def stop(self, action: StopAttempt) -> None: ...
+
+    def pause(self, action: PauseAttempt) -> None: ...
+
+    def unpause(self, action: ContinueAttempt) -> None: ...
+
+    def checkpoint(self, action: CheckpointAttempt) -> None: ...
 
     def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None: ...
 

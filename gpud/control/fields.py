@@ -16,6 +16,7 @@ from typing import Any, Literal
 from msgspec import UNSET, structs
 
 from gpud.config.arrays import MOST, read_array
+from gpud.config.asking import read_checkpoint
 from gpud.config.limits import (
     LAST_MS,
     LONGEST_S,
@@ -180,6 +181,13 @@ def _linger(value: float | Literal["wait"]) -> float | None:
     return None if value == "wait" else seconds(value, "linger_s")
 
 
+def _checkpoint(value: str | int) -> int:
+    try:
+        return read_checkpoint(str(value))
+    except GpudError as error:
+        raise GpudError(f"checkpoint: {error.message}") from error
+
+
 def _directory(value: Text) -> bytes:
     directory = text_of(value, "the working directory")
     if not directory.startswith(b"/"):
@@ -226,5 +234,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "deadline_ms": lambda value: _moment(value, "deadline_ms"),
     "grace_s": lambda value: seconds(value, "grace_s"),
     "linger_s": _linger,
+    "checkpoint": _checkpoint,
     "held": bool,
 }

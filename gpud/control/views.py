@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from msgspec import structs
 
 from gpud.core.explain import ahead, explain, kept_now, rule_in_words
-from gpud.core.model import CPU_LANE, JobId, JobState, Outcome
+from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Phase
 from gpud.core.placement import unsatisfiable
 from gpud.core.ready import is_ready
 from gpud.core.state import State
@@ -34,10 +34,10 @@ _ENDED = {
 
 
 def with_reason(state: State, view: JobView, now_ms: int) -> JobView:
-    """The view with its `reason`, if it waits, and its devices as people call them."""
+    """The view with its `reason`, if it waits or is paused, and its devices as people call them."""
     if view.lease:
         view = structs.replace(view, lease=labelled(state, view.lease))
-    if view.state not in WAITING:
+    if view.state not in WAITING and view.phase != Phase.PAUSED:
         return view
     return structs.replace(view, reason=explain(state, JobId(view.id), now_ms))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gpud.core.health import Quarantine
-from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, NewJob, Outcome, Story
+from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, JobState, NewJob, Outcome, Story
 
 
 class NewSubmission(Struct, frozen=True):
@@ -39,6 +39,7 @@ class Changes(Struct):
     ends: list[EndOfMany] = []
     before: dict[JobId, tuple[JobState, Outcome | None]] = {}  # of those whose state changed
     attempts: dict[tuple[JobId, int], Attempt] = {}
+    edited: dict[JobId, JobSpec] = {}  # what these say now; they are in `jobs`, too
     story: list[Story] = []
     submissions: dict[str, NewSubmission] = {}
     cursors: dict[str, Cursor] = {}

@@ -7,10 +7,10 @@ cancelled here has ended, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from gpud.core.links import OutcomeOf, is_met
-from gpud.core.model import After, JobId, JobState, Outcome, Span
+from gpud.core.model import After, JobId, JobState, Outcome
 from gpud.core.state import State
 
 HOW = {
@@ -53,15 +53,13 @@ def outcome_now(state: State, recalled: Mapping[JobId, Outcome]) -> OutcomeOf:
     return outcome_of
 
 
-def impossible(
-    state: State, job: JobId, spans: Sequence[Span], after: After, outcome_of: OutcomeOf
-) -> str:
-    """Why job number `job` cannot come after these (`spans`, with ids), as a sentence; "" when it
-    can."""
-    for span in spans:
+def impossible(state: State, after: After, outcome_of: OutcomeOf, end: JobId) -> str:
+    """Why a job cannot come after these (with ids), as a sentence; "" when it can. From `end` on
+    there are no jobs."""
+    for span in after.spans:
         if span.first < 1:
             return "there are not so many jobs that it could come after"
-        if span.last >= job:
+        if span.last >= end:
             return f"it cannot come after job {span.last}: no such job"
         for before in map(JobId, range(span.first, min(span.last + 1, state.next_id))):
             if state.find(before) is not None:

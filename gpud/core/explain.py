@@ -6,9 +6,11 @@ Called by the control server for `why`, `ls`, `show` and `gpus`, and by the daem
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from msgspec import structs
 
+from gpud.amounts import format_size, format_sizes
 from gpud.core.dependencies import HOW
 from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
@@ -16,7 +18,6 @@ from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatis
 from gpud.core.pool import Lease
 from gpud.core.ready import Rank, is_ready, rank_of
 from gpud.core.reservation import Reservation
-from gpud.core.sight import gib
 from gpud.core.spans import common, count
 from gpud.core.state import State
 
@@ -36,19 +37,19 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         why = f" since {record.why}" if record.why else ""
         return f"held{why}: gpuctl release {job}"
     if record.state is JobState.ACTIVE:
-        return _active(state, job)
+        return _active(state, job, now_ms)
     if state.runner_problem:
         return f"jobs cannot be started now: {state.runner_problem}"
     if impossible := unsatisfiable(state.pool, record.request):
         return impossible
     if record.unmet:
         return _others(state, record)
-    if record.not_before_ms and not record.retry_no:
+    if record.not_before_ms and record.not_before_ms == record.begin_ms:
         return f"waits {_seconds(record.not_before_ms - now_ms)} more to begin, as it was asked to"
     if record.not_before_ms:
         return (
             f"waits {_seconds(record.not_before_ms - now_ms)} more before retry "
-            f"{record.retry_no} of {record.retry.retries}"
+            f"{record.retry_no} of {record.retry_no + record.retries_left}"
         )
     if until_ms := state.shortage.until_ms:
         return f"waits {_seconds(until_ms - now_ms)} more: {state.shortage.why}"
@@ -62,26 +63,28 @@ def ahead(state: State, job: JobId) -> int:
     record = state.find(job)
     if record is None or not is_ready(record):
         return 0
-    rank, wanted = (-record.priority, job, record.id), state.pool.wanted
-    for_cpu = wanted(record.request) == 0
+    alone = structs.replace(record, id=job, rest=())
+    (priority, place, _), wanted = rank_of(alone), state.pool.wanted
+    rank, for_cpu = (priority, place, record.id), wanted(record.request) == 0
     before = (j for j in state.jobs.values() if is_ready(j) and rank_of(j) < rank)
-    return sum(_before(j, rank) for j in before if (wanted(j.request) == 0) == for_cpu)
+    return sum(_before(j, rank, job) for j in before if (wanted(j.request) == 0) == for_cpu)
 
 
 def _record(state: State, job: JobId) -> Job | None:
     """As if every element of an array had its own."""
     record = state.find(job)
-    return (
-        structs.replace(record, id=job, rest=()) if record is not None and record.rest else record
-    )
+    if record is not None and record.rest:
+        return structs.replace(record, id=job, rest=())
+    return record
 
 
-def _before(job: Job, rank: Rank) -> int:
+def _before(job: Job, rank: Rank, asked: JobId) -> int:
     """Of the jobs this record stands for, those that come first."""
     if not job.rest:
         return 1
-    all_of_it = -job.priority < rank[0]
-    return count(job.rest if all_of_it else common(job.rest, ((0, rank[1] - 1),)))
+    all_of_it = -job.priority < rank[0] or (job.place and job.place < rank[1])
+    end = asked if job.id == rank[-1] else rank[1]
+    return count(job.rest if all_of_it else common(job.rest, ((0, ceil(end) - 1),)))
 
 
 def devices_for(state: State, job: JobId) -> list[str]:
@@ -146,7 +149,7 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
         return _no_work(state, device)
     if not serves(device, request, gpus):
         if request.vram_mib > device.memory_mib:
-            return f"has {gib(device.memory_mib)} of memory"
+            return f"has {format_sizes(device.memory_mib, request.vram_mib)[0]} of memory"
         if request.gpu_model.lower() not in device.model.lower():
             return f"is {device.model or 'of an unknown model'}"
         return f"is a group of {len(device.ids)}" if len(device.ids) > 1 else "does not suit"
@@ -161,7 +164,8 @@ def _not_here(state: State, device: Device, request: Request, gpus: int | None) 
             return "its GPUs are in use under another grouping"
         some = free > FULL_MILLI % device.slot_milli  # of thirds there is always a bit left over
         return f"has {free // 10} % free{beside}" if some else f"taken by {_jobs(jobs)}"
-    return f"has {gib(_free_mib(state, device))} of memory free{beside}"
+    free_mib = _free_mib(state, device)
+    return f"has {format_sizes(free_mib, request.vram_mib)[0]} of memory free{beside}"
 
 
 def _others(state: State, job: Job) -> str:
@@ -185,14 +189,21 @@ def _others(state: State, job: Job) -> str:
     return f"waits for {len(waited_for)} jobs: {first}{_and_more(waited_for)}"
 
 
-def _active(state: State, job: JobId) -> str:
+def _active(state: State, job: JobId, now_ms: int) -> str:
     attempt = state.attempts[job]
     where = f"on {_where(state, attempt.lease)}"
+    on_cpu = all(part.device == CPU_LANE for part in attempt.lease)
+    held = "" if on_cpu else "; its GPU memory stays held"
     match attempt.phase:
         case Phase.STARTING:
             return f"starting {where}"
         case Phase.RUNNING:
             return f"running {where}"
+        case Phase.PAUSED:
+            long = _seconds(now_ms - attempt.paused_at_ms)
+            return f"paused {where} for {long}{held}: gpuctl continue {job}"
+        case Phase.STOPPING if attempt.leaving:
+            return f"saving its state {where}, to be queued again"
         case Phase.STOPPING:
             return f"being stopped {where}"
         case Phase.FINISHING:
@@ -243,7 +254,8 @@ def _room(state: State, job: Job, usable: list[Device]) -> str:
     if request.vram_mib > 0:
         most = max((_free_mib(state, d) for d in usable), default=0)
         if most < request.vram_mib:
-            return f"waits for {gib(request.vram_mib)} of GPU memory: {gib(most)} is free at most"
+            wanted, free_at_most = format_sizes(request.vram_mib, most)
+            return f"waits for {wanted} of GPU memory: {free_at_most} is free at most"
     slots = sum(d.slots for d in usable)
     free = sum(pool.free_slots(d) for d in usable)
     kind = "CPU slot" if gpus == 0 else "slot"
@@ -273,7 +285,7 @@ def _what(request: Request, gpus: int | None) -> str:
     if request.share_milli:
         return f"{request.share_milli / FULL_MILLI:g} of a GPU"
     if request.vram_mib > 0:
-        return f"{gib(request.vram_mib)} of GPU memory"
+        return f"{format_size(request.vram_mib)} of GPU memory"
     return "a slot"
 
 

@@ -23,8 +23,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct, structs
 
+from gpud.amounts import format_size
 from gpud.core.model import Attempt, Device, JobId
-from gpud.core.sight import GpuProcess, GpuSight, gib
+from gpud.core.sight import GpuProcess, GpuSight
 
 FRESH_MS = 2_000  # for so long after it was heard of something is started on the word of a look
 RELEASE_TOLERANCE_MIB = 512  # what drivers keep for themselves moves by less
@@ -204,7 +205,7 @@ def strangers(
 def unreleased(gpu: Gpu) -> str:
     """ "11.2 GiB of job 7, which has ended, are"."""
     job = f"job {gpu.last_job}" if gpu.last_job else "a job"
-    return f"{gib(gpu.unreleased_mib)} of {job}, which has ended, are"
+    return f"{format_size(gpu.unreleased_mib)} of {job}, which has ended, are"
 
 
 def is_ignored(process: GpuProcess, policy: GpuPolicy) -> bool:
@@ -219,9 +220,9 @@ def describe(process: GpuProcess) -> str:
     if process.user:
         who += f" of {process.user}"
     if process.mib is not None:
-        who += f", {gib(process.mib)}"
+        who += f", {format_size(process.mib)}"
     if process.job > 0:
-        return f"job {process.job}, pid {process.pid} ({who}), without a lease on it"
+        return f"job {process.job}, pid {process.pid} ({who}), which was not given it"
     return f"pid {process.pid} ({who})"
 
 

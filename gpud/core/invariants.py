@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gpud.core.circles import in_circles
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.links import edges, is_met
-from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
+from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState, Phase
 from gpud.core.ready import is_ready, rank_of
 from gpud.core.shape import shape_of
 from gpud.core.state import State
@@ -93,12 +94,18 @@ def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -
             raise ContradictionError(f"{job} has the attempt {attempt}")
         if attempt.outcome is not None:
             raise ContradictionError(f"{attempt} is live and has an outcome")
+        if (attempt.phase is Phase.PAUSED) != bool(attempt.paused_at_ms):
+            raise ContradictionError(f"{attempt} is {attempt.phase}, and when was it paused?")
+        if attempt.leaving and (attempt.phase is not Phase.STOPPING or not job.checkpoint):
+            raise ContradictionError(f"{attempt} is to save its state, {attempt.phase} and {job}")
     elif attempt is not None:
         raise ContradictionError(f"job {job_id} is {job.state} and has the attempt {attempt}")
     if job.outcome is not None:
         raise ContradictionError(f"job {job_id} is {job.state} and has the outcome {job.outcome}")
     if not 0 <= job.retries_left <= job.retry.retries:
         raise ContradictionError(f"{job} has impossible retries")
+    if job.place >= state.next_id:
+        raise ContradictionError(f"{job} stands behind what is submitted later")
 
 
 def _check_links(state: State) -> None:
@@ -117,6 +124,8 @@ def _check_links(state: State) -> None:
             raise ContradictionError(f"{job} waits for {unmet} others")
     if known != wanted:
         raise ContradictionError(f"links that are wrong: {known ^ wanted}")
+    if circle := in_circles(state.jobs):
+        raise ContradictionError(f"these wait for one another: {circle}")
     if not links.outcomes.keys() <= links.dependents.keys():
         raise ContradictionError("outcomes are kept that nobody asks for")
     if state.ended:

@@ -30,6 +30,7 @@ class Phase(enum.StrEnum):
 
     STARTING = "starting"  # committed, and on its way to the runner
     RUNNING = "running"
+    PAUSED = "paused"  # a person has stopped its processes; they keep what they have
     STOPPING = "stopping"  # a person's cancel, or gpud's own stop, is on its way
     FINISHING = "finishing"  # the payload is gone; a look at its GPUs is awaited
 
@@ -119,7 +120,7 @@ AT_ONCE = After()
 
 
 class JobSpec(Struct, frozen=True, gc=False):
-    """What was submitted: immutable, written once to the store, not kept in memory.
+    """What a job is asked to do: in the store, not in memory. An edit puts another in its place.
 
     `command` is the shell text, or for an exact argument list (`argv`) its quoted form, for
     showing. `env` is `K=V` strings joined by NUL, the same object for all jobs that share it.
@@ -142,6 +143,7 @@ class JobSpec(Struct, frozen=True, gc=False):
     deadline_ms: int = 0  # done by then, as far as the time limit tells; 0: whenever
     grace_s: float = 10.0
     linger_s: float | None = 10.0  # None: wait for what the shell left behind
+    checkpoint: int = 0  # the signal at which it saves its state and leaves; 0: it does not
     held: bool = False
     after: After = AT_ONCE
     array: Array | None = None
@@ -191,8 +193,11 @@ class Job(Struct, gc=False):
     retry_args: bytes | None = None  # instead of the spec's, by a person's retry
     begin_ms: int = 0
     last_start_ms: int = 0  # to be done by its deadline it must have started; 0: it has none
+    checkpoint: int = 0  # as in the spec
+    resume: bool = False  # it was asked to save its state, and has not succeeded since
     after: After = AT_ONCE  # with ids
     unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
+    place: float = 0  # among those of its priority; 0: its id (core/order.py)
     array: JobId = JobId(0)  # the id of the first element of its array; 0: it is of none
     rest: tuple[tuple[int, int], ...] = ()  # ids (core/spans.py)
 
@@ -216,7 +221,10 @@ class Attempt(Struct, gc=False):
     started_at_ms: int = 0
     pid: int = 0
     stop_grace_s: float | None = None  # of the stop that is on its way
-    stop_why: str = ""  # of a stop that gpud itself decided: "idle" or "guest"
+    stop_why: str = ""  # of a stop that is no cancel: a key of setbacks.STOPS
+    leaving: bool = False  # that stop asks it to save its state: it is queued again after any end
+    paused_at_ms: int = 0  # of the pause that it is in
+    paused_ms: int = 0  # all pauses before
     ended_at_ms: int = 0
     outcome: Outcome | None = None
     exit_code: int | None = None

@@ -28,9 +28,9 @@ from gpud.core.shape import Shape, shape_of
 MEMORY_BITS = 32  # of a number of MiB
 ANY_MEMORY = 1 << MEMORY_BITS
 
-# (-priority, id, id of the record): the total order of dispatch. The two ids differ where one
-# record stands for many elements of an array; then the first is that of the next element.
-Rank = tuple[int, int, JobId]
+# (-priority, place, id of the record): the total order of dispatch. Of a record that stands for
+# many elements of an array the place is that of the next one.
+Rank = tuple[int, float, JobId]
 Kind = tuple[int | None, int, str, bool, bool]
 Head = tuple[Rank, int, "Shelf"]  # the first job of a shelf, and the memory it asks for
 
@@ -235,7 +235,7 @@ class Ready:
 
 
 def rank_of(job: Job) -> Rank:
-    return -job.priority, job.rest[0][0] if job.rest else job.id, job.id
+    return -job.priority, job.place or (job.rest[0][0] if job.rest else job.id), job.id
 
 
 def is_ready(job: Job) -> bool:

@@ -13,6 +13,7 @@ from operator import itemgetter
 
 from msgspec import Struct, structs
 
+from gpud.amounts import format_size
 from gpud.core.explain import kept_now
 from gpud.core.model import AUTO_VRAM, FULL_MILLI, Job, JobId, JobSpec, Request
 from gpud.core.placement import most_mib, place, resolved, unsatisfiable
@@ -21,7 +22,6 @@ from gpud.core.ready import Rank, is_ready, rank_of
 from gpud.core.reservation import NEVER, Reservation, reserve
 from gpud.core.scheduler import end_ms
 from gpud.core.shape import longest_within
-from gpud.core.sight import gib
 from gpud.core.state import State
 
 LEAST_LIMIT_S = 60  # nobody asks for less
@@ -129,7 +129,7 @@ def _less_memory(pool: Pool, job: Job, avoid: Collection[str]) -> Remedy | None:
     if not 0 < mib < request.vram_mib:
         return None
     less = structs.replace(request, vram_mib=mib)
-    return _if_placed(pool, avoid, f"with {gib(mib)} of GPU memory", less)
+    return _if_placed(pool, avoid, f"with {format_size(mib)} of GPU memory", less)
 
 
 def _a_smaller_share(pool: Pool, job: Job, avoid: Collection[str]) -> Remedy | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.changes import NewSubmission
+from gpud.core.circles import circular
 from gpud.core.dependencies import impossible, outcome_now
 from gpud.core.events import (
     CancelRequested,
@@ -23,11 +24,23 @@ from gpud.core.events import (
 )
 from gpud.core.indices import size
 from gpud.core.links import OutcomeOf, nobody_knows, with_ids
-from gpud.core.model import Job, JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request, Span
+from gpud.core.model import (
+    After,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    NewJob,
+    Outcome,
+    Phase,
+    Request,
+    Span,
+)
 from gpud.core.placement import unsatisfiable
 from gpud.core.shape import last_start_ms
 from gpud.core.spans import each, spans_of
 from gpud.core.state import State
+from gpud.core.stops import unpause
 
 
 def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequence[Action]:
@@ -58,7 +71,7 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
         if not why and spec.deadline_ms and is_too_late(spec, now_ms):
             why = "it cannot be done by its deadline"
         if not why and spec.after.spans:
-            why = impossible(state, job_id, spans, spec.after, outcome_of)
+            why = impossible(state, After(spans, spec.after.patient), outcome_of, job_id)
         if why:
             which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
             return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
@@ -144,10 +157,11 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
         attempt = state.attempts[job_id]
         grace_s = job.grace_s if event.grace_s is None else event.grace_s
         attempt.stop_grace_s = grace_s
+        unpause(attempt, now_ms)
         state.touch_attempt(attempt)
         over = attempt.phase is Phase.FINISHING
         if attempt.phase is not Phase.STOPPING or attempt.stop_why:
-            attempt.stop_why = ""  # a person's word goes before gpud's own
+            attempt.stop_why, attempt.leaving = "", False  # a cancel goes before any other stop
             if attempt.phase is not Phase.STOPPING:
                 state.set_phase(job, Phase.STOPPING)
             state.tell(job_id, attempt.no, "cancel-requested", now_ms, grace_s=grace_s)
@@ -179,10 +193,14 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif job.last_start_ms and job.last_start_ms < now_ms:
             why = "its deadline has passed; submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
-        elif why := impossible(state, job_id, job.after.spans, job.after, outcome_of):
+        elif why := (
+            impossible(state, job.after, outcome_of, state.next_id)
+            or circular(state, job_id, job.after)
+        ):
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0
+            job.resume = job.resume and job.outcome is not Outcome.SUCCEEDED
             if event.args is not None:
                 job.retry_args = event.args
             state.requeue(job, begins(job, now_ms), outcome_of=outcome_of)
@@ -263,5 +281,6 @@ def absent(state: State, job_id: JobId) -> str:
 
 
 def place_word(state: State, job_id: JobId) -> str:
-    attempt = state.attempts.get(job_id)
-    return attempt.phase.value if attempt else state.jobs[job_id].state.value
+    attempt, job = state.attempts.get(job_id), state.find(job_id)
+    assert job is not None
+    return attempt.phase.value if attempt else job.state.value

@@ -9,7 +9,7 @@ Rule 2: what they return is performed only after the commit of the changes. So t
 Rule 3: `(job, attempt)` fences every fact. A fact about an attempt that is not live is stale:
     counted, and forgotten at the runner; it never changes a job.
 Rule 4: level-triggered: nothing is started "because something ended". Free capacity and queued
-    jobs are looked at afresh each time, in the total order of rank (-priority, id).
+    jobs are looked at afresh each time, in the total order of rank (-priority, place, id).
 Rule 5: a job whose request does not fit now is passed by those behind it that do fit, but the first
     such job keeps what it needs (core/reservation.py): nobody waits for ever.
 Rule 6: nothing is started on a GPU that can be looked at and was not looked at lately
@@ -25,7 +25,18 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import assert_never
 
-from gpud.core import attempts, deadlines, dependencies, reconcile, requests, sights, watching
+from gpud.core import (
+    attempts,
+    deadlines,
+    dependencies,
+    edits,
+    order,
+    reconcile,
+    requests,
+    running,
+    sights,
+    watching,
+)
 from gpud.core.actions import Action, StartAttempt
 from gpud.core.events import (
     AttemptEnded,
@@ -33,23 +44,29 @@ from gpud.core.events import (
     AttemptNotStarted,
     AttemptStarted,
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DevicesChanged,
     DrainRequested,
+    EditRequested,
     EntriesRead,
     GpuBroke,
     GpusSeen,
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
     RunnerReady,
     SourceSwitched,
+    SwapRequested,
     Tick,
     UndrainRequested,
 )
-from gpud.core.model import Attempt, JobId, Request
+from gpud.core.model import Attempt, JobId, Phase, Request
 from gpud.core.placement import most_mib, place, rule_of
 from gpud.core.pool import Lease
 from gpud.core.ready import ANY_MEMORY, Kind, is_ready
@@ -67,6 +84,12 @@ AnyEvent = (
     | RetryRequested
     | HoldRequested
     | ReleaseRequested
+    | PauseRequested
+    | ContinueRequested
+    | CheckpointRequested
+    | EditRequested
+    | MoveRequested
+    | SwapRequested
     | DrainRequested
     | UndrainRequested
     | SourceSwitched
@@ -122,6 +145,18 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return requests.on_hold(state, event, now_ms)
         case ReleaseRequested():
             return requests.on_release(state, event, now_ms)
+        case PauseRequested():
+            return running.on_pause(state, event, now_ms)
+        case ContinueRequested():
+            return running.on_continue(state, event, now_ms)
+        case CheckpointRequested():
+            return running.on_checkpoint(state, event, now_ms)
+        case EditRequested():
+            return edits.on_edit(state, event, now_ms)
+        case MoveRequested():
+            return order.on_move(state, event, now_ms)
+        case SwapRequested():
+            return order.on_swap(state, event, now_ms)
         case DrainRequested():
             return requests.on_drain(state, event.request, True, now_ms)
         case UndrainRequested():
@@ -247,12 +282,13 @@ def _start(
     if rule:
         detail["rule"] = rule
     state.tell(job.id, attempt.no, "dispatched", now_ms, **detail)
-    return StartAttempt(job.id, attempt.no, lease, job.retry_args)
+    return StartAttempt(job.id, attempt.no, lease, job.retry_args, job.resume)
 
 
 def end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
     """When its payload is gone at the latest, by its limit; NEVER where nobody knows."""
     within_s = state.jobs[attempt.job].within_s
-    if not within_s:
+    if not within_s or attempt.phase is Phase.PAUSED:
         return NEVER
-    return max(now_ms, (attempt.started_at_ms or now_ms) + 1000 * within_s)
+    ran_from_ms = (attempt.started_at_ms or now_ms) + attempt.paused_ms
+    return max(now_ms, ran_from_ms + 1000 * within_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gpud.core import usage
-from gpud.core.actions import Action, Answer, LookAtGpus, StopAttempt
+from gpud.core.actions import Action, Answer, LookAtGpus
 from gpud.core.attempts import finish_after_look
 from gpud.core.events import GpuBroke, GpusSeen, HealRequested
 from gpud.core.health import (
@@ -25,6 +25,7 @@ from gpud.core.model import Attempt, JobId, LeasePart, Phase, Usage
 from gpud.core.quarantines import heal, lift_for_memory, quarantine
 from gpud.core.sight import NOT_LISTED, GpuProcess, GpuSight
 from gpud.core.state import State
+from gpud.core.stops import save_and_leave, stop
 
 WRITTEN_MS = 60_000  # how often what an attempt has used so far is committed
 
@@ -180,7 +181,8 @@ def _add_up(
         claimed_mj, beside = state.health.of(uuid).claimed_mj, holders[uuid]
         utils.append(usage.add_look(attempt, uuid, part, sight, at_ms, beside, claimed_mj))
     written_ms, used.at_ms = used.at_ms, at_ms
-    if utils and all(util is not None and util <= usage.IDLE_PER_CENT for util in utils):
+    nothing = utils and all(util is not None and util <= usage.IDLE_PER_CENT for util in utils)
+    if nothing and attempt.phase is not Phase.PAUSED:
         used.idle_since_ms = used.idle_since_ms or at_ms
     else:
         used.idle_since_ms = 0
@@ -235,18 +237,6 @@ def _give_back(state: State, attempt: Attempt, at_ms: int) -> Sequence[Action]:
                 continue
             for process in sight.processes:
                 if not process.job and not is_ignored(process, policy):
-                    return stop(state, attempt, "guest", at_ms, owner=describe(process))
+                    leave = save_and_leave if state.jobs[attempt.job].checkpoint else stop
+                    return leave(state, attempt, "guest", at_ms, owner=describe(process))
     return ()
-
-
-def stop(
-    state: State, attempt: Attempt, why: str, at_ms: int, **detail: object
-) -> Sequence[Action]:
-    """gpud's own stop; a person's cancel that is on its way goes before it."""
-    if attempt.phase not in (Phase.STARTING, Phase.RUNNING):
-        return ()
-    job = state.jobs[attempt.job]
-    attempt.stop_why, attempt.stop_grace_s = why, job.grace_s
-    state.set_phase(job, Phase.STOPPING)
-    state.tell(JobId(job.id), attempt.no, "stopped-by-gpud", at_ms, reason=why, **detail)
-    return (StopAttempt(job.id, attempt.no, job.grace_s),)

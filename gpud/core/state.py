@@ -68,6 +68,7 @@ class State:
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
         self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
+        self.older: set[tuple[JobId, int]] = set()  # attempts of a runner without pause, checkpoint
         self.shortage = Shortage()
         self.stopped_sources: set[str] = set()
         self.finishing: set[JobId] = set()  # whose attempt is in that phase
@@ -184,6 +185,7 @@ class State:
             within_s=within_s(spec.time_limit_s, spec.grace_s, spec.linger_s),
             begin_ms=spec.begin_ms,
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
+            checkpoint=spec.checkpoint,
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
             array=first if array else JobId(0),
             rest=((first, last),) if array else (),
@@ -204,6 +206,16 @@ class State:
         self._may_expire(job)
         if job.state is JobState.QUEUED:
             self._push(job)
+        return job
+
+    def own(self, job_id: JobId) -> Job:
+        """The record of a job that is not done; an element of an array has one of its own now."""
+        job = self.find(job_id)
+        assert job is not None
+        if job.rest:
+            job = self.split(job, job_id)
+            if job.state is JobState.QUEUED:
+                self._push(job)
         return job
 
     def split(self, many: Job, job_id: JobId) -> Job:
@@ -368,6 +380,19 @@ class State:
         outcome = self.links.outcomes.pop(before, None)
         for job_id, ended in self.links.after(before):
             self.jobs[job_id].unmet += is_met(outcome, ended)
+
+    def come_after(self, job: Job, after: After, outcome_of: OutcomeOf) -> None:
+        """Other jobs than before keep it waiting. `outcome_of` knows the done ones of these."""
+        self.links.leave(job)
+        job.after = after
+        job.unmet = self.links.join(job, outcome_of)
+
+    def enter_again(self, job: Job) -> None:
+        """What decides when its turn comes has been changed: its rank, its request or its time."""
+        self._may_expire(job)
+        if job.state is JobState.QUEUED:
+            self._push(job)
+        self.touch(job)
 
     def _may_expire(self, job: Job) -> None:
         if job.last_start_ms:

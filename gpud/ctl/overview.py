@@ -20,11 +20,17 @@ look
   gpus        the GPUs, who uses them, and why one takes no work
   sources     where jobs come from, and whether that works
 
-change jobs
+change jobs (before more than ten you are asked; without a terminal: --yes)
   cancel      end jobs that wait or run
   retry       queue jobs again that are done
   hold        keep queued jobs from starting
   release     let held jobs start
+  pause       stop running jobs for a while; they keep their GPUs
+  continue    let paused jobs go on
+  checkpoint  let jobs save their state and leave; they are queued again
+  edit        change jobs that wait
+  move        put jobs elsewhere in the queue
+  swap        let two jobs change places
 
 change gpud
   drain       start nothing new; running jobs go on

@@ -83,7 +83,9 @@ def headline(job: dict[str, Any], on: Screen) -> str:
     word, colour = words.state_cell(job)
     told = words.ending(job) if job["outcome"] else word
     waits = job["state"] in ("queued", "held")
-    if not waits and (time := words.ran(job, on)):
+    if paused_at_ms := job.get("paused_at_ms"):
+        told += f" for {duration((on.now_ms - paused_at_ms) / 1000)}"
+    elif not waits and (time := words.ran(job, on)):
         told += f" {'after' if job['outcome'] else 'for'} {time}"
     if lease := words.lease_of(job):
         told += f" on {words.devices_in_words(lease)}"
@@ -123,11 +125,13 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("next try", clock(job["not_before_ms"]) if job["not_before_ms"] else ""),
         ("time limit", duration(limit) if limit is not None else ""),
         ("grace", duration(detail["grace_s"])),
+        ("checkpoint", job.get("checkpoint", "")),
         ("user", _user(detail["uid"])),
         ("source", " ".join(filter(None, (job["source"], job["where"])))),
         ("environment", words.plural(len(names), "variable") if names else ""),
         ("submitted", _moment(job["submitted_at_ms"], on)),
         ("started", _moment(job["started_at_ms"], on)),
+        ("paused", _moment(job.get("paused_at_ms", 0), on)),
         ("ended", _moment(job["ended_at_ms"], on)),
     ]
 

@@ -146,6 +146,8 @@ def _hints(reply: dict[str, Any]) -> list[str]:
     ]
     if hints:
         hints.append("all of these once more: gpuctl retry state:bad")
+    if paused := sum(job["phase"] == "paused" for job in reply["running"]):
+        hints.append(f"{paused} paused, holding GPU memory: gpuctl continue state:paused")
     if reply["draining"]:
         hints.append("start jobs again: gpuctl undrain")
     elif reply["queued"] and not reply["active"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from gpud.client.wire import from_text
 from gpud.ctl.render import Screen, clock, duration
-from gpud.ctl.words import CPU_ONLY, device, devices_in_words, ending, gpu, listed
+from gpud.ctl.words import CPU_ONLY, device, devices_in_words, ending, gpu, listed, size
 from gpud.signals import signal_name
 
 TYPE_CHECKING = False
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 OF_GPUS = ("wrong-gpu", "gpu-quarantined", "gpu-healed")
+UNITS: dict[str, Callable[[Any], str]] = {"_s": duration, "_ms": clock, "_mib": size}
+NONE_AT_0 = ("vram_mib", "begin_ms", "deadline_ms")
 ODD = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, OSError)
 
 
@@ -89,6 +91,15 @@ def _stopped(left: dict[str, Any]) -> str:
     return f"stopped by gpud: {_value(reason)}"
 
 
+def _checkpoint(left: dict[str, Any]) -> str:
+    told, reason, owner = "asked to save and leave", left.pop("reason"), left.pop("owner", "")
+    if reason == "guest":
+        told += ": the owner of its guest GPU came back"
+    elif reason != "asked":
+        told += f": {_value(reason)}"
+    return f"{told}: {owner}" if owner else told
+
+
 def _wrong_gpu(left: dict[str, Any]) -> str:
     process = f"pid {left.pop('pid')}"
     if program := left.pop("program", ""):
@@ -114,12 +125,56 @@ def _gpu(key: str) -> str:
     return gpu(device(key))
 
 
+def _edited(left: dict[str, Any]) -> str:
+    changed = dict(left.pop("changed"))
+    names = changed.pop("env", ())
+    told = [f"variables {', '.join(map(from_text, names))}"] if names else []
+    for key, (before, now) in changed.items():
+        told.append(f"{_field(key)} {_said(key, now)} (was {_said(key, before)})")
+    return f"edited: {', '.join(told)}"
+
+
+def _field(key: str) -> str:
+    """As the option is called: "time-limit" for time_limit_s."""
+    for unit in UNITS:
+        key = key.removesuffix(unit)
+    return key.replace("_", "-")
+
+
+def _said(key: str, value: Any) -> str:
+    """As a person would say it."""
+    if value is None or value in ("", []) or (value == 0 and key in NONE_AT_0):
+        return "none"
+    if isinstance(value, list):
+        return ",".join(
+            [from_text(item) if isinstance(item, dict) else str(item) for item in value]
+        )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return next((say(value) for unit, say in UNITS.items() if key.endswith(unit)), str(value))
+    return from_text(value)
+
+
+def _moved(left: dict[str, Any]) -> str:
+    to, beside = left.pop("to"), left.pop("beside", 0)
+    return f"moved {to} job {beside}" if beside else f"moved: {to} of all that waited"
+
+
+def _swapped(left: dict[str, Any]) -> str:
+    return f"swapped with job {left.pop('beside')}"
+
+
 SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "stopped-by-gpud": _stopped,
+    "checkpoint-requested": _checkpoint,
     "wrong-gpu": _wrong_gpu,
     "gpu-idle": _idle,
     "gpu-quarantined": _quarantined,
     "gpu-healed": _healed,
+    "edited": _edited,
+    "moved": _moved,
+    "swapped": _swapped,
 }
 
 

@@ -18,9 +18,13 @@ from gpud.errors import GpudError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, Protocol
 
     from gpud.ctl.args import Args
+
+    class Given(Protocol):
+        def __getitem__(self, option: str, /) -> Any: ...
+
 
 COMMAND_HINT = 'a command line: gpuctl submit "python train.py > log"   many: gpuctl submit -'
 WORDS_HINT = (
@@ -28,6 +32,23 @@ WORDS_HINT = (
     "for many, one a line: gpuctl submit -"
 )
 SHOWN = 60  # characters of a word in a message
+FIELDS = (
+    ("name", "name"),
+    ("gpus", "gpus"),
+    ("vram", "vram_mib"),
+    ("gpu-model", "gpu_model"),
+    ("retry-on", "retry_on"),
+    ("after", "after"),
+    ("after-any", "after_any"),
+    ("after-failed", "after_failed"),
+    ("priority", "priority"),
+    ("retries", "retries"),
+    ("time-limit", "time_limit_s"),
+    ("begin", "begin_ms"),
+    ("deadline", "deadline_ms"),
+    ("grace", "grace_s"),
+)  # option -> field of the protocol that it is
+OF_SUBMIT = (("array", "array"), ("max-fails", "max_fails"), ("checkpoint", "checkpoint"))
 
 
 def run(args: Args) -> int:
@@ -44,7 +65,7 @@ def run(args: Args) -> int:
             raise _cannot("options go before -", "for example: gpuctl submit --name sweep -")
         from gpud.ctl.many import job_lines
 
-        lines = job_lines(path, _directory(args["cwd"]))
+        lines = job_lines(path, directory_of(args["cwd"]))
         request |= {"count": len(lines), "common": fields}
     reply = patience.submit(args["socket"], request, lines)
     _report(reply, args)
@@ -72,7 +93,7 @@ def _command(args: Args) -> dict[str, Any]:
 
 def _exists(program: str, args: Args) -> bool:
     """As the job would look for it."""
-    name, directory = os.fsencode(program), _directory(args["cwd"])
+    name, directory = os.fsencode(program), directory_of(args["cwd"])
     places = [b""] if b"/" in name else os.environb.get(b"PATH", b"").split(b":")
     return any(os.path.exists(os.path.join(directory, place, name)) for place in places)
 
@@ -80,46 +101,38 @@ def _exists(program: str, args: Args) -> bool:
 def _fields(args: Args) -> dict[str, Any]:
     """What all jobs of this submit have in common, as JobFields."""
     fields: dict[str, Any] = {
-        "cwd": wire.to_text(_directory(args["cwd"])),
+        "cwd": wire.to_text(directory_of(args["cwd"])),
         "env": [wire.to_text(pair) for pair in capture(os.environb)],
         "umask": _umask(),
     }
-    if args["env"]:
-        fields["env_add"] = [wire.to_text(os.fsencode(pair)) for pair in args["env"]]
-    if args["retry-args"] is not None:
-        fields["retry_args"] = wire.to_text(os.fsencode(args["retry-args"]))
-    if args["backoff"] is not None:
-        fields["backoff_s"], longest_s = args["backoff"]
-        if longest_s is not None:
-            fields["backoff_max_s"] = longest_s
     if args["hold"]:
         fields["held"] = True
-    if args["exclusive"]:
-        fields["exclusive"] = True
-    for option, field in (
-        ("name", "name"),
-        ("gpus", "gpus"),
-        ("vram", "vram_mib"),
-        ("gpu-model", "gpu_model"),
-        ("retry-on", "retry_on"),
-        ("after", "after"),
-        ("after-any", "after_any"),
-        ("after-failed", "after_failed"),
-        ("priority", "priority"),
-        ("retries", "retries"),
-        ("time-limit", "time_limit_s"),
-        ("begin", "begin_ms"),
-        ("deadline", "deadline_ms"),
-        ("grace", "grace_s"),
-        ("array", "array"),
-        ("max-fails", "max_fails"),
-    ):
+    for option, field in OF_SUBMIT:
         if args[option] is not None:
             fields[field] = args[option]
+    return fields | fields_of(args)
+
+
+def fields_of(given: Given) -> dict[str, Any]:
+    """What these options say of a job, as JobFields. `given` has None for what was not given."""
+    fields: dict[str, Any] = {
+        field: given[option] for option, field in FIELDS if given[option] is not None
+    }
+    if given["env"]:
+        fields["env_add"] = [wire.to_text(os.fsencode(pair)) for pair in given["env"]]
+    if given["retry-args"] is not None:
+        fields["retry_args"] = wire.to_text(os.fsencode(given["retry-args"]))
+    if given["backoff"] is not None:
+        fields["backoff_s"], longest_s = given["backoff"]
+        if longest_s is not None:
+            fields["backoff_max_s"] = longest_s
+    if given["exclusive"]:
+        fields["exclusive"] = True
     return fields
 
 
-def _directory(given: str | None) -> bytes:
+def directory_of(given: str | None) -> bytes:
+    """The given one, seen from here."""
     try:
         here = os.getcwdb()
     except OSError as error:
@@ -237,6 +250,10 @@ def _array(text: str) -> str:
     return text
 
 
+def _signal(text: str) -> Any:
+    return _read("read_checkpoint", text)
+
+
 def _backoff(text: str) -> Any:
     return _read("read_backoff", text)
 
@@ -289,6 +306,7 @@ VERBS = [
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
+            Option("checkpoint", "the signal at which it saves and leaves", "SIGNAL", _signal),
             Option("after", "start when these have succeeded: 12,14-20,@", "JOBS", _jobs),
             Option("after-any", "start when these have ended, however", "JOBS", _jobs),
             Option("after-failed", "when that cannot be: cancel (default), wait", "WHAT", _failed),

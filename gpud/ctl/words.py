@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLOUR_OF = {
     "running": "green", "starting": "green", "stopping": "yellow", "held": "yellow",
-    "finishing": "yellow",
+    "finishing": "yellow", "paused": "yellow",
     "succeeded": "", "failed": "red", "killed": "red", "timed-out": "red", "lost": "red",
     "not-started": "red", "cancelled": "dim",
 }  # fmt: skip
@@ -158,14 +158,14 @@ def gpu_use(attempt: dict[str, Any]) -> list[str]:
 
 def size(mib: int) -> str:
     """ "512 MiB", "12 GiB", "1.5 TiB"."""
-    from gpud.config.units import format_size  # few verbs tell it
+    from gpud.amounts import format_size  # few verbs tell it
 
     return format_size(mib)
 
 
 def energy(joules: float) -> str:
     """ "340 J", "9.8 Wh", "1.25 kWh"."""
-    from gpud.config.units import format_energy
+    from gpud.amounts import format_energy
 
     return format_energy(joules)
 

@@ -27,8 +27,11 @@ from msgspec import structs
 from gpud.core.actions import (
     Action,
     Answer,
+    CheckpointAttempt,
+    ContinueAttempt,
     ForgetAttempt,
     LookAtGpus,
+    PauseAttempt,
     Refuse,
     StartAttempt,
     StopAttempt,
@@ -227,9 +230,8 @@ class Engine:
                         self._start(action)
                     except StorageError as error:
                         trouble = error
-                case StopAttempt():
-                    if self.executor is not None:
-                        self.executor.stop(action)
+                case StopAttempt() | PauseAttempt() | ContinueAttempt() | CheckpointAttempt():
+                    self._ask(action)
                 case ForgetAttempt(job=job, attempt=attempt):
                     forget.append((job, attempt))
                 case LookAtGpus():
@@ -259,6 +261,21 @@ class Engine:
         if action.retry_args is not None:
             spec = structs.replace(spec, retry_args=action.retry_args)
         self.executor.start(Launch(action, spec, tuple(leased)))
+
+    def _ask(
+        self, action: StopAttempt | PauseAttempt | ContinueAttempt | CheckpointAttempt
+    ) -> None:
+        if self.executor is None:
+            return
+        match action:
+            case StopAttempt():
+                self.executor.stop(action)
+            case PauseAttempt():
+                self.executor.pause(action)
+            case ContinueAttempt():
+                self.executor.unpause(action)
+            case CheckpointAttempt():
+                self.executor.checkpoint(action)
 
     def _take_asked(self, request: int) -> asyncio.Future[Answer] | None:
         future = self._asked.pop(request, None)

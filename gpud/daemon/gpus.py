@@ -25,15 +25,13 @@ from gpud.daemon.devices import (
     without_driver,
 )
 from gpud.devices.presence import driver_is_there
+from gpud.devices.whose import OTHERS_UNSEEN
 from gpud.errors import GpudError
 from gpud.ports import GpusFound, GpuWatcher, Watched
 
 if TYPE_CHECKING:
     from gpud.daemon.engine import Engine
 
-OTHERS_UNSEEN = (
-    "other people's processes cannot be told from jobs here, so GPUs that they use get jobs, too"
-)
 ASK_AGAIN_S = 30.0  # a driver that did not answer, or had no GPU
 
 

@@ -64,7 +64,7 @@ def environment(spec: JobSpec) -> list[Text]:
 
 
 def attempt_environment(
-    spec: JobSpec, job: int, attempt: int, devices: Sequence[Device]
+    spec: JobSpec, job: int, attempt: int, devices: Sequence[Device], *, resume: bool = False
 ) -> list[Text]:
     """`K=V` for the wire: what gpud tells this attempt. The table is in docs/gpus.md.
 
@@ -78,6 +78,8 @@ def attempt_environment(
         f"GPUD_JOB_ID={job}",
         f"GPUD_ATTEMPT={attempt}",
     ]
+    if resume:
+        found.append("GPUD_RESUME=1")
     if spec.element is not None:
         first, index, array = spec.element.first, spec.element.index, spec.element.array
         found += [

@@ -58,7 +58,7 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     state: str
     phase: str  # only while active
     outcome: str  # only when done
-    reason: str  # only while queued or held: why it waits
+    reason: str  # only while queued or held: why it waits; or paused: since when, and what it holds
     why: str  # only when done: a clause about the outcome, or ""
     exit_code: int | None
     signal: int | None
@@ -81,6 +81,8 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    checkpoint: str = ""  # the signal at which it saves its state and leaves: "SIGUSR1"
+    paused_at_ms: int = 0  # only while paused
     # Of an array: the id of its first element, and the indices that this is about. `count` > 1:
     # so many elements that are as they were submitted; `id` is the first of them.
     array: int = 0
@@ -173,6 +175,11 @@ class RefusedView(Struct, frozen=True):
     message: str
 
 
+class PriorityView(Struct, frozen=True):
+    job: int
+    priority: int
+
+
 class SourceView(Struct, frozen=True):
     name: str
     kind: str
@@ -248,7 +255,7 @@ class Waited(Reply, frozen=True, tag="waited"):
 
 
 class Changed(Reply, frozen=True):
-    """The common shape of the replies to cancel, retry, hold and release."""
+    """The common shape of the replies to all that changes jobs."""
 
     jobs: tuple[int, ...]
     refused: tuple[RefusedView, ...] = ()
@@ -268,6 +275,30 @@ class HeldReply(Changed, frozen=True, tag="held"):
 
 class Released(Changed, frozen=True, tag="released"):
     pass
+
+
+class Edited(Changed, frozen=True, tag="edited"):
+    """`jobs`: those that say something else now than before."""
+
+
+class Moved(Changed, frozen=True, tag="moved"):
+    priorities: tuple[PriorityView, ...] = ()  # of jobs that got another one by it
+
+
+class Swapped(Changed, frozen=True, tag="swapped"):
+    priorities: tuple[PriorityView, ...] = ()  # the same
+
+
+class Paused(Changed, frozen=True, tag="paused"):
+    pass
+
+
+class Continued(Changed, frozen=True, tag="continued"):
+    pass
+
+
+class Checkpointed(Changed, frozen=True, tag="checkpointed"):
+    """They have been asked; each leaves within its grace."""
 
 
 class Drained(Reply, frozen=True, tag="drained"):

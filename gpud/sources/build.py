@@ -42,6 +42,7 @@ _AS_THEY_ARE: tuple[Field, ...] = (
     "deadline_ms",
     "grace_s",
     "linger_s",
+    "checkpoint",
     "held",
 )
 _OF_RETRY: tuple[Field, ...] = ("retries", "backoff", "backoff_max_s", "retry_on")
@@ -149,6 +150,7 @@ _OVERRIDES = (
     "time_limit_s",
     "grace_s",
     "linger_s",
+    "checkpoint",
 )
 
 

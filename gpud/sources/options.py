@@ -19,6 +19,7 @@ from typing import Literal, TypedDict, cast
 from gpud.config.arrays import MOST, Runs, read_array
 from gpud.config.asking import (
     read_backoff,
+    read_checkpoint,
     read_gpu_model,
     read_gpus,
     read_retry_on,
@@ -59,6 +60,7 @@ class Options(TypedDict, total=False):
     deadline_ms: int
     grace_s: float
     linger_s: float | None  # None: wait
+    checkpoint: int  # a signal; 0: none
     cwd: bytes
     held: bool
     array: tuple[Runs, int]  # and how many may run at a time
@@ -262,6 +264,7 @@ Field = Literal[
     "deadline_ms",
     "grace_s",
     "linger_s",
+    "checkpoint",
     "cwd",
     "held",
     "array",
@@ -290,6 +293,7 @@ KEYS: Keys = {
     "deadline": ("deadline_ms", _moment),
     "grace": ("grace_s", _duration),
     "linger": ("linger_s", _linger),
+    "checkpoint": ("checkpoint", read_checkpoint),
     "cwd": ("cwd", _directory),
     "hold": ("held", _truth),
     "array": ("array", read_array),

@@ -41,19 +41,19 @@ from gpud.store.tally import Kind, kind_of
 INSERT = """INSERT INTO arrays (first, last, content, state, priority, submitted_at_ms,
   retries_left, template, name, source, entry_key, origin, argv, command)
   VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
-SET_STATE = "UPDATE arrays SET state = ?, priority = ? WHERE first = ?"
+SET_STATE = "UPDATE arrays SET state = ?, priority = ?, place = ? WHERE first = ?"
 SET_WHOLE = "UPDATE arrays SET whole = 1 WHERE first = ?"
 # What an element has of its own, then what it has of its array.
-OWN = """id, state, priority, retries_left, attempt, retry_no, not_before_ms, outcome, ended_at_ms,
-  why, amended"""
+OWN = """id, state, priority, place, retries_left, attempt, retry_no, not_before_ms, outcome,
+  ended_at_ms, why, amended"""
 OF_ARRAY = "template, submitted_at_ms, name, source, origin, argv, command"
 ELEMENT = f"""INSERT INTO jobs ({OWN}, {OF_ARRAY}, array)
-  SELECT ?,?,?,?,?,?,?,?,?,?,?, {OF_ARRAY}, first FROM arrays WHERE first = ?"""
+  SELECT ?,?,?,?,?,?,?,?,?,?,?,?, {OF_ARRAY}, first FROM arrays WHERE first = ?"""
 END = f"""WITH RECURSIVE ids (id) AS (SELECT ? UNION ALL SELECT id + 1 FROM ids WHERE id < ?)
   INSERT INTO jobs ({OWN}, {OF_ARRAY}, array)
-  SELECT id, 'done', priority, retries_left, 0, 0, 0, ?, ?, ?, NULL, {OF_ARRAY}, first
+  SELECT id, 'done', priority, place, retries_left, 0, 0, 0, ?, ?, ?, NULL, {OF_ARRAY}, first
   FROM arrays, ids WHERE first = ?"""
-ROW = f"SELECT first, last, content, state, priority, retries_left, {OF_ARRAY} FROM arrays"
+ROW = f"SELECT first, last, content, state, priority, place, retries_left, {OF_ARRAY} FROM arrays"
 OPEN = "SELECT first, last, state, source FROM arrays WHERE NOT whole ORDER BY first"
 EVERYWHERE: Spans = ((0, 1 << 62),)
 CHANGED = "SELECT id FROM jobs WHERE id BETWEEN ? AND ?"
@@ -82,6 +82,7 @@ class Row(Struct, frozen=True):
     content: Content
     state: str
     priority: int
+    place: float | None  # None: by its ids
     retries_left: int
     template: int
     submitted_at_ms: int
@@ -162,6 +163,7 @@ class Arrays:
                     id=JobId(-first),
                     request=common.request,
                     priority=row.priority,
+                    place=row.place or 0,
                     retry=common.retry,
                     grace_s=common.grace_s,
                     state=JobState(rest.state),
@@ -171,6 +173,7 @@ class Arrays:
                     source=row.source,
                     within_s=within_s(common.time_limit_s, common.grace_s, common.linger_s),
                     begin_ms=common.begin_ms,
+                    checkpoint=common.checkpoint,
                     last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
                     after=row.content.after,
                     array=first,
@@ -261,7 +264,8 @@ class Arrays:
                 state = VALUE[record.state]
                 rest[first] = Rest(rest[first].ids, state, record.source)
                 if first not in new:
-                    self._db.execute(SET_STATE, (state, record.priority, first))
+                    row = (state, record.priority, record.place or None, first)
+                    self._db.execute(SET_STATE, row)
         gone: dict[JobId, list[int]] = {}
         elements = set()
         for job_id, record in changes.jobs.items():
@@ -332,6 +336,7 @@ def _own(record: Job) -> tuple[object, ...]:
         record.id,
         VALUE[record.state],
         record.priority,
+        record.place or None,
         record.retries_left,
         record.attempt,
         record.retry_no,

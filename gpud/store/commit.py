@@ -1,6 +1,7 @@
 """Changes to rows: one transaction, as few statements as there are kinds of change.
 
-Owns every INSERT and UPDATE of what the core decides, but for new jobs (store/inserting.py).
+Owns every INSERT and UPDATE of what the core decides, but for new jobs (store/inserting.py) and
+edited ones (store/editing.py).
 Called by SqliteStore.commit; the caller rolls back when anything here raises.
 
 Rule 1: which attempts are already stored is known without asking: exactly the live ones, since an
@@ -21,7 +22,7 @@ from gpud.core.changes import Changes
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
 from gpud.protocol.replies import EventView
-from gpud.store import dependencies
+from gpud.store import dependencies, editing
 from gpud.store.arrays import Arrays, moves
 from gpud.store.codec import (
     VALUE,
@@ -37,7 +38,7 @@ from gpud.store.tally import Kind, Tally, kind_of
 
 UPDATE_JOB = """UPDATE jobs SET state = ?, priority = ?, retries_left = ?, attempt = ?,
   retry_no = ?, not_before_ms = ?, outcome = ?, ended_at_ms = ?, why = ?,
-  amended = ? WHERE id = ?"""
+  amended = ?, place = ? WHERE id = ?"""
 INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, stop_grace_s, ended_at_ms,
   outcome, exit_code, signal, why, rusage, on_gpu, job, no, boot_id, dispatched_at_ms, lease)
   VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
@@ -99,6 +100,9 @@ class Writer:
         _count(known, changes.before, moved)
         if updated := [_job_row(job) for job in known.values() if job.id not in elements]:
             db.executemany(UPDATE_JOB, updated)
+        if changes.edited:
+            editing.rewrite(db, self._interned, changes.edited)
+            dependencies.replace(db, [changes.jobs[job] for job in changes.edited])
         if changes.attempts:
             self._write_attempts(changes.attempts.values())
         views = self._number(changes)
@@ -193,6 +197,7 @@ def _job_row(job: Job) -> tuple[object, ...]:
         job.ended_at_ms,
         job.why,
         encode_amended(job),
+        job.place or None,
         job.id,
     )
 

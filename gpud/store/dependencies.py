@@ -38,6 +38,12 @@ def insert(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
         db.executemany(INSERT, rows)
 
 
+def replace(db: sqlite3.Connection, jobs: Sequence[Job]) -> None:
+    """They come after others than before."""
+    db.executemany("DELETE FROM dependencies WHERE job = ?", [(job.id,) for job in jobs])
+    insert(db, jobs)
+
+
 def of_open_jobs(db: sqlite3.Connection) -> dict[JobId, After]:
     elements = {job: after_of(content) for job, content in db.execute(OPEN_ELEMENTS)}
     return _by_job(db.execute(OPEN)) | elements

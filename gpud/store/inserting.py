@@ -28,6 +28,7 @@ recorded = attrgetter(
     "not_before_ms",
     "ended_at_ms",
     "why",
+    "place",
     "state",
     "outcome",
 )
@@ -37,14 +38,16 @@ def _statement(rows: int) -> str:
     """First the first id and what the rows share, then what each row has of its own."""
     values = ",".join(f"({row},?,?,?,?,?)" for row in range(rows))
     return f"""INSERT INTO jobs (id, template, source, priority, submitted_at_ms, retries_left,
-      attempt, retry_no, not_before_ms, ended_at_ms, why, state, outcome,
+      attempt, retry_no, not_before_ms, ended_at_ms, why, place, state, outcome,
       name, entry_key, origin, argv, command)
-      WITH shared (a, b, c, d, e, f, g, h, i, j, k, l, m) AS (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)),
-        own (n, o, p, q, r, s) AS (VALUES {values})
-      SELECT a + n, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s FROM shared, own"""
+      WITH shared (a, b, c, d, e, f, g, h, i, j, k, l, m, n) AS
+          (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)),
+        own (o, p, q, r, s, t) AS (VALUES {values})
+      SELECT a + o, b, c, d, e, f, g, h, i, j, k, nullif(l, 0), m, n, p, q, r, s, t
+        FROM shared, own"""
 
 
-SHARED, OWN = 13, 5  # parameters of a run, and of each of its rows
+SHARED, OWN = 14, 5  # parameters of a run, and of each of its rows
 INSERT = {size: _statement(size) for size in SIZES}
 
 

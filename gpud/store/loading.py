@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gpud.core.changes import NewSubmission
@@ -33,27 +33,29 @@ from gpud.store.rows import by_size, chunks
 READ_AHEAD = 32
 READ_AHEAD_BYTES = 1 << 16
 RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no,
-  not_before_ms, source, amended, array FROM"""
+  not_before_ms, source, amended, array, place FROM"""
 # In the order in which the index `jobs_open` has them: no sorting. The term that looks superfluous
 # is that of the index.
 OPEN = f"""{RECORD} jobs WHERE state = ? AND state <> 'done'
-  ORDER BY not_before_ms, priority DESC, id"""
+  ORDER BY not_before_ms, priority DESC, ifnull(place, id), id"""
 LIVE = """SELECT job, no, phase, boot_id, dispatched_at_ms, started_at_ms, pid, stop_grace_s,
   attempts.ended_at_ms, exit_code, signal, attempts.why, rusage, lease, on_gpu
   FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
   WHERE state = 'active' AND state <> 'done' ORDER BY id"""
 ENDED = by_size(
     """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no, outcome,
-      ended_at_ms, why, source, amended, array FROM jobs WHERE state = 'done' AND id IN ({})"""
+      ended_at_ms, why, source, amended, array, place FROM jobs WHERE state = 'done'
+      AND id IN ({})"""
 )
 SPECS = """SELECT id, template, command, argv, name, priority, source, entry_key, origin, array
   FROM jobs WHERE id BETWEEN ? AND ?"""
 
 # The cast reads the digits up to the colon.
-TAKEN = """SELECT command, count(*) FROM (
-    SELECT command, source, entry_key FROM jobs WHERE source = :source AND source <> ''
-    UNION ALL SELECT command, source, entry_key FROM arrays WHERE source = :source)
-  WHERE CAST(entry_key AS INTEGER) >= :generation GROUP BY command"""
+TAKEN = """SELECT ifnull(entry_command, command), count(*) FROM (
+    SELECT command, entry_command, source, entry_key FROM jobs
+      WHERE source = :source AND source <> ''
+    UNION ALL SELECT command, NULL, source, entry_key FROM arrays WHERE source = :source)
+  WHERE CAST(entry_key AS INTEGER) >= :generation GROUP BY 1"""
 
 
 def load(db: sqlite3.Connection, interned: Interned, arrays: Arrays) -> Loaded:
@@ -89,7 +91,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
     last = None
     for row in db.execute(OPEN, (state.value,)):
         job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
-        source, amended, array = row[8:]
+        source, amended, array, place = row[8:]
         if template != last:
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
@@ -113,9 +115,12 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             grown=more.request is not None,
             setbacks=more.setbacks,
             retry_args=more.retry_args,
+            resume=more.resume,
             begin_ms=common.begin_ms,
             last_start_ms=last_ms,
+            checkpoint=common.checkpoint,
             array=array,
+            place=place or 0,
         )
 
 
@@ -141,6 +146,9 @@ def _live(row: tuple[Any, ...]) -> Attempt:
         oom=on_gpu.oom,
         usage=on_gpu.usage,
         stop_why=on_gpu.stop_why,
+        leaving=on_gpu.leaving,
+        paused_at_ms=on_gpu.paused_at_ms,
+        paused_ms=on_gpu.paused_ms,
     )
 
 
@@ -157,7 +165,7 @@ def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> l
 
 def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
     job, template, priority, submitted, left, attempt, retry_no, outcome, ended = row[:9]
-    why, source, amended, array = row[9:]
+    why, source, amended, array, place = row[9:]
     common = interned.template(template)[1]
     more = decode_amended(amended)
     return Job(
@@ -179,15 +187,18 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         grown=more.request is not None,
         setbacks=more.setbacks,
         retry_args=more.retry_args,
+        resume=more.resume,
         begin_ms=common.begin_ms,
+        checkpoint=common.checkpoint,
         last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
         array=array,
+        place=place or 0,
     )
 
 
 class SpecReader:
-    """What was submitted, which never changes. Jobs start mostly in the order of their ids: after
-    two that are close, the next few are read with the second."""
+    """What jobs say. They start mostly in the order of their ids: after two that are close, the
+    next few are read with the second."""
 
     def __init__(self, db: sqlite3.Connection, interned: Interned, arrays: Arrays) -> None:
         self._db = db
@@ -207,6 +218,11 @@ class SpecReader:
                 raise GpudError(f"cannot read the spec of job {job}: no such job", kind="not-found")
         self._last = job
         return found
+
+    def forget(self, jobs: Iterable[int]) -> None:
+        """They say something else now."""
+        for job in jobs:
+            self._ahead.pop(job, None)
 
 
 def specs(
@@ -239,6 +255,7 @@ def specs(
             held=common.held,
             begin_ms=common.begin_ms,
             deadline_ms=common.deadline_ms,
+            checkpoint=common.checkpoint,
             uid=common.uid,
             source=source,
             entry_key=entry_key,

@@ -164,6 +164,7 @@ CREATE TABLE arrays (
   content TEXT NOT NULL CHECK (typeof(content) = 'text'),
   state TEXT NOT NULL CHECK (state = 'queued' OR state = 'held'),
   priority INTEGER NOT NULL CHECK (typeof(priority) = 'integer'),
+  place REAL CHECK (place IS NULL OR typeof(place) = 'real'),
   submitted_at_ms INTEGER NOT NULL CHECK (typeof(submitted_at_ms) = 'integer'),
   retries_left INTEGER NOT NULL CHECK (typeof(retries_left) = 'integer'),
   whole INTEGER NOT NULL DEFAULT 0 CHECK (whole = 0 OR whole = 1),
@@ -180,4 +181,29 @@ CREATE INDEX arrays_name ON arrays (name) WHERE name <> '';
 CREATE UNIQUE INDEX arrays_entry ON arrays (source, entry_key) WHERE source <> '';
 """
 
-MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4)  # the n-th brings version n - 1 to n
+# Edits and moves. `place` is NULL while a job stands by its id. An entry of a source stays known by
+# the command that stood there: `entry_command`, where `command` is another now. And an edit can
+# name jobs that came later.
+V5 = """
+ALTER TABLE jobs ADD COLUMN place REAL CHECK (place IS NULL OR typeof(place) = 'real');
+ALTER TABLE jobs ADD COLUMN entry_command BLOB
+  CHECK (entry_command IS NULL OR typeof(entry_command) = 'blob');
+DROP INDEX jobs_open;
+CREATE INDEX jobs_open
+  ON jobs (state, not_before_ms, priority DESC, ifnull(place, id), id, source)
+  WHERE state <> 'done';
+
+CREATE TABLE dependencies_of_any (
+  job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+  first INTEGER NOT NULL CHECK (typeof(first) = 'integer' AND first > 0),
+  last INTEGER NOT NULL CHECK (typeof(last) = 'integer' AND last >= first),
+  ended INTEGER NOT NULL CHECK (ended = 0 OR ended = 1),
+  patient INTEGER NOT NULL CHECK (patient = 0 OR patient = 1),
+  PRIMARY KEY (job, first, ended)
+) WITHOUT ROWID;
+INSERT INTO dependencies_of_any SELECT job, first, last, ended, patient FROM dependencies;
+DROP TABLE dependencies;
+ALTER TABLE dependencies_of_any RENAME TO dependencies;
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5)  # the n-th brings version n - 1 to n

@@ -143,12 +143,14 @@ class SqliteStore:
 
     def _write(self, changes: Changes) -> list[EventView]:
         try:
-            return self._writer.write(changes)
+            views = self._writer.write(changes)
         except BaseException:
             self._interned.forgotten()
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        self._specs.forget(changes.edited)
+        return views
 
     def _trouble(self, verb: str, error: sqlite3.Error) -> StorageError:
         """The StorageError for an error that the disk made; any other is raised again."""

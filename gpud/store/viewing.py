@@ -15,11 +15,12 @@ from typing import Any
 
 from gpud.config.requests import asked_of
 from gpud.core import indices
-from gpud.core.model import Indices, JobId, JobState, Outcome
+from gpud.core.model import Indices, JobId, JobState, Outcome, Phase
 from gpud.core.spans import Spans, count
 from gpud.core.usage import mean_util
 from gpud.protocol.replies import MOST_OF_COMMAND, JobView
 from gpud.protocol.text import head_of
+from gpud.signals import signal_name
 from gpud.store.arrays import Arrays
 from gpud.store.codec import OnGpu, decode_lease, decode_on_gpus, show_lease
 from gpud.store.intern import Interned
@@ -27,6 +28,7 @@ from gpud.store.rows import by_size, chunks
 
 ACTIVE = JobState.ACTIVE.value
 DONE = JobState.DONE.value
+PAUSED = Phase.PAUSED.value
 
 VIEW = by_size(
     f"""SELECT j.id, j.name, j.state, j.outcome, j.why, j.attempt, j.retries_left, j.priority,
@@ -48,8 +50,9 @@ RECENT = "SELECT id FROM ({}) ORDER BY ended_at_ms DESC, id DESC LIMIT :recent".
 )
 RUNNING = """SELECT id FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
   WHERE state = 'active' AND state <> 'done' ORDER BY dispatched_at_ms, id"""
-WAITING = """SELECT not_before_ms, -priority, id FROM jobs WHERE state = ? AND state <> 'done'
-  ORDER BY not_before_ms, priority DESC, id LIMIT ?"""
+WAITING = """SELECT not_before_ms, -priority, ifnull(place, id), id FROM jobs
+  WHERE state = ? AND state <> 'done'
+  ORDER BY not_before_ms, priority DESC, ifnull(place, id), id LIMIT ?"""
 
 
 def views(
@@ -104,6 +107,7 @@ def _unchanged(ids: Spans, interned: Interned, arrays: Arrays) -> JobView:
         vram_mib=vram,
         gpu_model=model,
         exclusive=exclusive,
+        checkpoint=signal_name(common.checkpoint) if common.checkpoint else "",
         array=first,
         indices=_some(row.content.indices, ids, first),
         count=count(ids),
@@ -120,9 +124,10 @@ def _view(row: tuple[Any, ...], interned: Interned, arrays: Arrays) -> JobView:
     job, name, state, outcome, why, attempt, retries_left, priority = row[:8]
     template, command, source, where, submitted, job_ended, not_before = row[8:15]
     phase, exit_code, signal, started, ended, lease, on_gpu, array = row[15:]
-    asked = interned.template(template)[1].request
-    gpus, vram, model, exclusive = asked_of(asked)
-    energy_j, peak_mib, util = used_of(decode_on_gpus(on_gpu))
+    common = interned.template(template)[1]
+    gpus, vram, model, exclusive = asked_of(common.request)
+    seen = decode_on_gpus(on_gpu)
+    energy_j, peak_mib, util = used_of(seen)
     return JobView(
         id=job,
         name=name,
@@ -151,6 +156,8 @@ def _view(row: tuple[Any, ...], interned: Interned, arrays: Arrays) -> JobView:
         energy_j=energy_j,
         peak_vram_mib=peak_mib,
         gpu_util=util,
+        checkpoint=signal_name(common.checkpoint) if common.checkpoint else "",
+        paused_at_ms=seen[-1].paused_at_ms if state == ACTIVE and phase == PAUSED else 0,
         array=array,
         indices=str(arrays.element(array, job).index) if array else "",
     )
@@ -180,8 +187,8 @@ def page(
         room = limit - len(shown) if limit else -1
         waiting = [(row, row[-1]) for row in db.execute(WAITING, (state.value, room))]
         unchanged = sorted(
-            ((0, -arrays.row(first).priority, rest.ids[0][0]), rest.ids)
-            for first, rest in arrays.rest.items()
+            ((0, -row.priority, row.place or rest.ids[0][0], -row.first), rest.ids)
+            for row, rest in ((arrays.row(first), rest) for first, rest in arrays.rest.items())
             if rest.state == state
         )
         rows = merge(waiting, unchanged, key=itemgetter(0))

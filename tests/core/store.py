@@ -27,6 +27,7 @@ from gpud.core.model import (
 )
 from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
+from gpud.core.ready import rank_of
 from gpud.core.spans import spans_of
 from gpud.core.state import State
 
@@ -59,6 +60,8 @@ class FakeStore:
             for _ in range(size(array.indices) if array else 1):
                 self.specs[self.next_id] = new.spec
                 self.next_id = JobId(self.next_id + 1)
+        assert changes.edited.keys() <= changes.jobs.keys(), "an edit without its record"
+        self.specs |= changes.edited
         assert changes.next_id in (None, self.next_id)
         for key, attempt in sorted(changes.attempts.items()):
             self._write_attempt(key, attempt)
@@ -132,7 +135,7 @@ class FakeStore:
             (many.array, many.array + size(self.specs[many.array].array.indices) - 1)
             for many in self.arrays.values()
         )
-        jobs.sort(key=lambda job: (-job.priority, job.id))
+        jobs.sort(key=rank_of)
         state.load(jobs, attempts, self.quarantines, self.outcome_of)
         return state
 

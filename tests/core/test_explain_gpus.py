@@ -44,6 +44,8 @@ def look(state: State, *seen: GpuSight, at_ms: int = NOW_MS) -> None:
         ((A, CPUS), Request(0), "the CPU: it needs no GPU"),
         ((A, B, C), Request(3),
          "GPUs a, b and c: the first in the order of the pool that had room"),
+        ((HALVES, Device("g", ("g",), 2)), Request(2),
+         "GPUs h and g: the fullest that have room, so that whole GPUs stay free"),
     ],
 )  # fmt: skip
 def test_of_an_active_job_the_rule_is_told(
@@ -60,6 +62,8 @@ def test_of_an_active_job_the_rule_is_told(
     ("devices", "request_", "line"),
     [
         ((U, V), Request(2), "GPUs 0 and 1: the nearest to each other that have room: NVLink"),
+        ((gpu("x", y=1), gpu("y", x=1), gpu("z")), Request(3),
+         "GPUs 3, 4 and 5: the nearest to each other that have room"),
         ((gpu("x", guest=True), gpu("y", guest=True)), Request(),
          "GPU 3: guest GPUs, since no other has room"),
         ((MIG, U), Request(gpu_model=""),

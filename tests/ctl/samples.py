@@ -52,13 +52,17 @@ JOBS = (
     running(44, phase="stopping", lease=("cpu:62",), gpus=0),
     job(45, reason="waits for a free slot: all 4 are taken", priority=5),
     job(46, state="held", reason="held: gpuctl release 46", command="echo 日本語 ünï"),
-)
+    running(
+        47, phase="paused", lease=("3",), checkpoint="SIGUSR1", paused_at_ms=NOW_MS - 60_000,
+        reason="paused on GPU 3 for 60 s; its GPU memory stays held: gpuctl continue 47",
+    ),
+)  # fmt: skip
 
 GPUS = (
     replies.GpuView("0", ("0",), 1, 0, (42,), ""),
     replies.GpuView("1", ("1",), 1, 0, (42,), ""),
     replies.GpuView("2", ("2",), 2, 500, (43,), ""),
-    replies.GpuView("3", ("3",), 1, 1000, (), ""),
+    replies.GpuView("3", ("3",), 1, 0, (47,), ""),
     replies.GpuView("4", ("4",), 1, 1000, (), "process 4711 of alice uses it"),
     replies.GpuView("cpu", (), 16, 938, (44,), ""),
 )
@@ -120,7 +124,7 @@ SOURCES = (
 STATUS = replies.StatusReply(
     id=0, gpud="0.1.0", host="node7", pid=4242, started_at_ms=NOW_MS - 8_000_000, now_ms=NOW_MS,
     state_dir="/var/lib/gpud", socket="/run/gpud/gpud.sock", draining=False, queued=31, held=1,
-    active=3, done={"succeeded": 120, "failed": 1, "killed": 1}, gpus=GPUS, sources=SOURCES,
+    active=4, done={"succeeded": 120, "failed": 1, "killed": 1}, gpus=GPUS, sources=SOURCES,
     running=tuple(j for j in JOBS if j.state == "active"),
     recent=tuple(j for j in JOBS if j.state == "done"),
     problems=("cannot read /mnt/lab/gpu.queue: stale file handle",),
@@ -129,7 +133,8 @@ STATUS = replies.StatusReply(
 EMPTY = replies.StatusReply(
     id=0, gpud="0.1.0", host="node7", pid=4242, started_at_ms=NOW_MS, now_ms=NOW_MS,
     state_dir="/s", socket="/s/gpud.sock", draining=False, queued=0, held=0, active=0, done={},
-    gpus=GPUS[3:4], sources=(), running=(), recent=(), problems=(),
+    gpus=(replies.GpuView("3", ("3",), 1, 1000, (), ""),), sources=(), running=(), recent=(),
+    problems=(),
 )  # fmt: skip
 
 
@@ -225,3 +230,38 @@ FORETOLD = (
 ENDED = replies.ReasonView(
     37, "done", "done: it failed with exit status 2", attempts=DETAIL.attempts
 )
+EDITED = detail(
+    job(
+        45, reason="waits for a free slot: all 4 are taken", priority=9, name="sweep", gpus=2,
+        vram_mib=12288, command="python train.py \\\n  --lr 1e-3 > 'log 1'",
+    ),
+    (),
+    (
+        event(1, 45, "submitted"),
+        event(2, 45, "edited", changed={
+            "command": ["python train.py", "python train.py \\\n  --lr 1e-3 > 'log 1'"],
+            "env": ["LR"], "gpus": [None, 2], "time_limit_s": [7200.0, None],
+        }),
+        event(3, 45, "moved", to="before", beside=17),
+        event(4, 45, "swapped", beside=44),
+    ),
+    retry_on=("failed", "killed", "timed-out", "lost"), after=("12", "14-20"),
+    begin_ms=NOW_MS + 3_600_000,
+)  # fmt: skip
+# Asked to save its state once, and paused now.
+PAUSED = detail(
+    JOBS[11],
+    (
+        attempt(47, 1, phase="", outcome="killed", exit_code=0, lease=("3",),
+                why="it was asked to save its state and leave",
+                started_at_ms=NOW_MS - 900_000, ended_at_ms=NOW_MS - 400_000),
+        attempt(47, 2, phase="paused", lease=("3",)),
+    ),
+    (
+        event(1, 47, "checkpoint-requested", 1, reason="asked", signal=10, grace_s=300.0),
+        event(2, 47, "ended", 1, outcome="killed", exit_code=0, retry_at_ms=NOW_MS - 398_000,
+              why="it was asked to save its state and leave"),
+        event(3, 47, "paused", 2),
+    ),
+    grace_s=300.0,
+)  # fmt: skip

@@ -59,7 +59,7 @@ def test_json_is_the_answer_without_what_belongs_to_the_connection(
 
 def test_gpuctl_alone_is_status(gpuctl: Gpuctl) -> None:
     assert gpuctl().out == gpuctl("status").out
-    assert gpuctl().out.startswith("gpud 0.1.0 on node7: 3 running, 31 queued, 1 held, 120 succ")
+    assert gpuctl().out.startswith("gpud 0.1.0 on node7: 4 running, 31 queued, 1 held, 120 succ")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_ls_in_a_pipe_has_every_column_and_cuts_nothing(gpuctl: Gpuctl) -> None:
         "ID", "STATE", "EXIT", "GPU", "TRY", "PRIO", "TIME", "ENDED", "NAME", "SOURCE", "WHY",
         "COMMAND",
     ]  # fmt: skip
-    assert [int(row.split()[0]) for row in rows] == list(range(36, 47))
+    assert [int(row.split()[0]) for row in rows] == list(range(36, 48))
     assert rows[7].endswith("x" * 120)
     assert rows[2].endswith("./simulate\\x1b[31m⏎--until 'dark'")
     at = head.index("COMMAND")

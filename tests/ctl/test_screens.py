@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.model import DEFAULT_RETRY_ON
-from gpud.ctl import events, gpus, ls, overview, show, sources, status, why, words
+from gpud.ctl import events, form, gpus, ls, overview, show, sources, status, why, words
 from gpud.ctl.args import help_of
 from gpud.ctl.main import MODULE_OF, find
 from gpud.ctl.render import Column, Screen, columns, duration, table
@@ -49,6 +49,8 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
     "show-queued": lambda on: show.sheet(
         plain(samples.detail(samples.JOBS[9], argv=("python", "a b"))), on
     ),
+    "show-edited": lambda on: show.sheet(plain(samples.EDITED), on),
+    "show-paused": lambda on: show.sheet(plain(samples.PAUSED), on),
     "gpus": lambda on: gpus.gpu_lines(plain(samples.GPUS), on),
     "gpus-troubled": lambda on: gpus.gpu_lines(plain(samples.TROUBLED), on),
     "status-troubled": lambda on: status.lines(
@@ -83,6 +85,15 @@ def test_help() -> None:
         compare(f"help-{verb}", help_of(find(verb)))
 
 
+@pytest.mark.parametrize(("name", "phase"), [("form", ""), ("form-active", "running")])
+def test_forms(name: str, phase: str) -> None:
+    """What opens in an editor."""
+    detail = plain(samples.EDITED)
+    if phase:
+        detail["job"] |= {"state": "active", "phase": phase, "reason": ""}
+    compare(name, form.write(detail))
+
+
 def test_every_selector_of_an_example_is_one() -> None:
     """`gpuctl wait state:runing` in a help text would end with status 252."""
     examples = [line for verb in MODULE_OF for line in find(verb).examples]
@@ -95,7 +106,8 @@ def test_every_selector_of_an_example_is_one() -> None:
 def test_there_is_no_golden_file_of_nothing() -> None:
     there = {path.stem for path in GOLDEN.iterdir()}
     screens = {f"{name}-{width}" for name in SCREENS for width in (*WIDTHS, "pipe")}
-    assert there == screens | {"help"} | {f"help-{verb}" for verb in MODULE_OF}
+    forms = {"form", "form-active"}
+    assert there == screens | forms | {"help"} | {f"help-{verb}" for verb in MODULE_OF}
 
 
 @pytest.mark.parametrize("name", SCREENS)

@@ -22,6 +22,26 @@ def test_only_a_live_instance_with_the_same_gpu_counts(tmp_path: Path) -> None:
     assert shared_gpus(tmp_path / "nowhere", mine, but=tmp_path) == []
 
 
+def test_a_gpu_is_the_same_by_index_and_by_uuid(tmp_path: Path) -> None:
+    """One has `pool.visible = "uuid"`; another's driver has not answered."""
+    other = StateDir.open(tmp_path / "runs" / "a", configured=True)
+    uuids = ("GPU-a", "GPU-b")
+    announce(other.path, [Device("0,1", ("0", "1"), uuids=uuids)])
+    for mine, said in [
+        (Device("GPU-b", ("GPU-b",), uuids=("GPU-b",)), "GPU-b is"),
+        (Device("GPU-a,GPU-b", uuids, uuids=uuids), "GPU-a, GPU-b are"),
+        (Device("GPU-b", ("1",), uuids=("GPU-b",)), "GPU 1 is"),
+        (Device("1", ("1",)), "GPU 1 is"),
+    ]:
+        [sentence] = shared_gpus(tmp_path, [mine], but=tmp_path)
+        assert sentence == f"{said} also used by the instance in {other.path}"
+    assert shared_gpus(tmp_path, [Device("GPU-c", ("GPU-c",))], but=tmp_path) == []
+    announce(other.path, [Device("GPU-b", ("GPU-b",), uuids=("GPU-b",))])
+    [sentence] = shared_gpus(tmp_path, [Device("0", ("1",), uuids=("GPU-b",))], but=tmp_path)
+    assert sentence.startswith("GPU 1 is")
+    other.close()
+
+
 def test_what_we_use_is_told_again_and_what_others_use_is_said_once(tmp_path: Path) -> None:
     other = StateDir.open(tmp_path / "runs" / "a", configured=True)
     announce(other.path, [Device("1", ("1",))])

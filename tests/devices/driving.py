@@ -14,12 +14,13 @@ from gpud.ports import Watched
 from tests.contracts.watchers import HASTY
 
 
-class Warnings(list[tuple[Any, str]]):
-    """Which helpers were lost: at which GPU, and why."""
+class Warnings(list[tuple[int | None, str]]):
+    """Which helpers were lost: at which GPU, if they had come to one, and why."""
 
-    def __call__(self, event: str, *, gpu: int | None, why: str) -> None:
+    def __call__(self, event: str, *, why: str, **where: Any) -> None:
         assert event == "gpu_helper_lost"
-        self.append((gpu, why))
+        assert None not in where.values()  # the log would say `gpu: null`
+        self.append((where.get("gpu"), why))
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ once. The state is `key value` lines:
     gpu0.uuid GPU-…                   gpu0.name, total_mib, used_mib, util, temperature, power_mw,
                                       energy_mj: a value that is missing is one not supported
     gpu0.free_mib 100                 if it is to be another than the rest
+    gpu0.reserved_mib 500             what the driver keeps for itself
     gpu0.compute 4711:500 4712:-1     PID:MIB (-1: not told); graphics, mps likewise
     gpu0.samples 4711:80:1000000      PID:SM:MICROSECONDS of processes' use
     gpu0.ecc, remap_failed, remap_pending, retired_pending, recovery

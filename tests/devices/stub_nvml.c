@@ -212,7 +212,8 @@ static int memory_of(const struct device *d, struct memory *memory) {
     holders(d, sum, &used);
     memory->total = total_mib << 20;
     memory->used = (u64)used << 20;
-    memory->free = (u64)value(d, "free_mib", (long long)total_mib - used) << 20;
+    long long free = (long long)total_mib - value(d, "reserved_mib", 0) - used;
+    memory->free = (u64)value(d, "free_mib", free) << 20;
     return OK;
 }
 
@@ -231,7 +232,7 @@ int nvmlDeviceGetMemoryInfo_v2(struct device *d, struct memory_v2 *memory) {
     memory->total = found.total;
     memory->used = found.used;
     memory->free = found.free;
-    memory->reserved = 0;
+    memory->reserved = (u64)value(d, "reserved_mib", 0) << 20;
     return OK;
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gpud.core.sight import NOT_LISTED, GpuSight
+from gpud.devices.driver import NO_ANSWER
 from gpud.devices.helper import Helper
 from gpud.devices.knowledge import NOT_YET
 from gpud.devices.patience import Trouble
@@ -96,6 +97,15 @@ async def test_trouble_that_is_told_again_and_again_is_told_afresh(stub: Stub) -
 
 
 # -- silence -----------------------------------------------------------------------------------
+
+
+async def test_a_driver_that_hangs_at_no_gpu_is_told_as_such(stub: Stub) -> None:
+    async with driving() as (driver, warnings):
+        await driver.find()
+        stub.order("hang", "nvmlDeviceGetCount_v2")
+        with pytest.raises(Trouble, match=NO_ANSWER):
+            await look(driver)
+        assert warnings == [(None, "the driver did not answer within 1 s")]
 
 
 async def test_a_gpu_that_does_not_wake_up_is_a_problem_of_its_own(stub: Stub) -> None:
