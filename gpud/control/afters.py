@@ -77,7 +77,7 @@ def _spans(
 
 
 def _found(store: Store, wanted: Selection, ended: bool) -> list[Span]:
-    spans = [Span(job, job, ended) for job in wanted.ids]
+    spans = [Span(job, store.array_at(JobId(job)) or job, ended) for job in wanted.ids]
     spans += [Span(first, last, ended) for first, last in wanted.ranges]
     spans += [Span(-1 - back, -1 - back, ended) for back in wanted.last]
     rest = structs.replace(wanted, ids=(), ranges=(), last=())

@@ -17,6 +17,8 @@ from gpud.ports import Controlled
 from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
 from gpud.protocol.requests import (
     Cancel,
+    Checkpoint,
+    Continue,
     Drain,
     Edit,
     Gpus,
@@ -24,6 +26,7 @@ from gpud.protocol.requests import (
     Hold,
     Ls,
     Move,
+    Pause,
     Ping,
     Release,
     Reload,
@@ -51,6 +54,9 @@ OneReply = (
     | Edit
     | Move
     | Swap
+    | Pause
+    | Continue
+    | Checkpoint
     | Drain
     | Undrain
     | Gpus
@@ -88,7 +94,7 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return await changes.heal(daemon, request)
         case Sources():
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
-        case Cancel() | Retry() | Hold() | Release():
+        case Cancel() | Retry() | Hold() | Release() | Pause() | Continue() | Checkpoint():
             return await changes.change(daemon, request)
         case Edit():
             return await edits.edit(daemon, request)

@@ -18,6 +18,7 @@ from gpud.core.health import LOOK_WAIT_MS
 from gpud.core.model import Attempt, JobId, Outcome, Phase
 from gpud.core.retry import pause_ms, spread, wants_retry
 from gpud.core.state import State
+from gpud.core.stops import unpause
 from gpud.core.usage import close
 
 JUDGED_AFTER_A_LOOK = (Outcome.FAILED, Outcome.KILLED)
@@ -68,6 +69,9 @@ def on_attempt_not_started(state: State, event: AttemptNotStarted, now_ms: int) 
 def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence[Action]:
     attempt = live_attempt(state, event.job, event.attempt)
     if attempt is not None and attempt.phase is not Phase.FINISHING:
+        unpause(attempt, event.at_ms)
+        if attempt.leaving and not event.stopped and event.lost is None:
+            forget_checkpoint(state, attempt)
         attempt.ended_at_ms = event.at_ms
         attempt.exit_code, attempt.signal = event.exit_code, event.signal
         attempt.rusage = event.rusage
@@ -85,6 +89,12 @@ def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence
             return (ForgetAttempt(event.job, event.attempt), LookAtGpus())
         end(state, attempt, outcome, event.lost or "", now_ms)
     return (ForgetAttempt(event.job, event.attempt),)
+
+
+def forget_checkpoint(state: State, attempt: Attempt) -> None:
+    """It has ended by itself, before the signal reached it: an end like any other."""
+    attempt.leaving, attempt.stop_why, attempt.stop_grace_s = False, "", None
+    state.set_phase(state.jobs[attempt.job], Phase.RUNNING)
 
 
 def note_usage(state: State, attempt: Attempt, likeness: str) -> None:
@@ -155,7 +165,11 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
         detail["exit_code"] = attempt.exit_code
     if attempt.signal is not None:
         detail["signal"] = attempt.signal
-    if attempt.stop_why == "guest":
+    if attempt.leaving:
+        job.resume = job.resume or attempt.started_at_ms > 0
+        state.requeue(job)
+        detail["retry_at_ms"] = now_ms
+    elif attempt.stop_why == "guest":
         if setbacks.leave_guest(state, job):
             detail["retry_at_ms"] = now_ms
     elif setbacks.is_excused(job, outcome, sick):

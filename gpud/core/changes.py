@@ -17,11 +17,26 @@ class NewSubmission(Struct, frozen=True):
     count: int
 
 
+class EndOfMany(Struct, frozen=True):
+    """Elements of an array (ids from `first` to `last`) that ended as they were submitted."""
+
+    array: JobId
+    first: int
+    last: int
+    was: JobState  # before this turn
+    outcome: Outcome
+    why: str
+    at_ms: int
+    source: str
+
+
 class Changes(Struct):
-    """What the next commit writes. `new` is in id order; the records to it are in `jobs`."""
+    """What the next commit writes. `new` is in id order; the records to it are in `jobs`. An array
+    is there under the id of its first element; its record is under minus that id."""
 
     new: list[tuple[JobId, NewJob]] = []
     jobs: dict[JobId, Job] = {}
+    ends: list[EndOfMany] = []
     before: dict[JobId, tuple[JobState, Outcome | None]] = {}  # of those whose state changed
     attempts: dict[tuple[JobId, int], Attempt] = {}
     edited: dict[JobId, JobSpec] = {}  # what these say now; they are in `jobs`, too
@@ -37,6 +52,7 @@ class Changes(Struct):
     def __bool__(self) -> bool:
         return bool(
             self.jobs
+            or self.ends
             or self.attempts
             or self.story
             or self.cursors
@@ -47,3 +63,12 @@ class Changes(Struct):
             or self.draining is not None
             or self.next_id is not None
         )
+
+    def outcome_of(self, job: JobId) -> Outcome | None:
+        """Of a job that has ended in this turn."""
+        if (record := self.jobs.get(job)) is not None:
+            return record.outcome
+        for end in self.ends:
+            if end.first <= job <= end.last:
+                return end.outcome
+        return None

@@ -26,7 +26,7 @@ def circular(state: State, job: JobId, after: After) -> str:
     earlier, later, seen = [*wanted], [job], {job}
     while earlier and later:
         found = earlier.pop()
-        record = state.jobs.get(found)
+        record = state.find(found)
         for before, _ in edges(record) if record is not None else ():
             if before == job:
                 return _comes_after(whose[found])

@@ -15,8 +15,5 @@ TOO_LATE = "it could not be started in time for its deadline"
 def expire(state: State, now_ms: int) -> None:
     """They end as not started, and so do those that come after them."""
     while (last := state.expiring.first()) is not None and last[0] < now_ms:
-        job = state.jobs[last[1]]
-        state.finish(job, Outcome.NOT_STARTED, TOO_LATE, now_ms)
-        outcome = Outcome.NOT_STARTED.value
-        state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=TOO_LATE)
+        state.end_waiting(state.jobs[last[1]], Outcome.NOT_STARTED, TOO_LATE, now_ms)
     settle(state, now_ms)

@@ -36,7 +36,7 @@ def on_edit(state: State, event: EditRequested, now_ms: int) -> Sequence[Action]
         if why := _why_not(state, edit, fields, outcome_of, now_ms):
             refused.append((edit.job, f"cannot edit job {edit.job}: {why}"))
         elif fields:
-            job = state.jobs[edit.job]
+            job = state.own(edit.job)
             _change(state, job, edit.becomes, fields, now_ms)
             if "after" in fields:
                 _come_after(state, job, edit.becomes.after, outcome_of)
@@ -55,13 +55,13 @@ def changed_fields(was: JobSpec, becomes: JobSpec) -> set[str]:
 
 
 def _why_not(state: State, edit: Edit, fields: set[str], outcome_of: OutcomeOf, now_ms: int) -> str:
-    job, spec = state.jobs.get(edit.job), edit.becomes
+    job, spec = state.find(edit.job), edit.becomes
     if job is None:
         return absent(state, edit.job)
-    if job.id in state.changes.edited:  # `was` is not what it is any more
+    if edit.job in state.changes.edited:  # `was` is not what it is any more
         return "somebody else changes it at this moment; look at it and try again"
     if job.state is JobState.ACTIVE and fields - OF_LATER_ATTEMPTS:
-        word = place_word(state, job.id)
+        word = place_word(state, edit.job)
         return f"it is {word}: only its priority and its retries can be changed now"
     if "request" in fields and (why := unsatisfiable(state.pool, spec.request)):
         return why
@@ -69,9 +69,10 @@ def _why_not(state: State, edit: Edit, fields: set[str], outcome_of: OutcomeOf, 
         return "it cannot be done by its deadline"
     if "after" not in fields:
         return ""
-    return impossible(state, job.id, spec.after, outcome_of, state.next_id) or circular(
-        state, job.id, spec.after
-    )
+    if job.array:
+        return "what an element of an array comes after is said of all of them, in the submit"
+    after = _with_ids(state, job, spec.after)
+    return impossible(state, after, outcome_of, state.next_id) or circular(state, job.id, after)
 
 
 def _change(state: State, job: Job, spec: JobSpec, fields: set[str], now_ms: int) -> None:
@@ -96,5 +97,8 @@ def _change(state: State, job: Job, spec: JobSpec, fields: set[str], now_ms: int
 
 
 def _come_after(state: State, job: Job, after: After, outcome_of: OutcomeOf) -> None:
-    with_numbers = After(with_ids(after.spans, job.id), after.patient)
-    state.come_after(job, with_numbers, outcome_of)
+    state.come_after(job, _with_ids(state, job, after), outcome_of)
+
+
+def _with_ids(state: State, job: Job, after: After) -> After:
+    return After(with_ids(after.spans, job.id, state.numbering), after.patient)

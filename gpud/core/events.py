@@ -66,6 +66,24 @@ class ReleaseRequested(Event, frozen=True):
     jobs: tuple[JobId, ...]
 
 
+class PauseRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+
+
+class ContinueRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+
+
+class CheckpointRequested(Event, frozen=True):
+    """Jobs are to save their state and leave: they are queued again."""
+
+    request: int
+    jobs: tuple[JobId, ...]
+    grace_s: float | None = None  # None: the job's
+
+
 class Edit(Struct, frozen=True):
     """What a job says from now on. `was`: what it said when that was made from it; `told`: what is
     different, for its story."""
@@ -128,6 +146,7 @@ class KnownAttempt(Struct, frozen=True):
     attempt: int
     phase: str  # of the runner's protocol
     pid: int = 0
+    older: bool = False  # its runner knows neither pause nor checkpoint
 
 
 class RunnerReady(Event, frozen=True):
@@ -167,6 +186,7 @@ class AttemptEnded(Event, frozen=True):
     signal: int | None = None
     lost: str | None = None
     timed_out: bool = False
+    stopped: bool = False  # the runner had been asked to stop it, or for a checkpoint
     rusage: Rusage | None = None
     killed: tuple[str, ...] = ()  # what outlived the shell and had to be ended
     unassigned: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from gpud.core.circles import in_circles
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.links import edges, is_met
-from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
+from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState, Phase
 from gpud.core.ready import is_ready, rank_of
 from gpud.core.shape import shape_of
 from gpud.core.state import State
@@ -77,6 +77,14 @@ def _check_gpus(state: State) -> None:
 def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -> None:
     if not job.id == job_id < state.next_id:
         raise ContradictionError(f"job {job} stands under id {job_id}")
+    if (job_id < 0) != bool(job.rest):
+        raise ContradictionError(f"job {job} stands for many, or for none")
+    if job.rest and (job.attempt or job.state is JobState.ACTIVE or job.id != -job.array):
+        raise ContradictionError(f"{job} stands for jobs that are not as they were submitted")
+    if job_id > 0 and state.many_with(job_id) is not None:
+        raise ContradictionError(f"job {job_id} has two records")
+    if job.array and state.numbering.array_of(job.array) is None:
+        raise ContradictionError(f"{job} is of an array that is not known")
     if job.state is JobState.DONE:
         raise ContradictionError(f"job {job_id} is done and still in memory")
     if job.state is JobState.ACTIVE:
@@ -86,6 +94,10 @@ def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -
             raise ContradictionError(f"{job} has the attempt {attempt}")
         if attempt.outcome is not None:
             raise ContradictionError(f"{attempt} is live and has an outcome")
+        if (attempt.phase is Phase.PAUSED) != bool(attempt.paused_at_ms):
+            raise ContradictionError(f"{attempt} is {attempt.phase}, and when was it paused?")
+        if attempt.leaving and (attempt.phase is not Phase.STOPPING or not job.checkpoint):
+            raise ContradictionError(f"{attempt} is to save its state, {attempt.phase} and {job}")
     elif attempt is not None:
         raise ContradictionError(f"job {job_id} is {job.state} and has the attempt {attempt}")
     if job.outcome is not None:
@@ -105,7 +117,7 @@ def _check_links(state: State) -> None:
         for before, ended in edges(job):
             wanted.add((before, (job.id, ended)))
             outcome = links.outcomes.get(before)
-            if (outcome is None) != (before in state.jobs):
+            if (outcome is None) != (state.find(before) is not None):
                 raise ContradictionError(f"job {before}: {outcome}, as job {job.id} sees it")
             unmet += not is_met(outcome, ended)
         if job.unmet != unmet:

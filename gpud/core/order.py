@@ -32,13 +32,13 @@ def on_move(state: State, event: MoveRequested, now_ms: int) -> Sequence[Action]
         elif job_id == event.beside:
             refused.append((job_id, f"cannot move job {job_id} {event.to} itself"))
         else:
-            moved.append(state.jobs[job_id])
+            moved.append(state.own(job_id))
     moved.sort(key=rank_of)
     if event.to in ("before", "after"):
         if why := not_waiting(state, event.beside):
             message = f"cannot move jobs {event.to} job {event.beside}: {why}"
             return (Refuse(event.request, "refused", message),)
-        beside: Job | None = state.jobs[event.beside]
+        beside: Job | None = state.own(event.beside)
     else:
         beside = _outermost(state, {job.id for job in moved}, first=event.to == "first")
     got = []
@@ -60,7 +60,7 @@ def on_swap(state: State, event: SwapRequested, now_ms: int) -> Sequence[Action]
     for job_id in event.jobs:
         if why := not_waiting(state, job_id):
             return (Refuse(event.request, "refused", f"cannot swap job {job_id}: {why}"),)
-    a, b = state.jobs[one], state.jobs[other]
+    a, b = state.own(one), state.own(other)
     for priority in {a.priority, b.priority}:
         _tell_apart(state, priority)
     (a_rank, a_place, _), (b_rank, b_place, _) = rank_of(a), rank_of(b)
@@ -74,7 +74,7 @@ def on_swap(state: State, event: SwapRequested, now_ms: int) -> Sequence[Action]
 
 def not_waiting(state: State, job_id: JobId) -> str:
     """Why a job has no place in the queue; "" when it has one."""
-    job = state.jobs.get(job_id)
+    job = state.find(job_id)
     if job is None:
         return absent(state, job_id)
     return f"it is {place_word(state, job_id)}" if job.state is JobState.ACTIVE else ""

@@ -21,9 +21,9 @@ from itertools import combinations
 
 from msgspec import structs
 
+from gpud.amounts import format_sizes
 from gpud.core.model import AUTO_VRAM, CPU_LANE, FULL_MILLI, Device, LeasePart, Request
 from gpud.core.pool import Lease, Pool, needs_gpu
-from gpud.core.sight import gib
 
 FAR = 6  # steps between GPUs of which nothing is known; SYS is 5
 MARGIN_PER_CENT = 15  # on top of what earlier runs took
@@ -194,12 +194,13 @@ def rule_of(pool: Pool, request: Request, lease: Lease) -> str:
         return ""
     if any(device.guest for device in devices):
         return "guest GPUs, since no other has room"
-    if len(devices) > 1:
+    several = len(devices) > 1
+    if several and any(device.distance for device in devices):
         steps = [distance(one, other) for one, other in combinations(devices, 2)]
-        way = WAYS.get(max(steps))
-        return f"the nearest to each other that have room: {way}" if way else ""
-    if lease[0].milli < FULL_MILLI:
-        return "the fullest that has room, so that whole GPUs stay free"
+        way = WAYS.get(max(steps), "")
+        return "the nearest to each other that have room" + (way and f": {way}")
+    if any(part.milli < FULL_MILLI for part in lease):
+        return f"the fullest that {'have' if several else 'has'} room, so that whole GPUs stay free"
     return ""
 
 
@@ -232,9 +233,8 @@ def unsatisfiable(pool: Pool, request: Request) -> str:
         most = max(device.memory_mib for device in devices)
         devices = [device for device in devices if device.memory_mib >= request.vram_mib]
         if not devices:
-            return (
-                f"needs {gib(request.vram_mib)} of GPU memory, the largest GPU here has {gib(most)}"
-            )
+            wanted, has = format_sizes(request.vram_mib, most)
+            return f"needs {wanted} of GPU memory, the largest GPU here has {has}"
     if (gpus or 0) > 1 and any(device.mig for device in devices):
         devices = [device for device in devices if not device.mig]
         if not devices:

@@ -28,7 +28,9 @@ from gpud.core.shape import Shape, shape_of
 MEMORY_BITS = 32  # of a number of MiB
 ANY_MEMORY = 1 << MEMORY_BITS
 
-Rank = tuple[int, float, JobId]  # (-priority, place, id): the total order of dispatch
+# (-priority, place, id of the record): the total order of dispatch. Of a record that stands for
+# many elements of an array the place is that of the next one.
+Rank = tuple[int, float, JobId]
 Kind = tuple[int | None, int, str, bool, bool]
 Head = tuple[Rank, int, "Shelf"]  # the first job of a shelf, and the memory it asks for
 
@@ -87,7 +89,11 @@ class Ready:
             self._list(line, rank)
 
     def load(self, jobs: Iterable[Job]) -> None:
-        """Many at once, into an empty queue."""
+        """Many at once; fastest into an empty queue."""
+        if self:
+            for job in jobs:
+                self.push(job)
+            return
         for job in jobs:
             self._line_of(shape_of(job)).ranks.append(rank_of(job))
         for line in self._lines.values():
@@ -229,7 +235,7 @@ class Ready:
 
 
 def rank_of(job: Job) -> Rank:
-    return -job.priority, job.place or job.id, job.id
+    return -job.priority, job.place or (job.rest[0][0] if job.rest else job.id), job.id
 
 
 def is_ready(job: Job) -> bool:

@@ -33,6 +33,7 @@ from gpud.core import (
     order,
     reconcile,
     requests,
+    running,
     sights,
     watching,
 )
@@ -43,6 +44,8 @@ from gpud.core.events import (
     AttemptNotStarted,
     AttemptStarted,
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DevicesChanged,
     DrainRequested,
     EditRequested,
@@ -53,6 +56,7 @@ from gpud.core.events import (
     HoldRequested,
     JobsSubmitted,
     MoveRequested,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
@@ -62,7 +66,7 @@ from gpud.core.events import (
     Tick,
     UndrainRequested,
 )
-from gpud.core.model import Attempt, JobId, Request
+from gpud.core.model import Attempt, JobId, Phase, Request
 from gpud.core.placement import most_mib, place, rule_of
 from gpud.core.pool import Lease
 from gpud.core.ready import ANY_MEMORY, Kind, is_ready
@@ -80,6 +84,9 @@ AnyEvent = (
     | RetryRequested
     | HoldRequested
     | ReleaseRequested
+    | PauseRequested
+    | ContinueRequested
+    | CheckpointRequested
     | EditRequested
     | MoveRequested
     | SwapRequested
@@ -138,6 +145,12 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return requests.on_hold(state, event, now_ms)
         case ReleaseRequested():
             return requests.on_release(state, event, now_ms)
+        case PauseRequested():
+            return running.on_pause(state, event, now_ms)
+        case ContinueRequested():
+            return running.on_continue(state, event, now_ms)
+        case CheckpointRequested():
+            return running.on_checkpoint(state, event, now_ms)
         case EditRequested():
             return edits.on_edit(state, event, now_ms)
         case MoveRequested():
@@ -229,7 +242,7 @@ def dispatch(state: State, now_ms: int) -> list[Action]:
                         state.attempts.values(),
                         job_id,
                         request,
-                        partial(_end_ms, state, now_ms),
+                        partial(end_ms, state, now_ms),
                         before.devices if before is not None and before.job == job_id else (),
                     )
                     gap_s = _gap_s(kept, now_ms)
@@ -259,19 +272,23 @@ def _start(
     state: State, job_id: JobId, request: Request, lease: Lease, now_ms: int
 ) -> StartAttempt:
     rule = rule_of(state.pool, request, lease)
-    attempt = state.activate(state.jobs[job_id], lease, now_ms)
+    job = state.jobs[job_id]
+    if job.rest:
+        job = state.split(job, JobId(job.rest[0][0]))
+    attempt = state.activate(job, lease, now_ms)
     detail: dict[str, object] = {
         "lease": {state.pool.label(part.device): part.milli for part in lease}
     }
     if rule:
         detail["rule"] = rule
-    state.tell(job_id, attempt.no, "dispatched", now_ms, **detail)
-    return StartAttempt(job_id, attempt.no, lease, state.jobs[job_id].retry_args)
+    state.tell(job.id, attempt.no, "dispatched", now_ms, **detail)
+    return StartAttempt(job.id, attempt.no, lease, job.retry_args, job.resume)
 
 
-def _end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
+def end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
     """When its payload is gone at the latest, by its limit; NEVER where nobody knows."""
     within_s = state.jobs[attempt.job].within_s
-    if not within_s:
+    if not within_s or attempt.phase is Phase.PAUSED:
         return NEVER
-    return max(now_ms, (attempt.started_at_ms or now_ms) + 1000 * within_s)
+    ran_from_ms = (attempt.started_at_ms or now_ms) + attempt.paused_ms
+    return max(now_ms, ran_from_ms + 1000 * within_s)

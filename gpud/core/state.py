@@ -17,8 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpud.core.changes import Changes
+from msgspec import structs
+
+from gpud.core.changes import Changes, EndOfMany
 from gpud.core.health import DEFAULT_POLICY, LOOK_WAIT_MS, GpuPolicy, Health, Quarantine
+from gpud.core.indices import size
 from gpud.core.lifecycle import ContradictionError, check_move, place_of
 from gpud.core.links import Links, OutcomeOf, is_met, nobody_knows, with_ids
 from gpud.core.model import (
@@ -34,11 +37,13 @@ from gpud.core.model import (
     Story,
     Usage,
 )
+from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.ready import Ready, is_ready
 from gpud.core.reservation import Reservation
 from gpud.core.shape import last_start_ms, within_s
 from gpud.core.shortage import Shortage
+from gpud.core.spans import Spans, holds, without
 from gpud.core.times import Times
 
 NO_QUARANTINES: Mapping[str, Quarantine] = {}
@@ -54,6 +59,7 @@ class State:
         self.jobs: dict[JobId, Job] = {}  # not done
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
         self.links = Links()
+        self.numbering = Numbering()
         self.ended: list[JobId] = []  # just now, and others come after them
         self.ready = Ready(self.jobs, pool)
         self.delayed = Times(self._due_ms)
@@ -62,6 +68,7 @@ class State:
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
         self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
+        self.older: set[tuple[JobId, int]] = set()  # attempts of a runner without pause, checkpoint
         self.shortage = Shortage()
         self.stopped_sources: set[str] = set()
         self.finishing: set[JobId] = set()  # whose attempt is in that phase
@@ -70,6 +77,20 @@ class State:
         self.changes = Changes()
 
     # -- reading ---------------------------------------------------------------------------
+
+    def find(self, job_id: JobId) -> Job | None:
+        """The record of a job that is not done; of an element of an array perhaps that of many."""
+        return self.jobs.get(job_id) or self.many_with(job_id)
+
+    def many_with(self, job_id: JobId) -> Job | None:
+        """The record that stands for this element and others of its array."""
+        array = self.numbering.array_of(job_id)
+        many = self.jobs.get(JobId(-array[0])) if array is not None else None
+        return many if many is not None and holds(many.rest, job_id) else None
+
+    def spoken(self, job_id: JobId) -> JobId:
+        """An id for people: of a record of many that of the next of them."""
+        return job_id if job_id > 0 else JobId(self.jobs[job_id].rest[0][0])
 
     def _due_ms(self, job_id: JobId) -> int:
         job = self.jobs.get(job_id)
@@ -122,8 +143,8 @@ class State:
         quarantines: Mapping[str, Quarantine] = NO_QUARANTINES,
         outcome_of: OutcomeOf = nobody_knows,
     ) -> None:
-        """Fill an empty state from the store; `jobs` in dispatch order makes it fastest.
-        `outcome_of` knows the done jobs that any of them comes after."""
+        """Fill a state from the store, at once or in parts; `jobs` in dispatch order makes it
+        fastest. `outcome_of` knows the done jobs that any of them comes after."""
         for uuid, quarantine in quarantines.items():
             self.health.of(uuid).quarantine = quarantine
         for attempt in attempts:
@@ -148,9 +169,11 @@ class State:
     def add(self, new: NewJob, now_ms: int, outcome_of: OutcomeOf = nobody_knows) -> Job:
         """A new job under the next id: ready, held, or (with a problem) done at once. `outcome_of`
         knows the done jobs that it comes after."""
-        spec = new.spec
+        spec, first = new.spec, self.next_id
+        array = None if new.problem else spec.array
+        last = first + (size(array.indices) if array else 1) - 1
         job = Job(
-            id=self.next_id,
+            id=JobId(-first) if array else first,
             request=spec.request,
             priority=spec.priority,
             retry=spec.retry,
@@ -162,24 +185,60 @@ class State:
             within_s=within_s(spec.time_limit_s, spec.grace_s, spec.linger_s),
             begin_ms=spec.begin_ms,
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
+            checkpoint=spec.checkpoint,
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
+            array=first if array else JobId(0),
+            rest=((first, last),) if array else (),
         )
-        self.next_id = JobId(job.id + 1)
-        self.changes.new.append((job.id, new))
-        self.changes.next_id = self.next_id
-        self.changes.jobs[job.id] = job
+        self.next_id = self.changes.next_id = JobId(last + 1)
+        self.changes.new.append((first, new))
+        self.touch(job)
         if new.problem:
             job.state, job.outcome = JobState.DONE, Outcome.NOT_STARTED
             job.ended_at_ms, job.why, job.not_before_ms = now_ms, new.problem, 0
             return job
         self.jobs[job.id] = job
+        if array:
+            self.numbering.add(first, last)
         if spec.after.spans:
-            job.after = After(with_ids(spec.after.spans, job.id), spec.after.patient)
+            job.after = After(with_ids(spec.after.spans, first, self.numbering), spec.after.patient)
             job.unmet = self.links.join(job, outcome_of)
         self._may_expire(job)
         if job.state is JobState.QUEUED:
             self._push(job)
         return job
+
+    def own(self, job_id: JobId) -> Job:
+        """The record of a job that is not done; an element of an array has one of its own now."""
+        job = self.find(job_id)
+        assert job is not None
+        if job.rest:
+            job = self.split(job, job_id)
+            if job.state is JobState.QUEUED:
+                self._push(job)
+        return job
+
+    def split(self, many: Job, job_id: JobId) -> Job:
+        """The element gets a record of its own, since it is about to change."""
+        element = structs.replace(many, id=job_id, rest=())
+        was = self.changes.before.get(many.id, (many.state, many.outcome))
+        self.changes.before.setdefault(job_id, was)
+        self.jobs[job_id] = element
+        if element.after.spans:
+            self.links.join(element, self.links.outcomes.get)
+        self._may_expire(element)
+        self._take_out(many, ((job_id, job_id),))
+        return element
+
+    def _take_out(self, many: Job, ids: Spans) -> None:
+        many.rest = without(many.rest, ids)
+        if many.rest:
+            if is_ready(many):
+                self._push(many)  # under the rank of the next
+            return
+        del self.jobs[many.id]
+        if many.after.spans:
+            self.links.leave(many)
 
     def activate(self, job: Job, lease: tuple[LeasePart, ...], now_ms: int) -> Attempt:
         """Queued to active: the lease is taken and the attempt exists, in one step."""
@@ -281,6 +340,27 @@ class State:
             self.links.leave(job)
         self.touch(job)
 
+    def end_waiting(self, job: Job, outcome: Outcome, why: str, now_ms: int) -> None:
+        """What waits is done without having run: a job, or all that this record stands for."""
+        if job.rest:
+            self.end_elements(job, job.rest, outcome, why, now_ms)
+            return
+        self.finish(job, outcome, why, now_ms)
+        self.tell(job.id, 0, "ended", now_ms, **_in_story(outcome, why))
+
+    def end_elements(self, many: Job, ids: Spans, outcome: Outcome, why: str, now_ms: int) -> None:
+        """The same for these elements of an array."""
+        was, _ = self.changes.before.get(many.id, (many.state, None))
+        detail = _in_story(outcome, why)
+        self._take_out(many, ids)
+        for first, last in ids:
+            end = EndOfMany(many.array, first, last, was, outcome, why, now_ms, many.source)
+            self.changes.ends.append(end)
+            story = Story(JobId(first), 0, "ended", now_ms, detail, last - first + 1)
+            self.changes.story.append(story)
+        for before in [job for job in self.links.dependents if holds(ids, job)]:
+            self._let_go_on(before, outcome)
+
     def _let_go_on(self, before: JobId, outcome: Outcome) -> None:
         """A job is done: those that it kept waiting go on, as far as that will do for them."""
         links = self.links
@@ -337,8 +417,13 @@ class State:
         self.changes.attempts[attempt.job, attempt.no] = attempt
 
     def tell(self, job: JobId, attempt: int, kind: str, at_ms: int, **detail: object) -> None:
-        """One more event of the job's story."""
-        self.changes.story.append(Story(job, attempt, kind, at_ms, detail))
+        """One more event of the job's story, or of all that its record stands for."""
+        if job >= 0:
+            self.changes.story.append(Story(job, attempt, kind, at_ms, detail))
+            return
+        for first, last in self.jobs[job].rest:
+            many = Story(JobId(first), attempt, kind, at_ms, detail, last - first + 1)
+            self.changes.story.append(many)
 
     def tell_many(self, first: JobId, count: int, kind: str, at_ms: int) -> None:
         """The same event in the stories of `count` jobs from `first` on."""
@@ -349,3 +434,7 @@ class State:
             self.delayed.put(job.not_before_ms, job.id)
         elif not job.unmet:
             self.ready.push(job)
+
+
+def _in_story(outcome: Outcome, why: str) -> dict[str, object]:
+    return {"outcome": outcome.value, "why": why} if why else {"outcome": outcome.value}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpud.core.actions import Action, LookAtGpus
-from gpud.core.health import LOOK_AGAIN_MS, Promise
+from gpud.core.health import LOOK_AGAIN_MS, Promise, strangers, without_ours
 from gpud.core.state import State
 
 NOT_SEEN = "it is being looked at"
@@ -31,6 +31,18 @@ def device_problems(state: State) -> dict[str, str]:
         elif any(health.of(uuid).sight is None for uuid in device.uuids):
             found[key] = NOT_SEEN
     return found
+
+
+def programs_of_others(state: State) -> list[str]:
+    """Names of those that keep work from GPUs of the pool."""
+    holders, health = _holders(state), state.health
+    names: dict[str, None] = {}
+    for device in state.pool.devices.values():
+        for uuid in device.uuids:
+            if (sight := health.of(uuid).sight) is not None:
+                found = strangers(without_ours(sight), health.policy, holders.get(uuid, set()))
+                names |= dict.fromkeys(process.name for process in found)
+    return list(names)
 
 
 def _holders(state: State) -> dict[str, set[tuple[int, int]]]:

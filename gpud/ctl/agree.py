@@ -18,7 +18,7 @@ from gpud.errors import GpudError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from gpud.client.connection import Connection
@@ -30,26 +30,34 @@ YES = Option("yes", f"do not ask, even if it is more than {MOST} jobs", short="y
 
 
 def by_itself(selector: str) -> bool:
-    return selector.isdecimal() or selector.startswith("@")
+    """A job, an array, or one element of it."""
+    return (selector.partition("[")[0].isdecimal() and "-" not in selector) or selector[:1] == "@"
 
 
 def chosen(
     connection: Connection, verb: str, args: Args, states: Sequence[str]
 ) -> list[str] | None:
     """The selectors to send; None when the person said no. `states`: those in which the verb can do
-    anything about a job; what else falls under a selector is left alone."""
+    anything about a job (or its phase); what else falls under a selector is left alone."""
     single = [*dict.fromkeys(word for word in args.words if by_itself(word))]
     broad = [word for word in args.words if not by_itself(word)]
     found = _look_up(connection, verb, broad, states) if broad else []
-    known = set(found)
-    more = [word for word in single if not (word.isdecimal() and int(word) in known)]
-    count = len(more) + len(found)
-    if count > MOST and not args["yes"]:
-        numbers = [*map(int, filter(str.isdecimal, more)), *found]
-        named = [words.ids(numbers), *(word for word in more if not word.isdecimal())]
-        if not _agreed(verb, count, ", ".join(filter(None, named))):
+    if not args["yes"]:
+        covered = {*found, *_covered(connection, verb, single, states)}
+        if len(covered) > MOST and not _agreed(verb, len(covered), words.ids(covered)):
             return None
     return single + words.spans(found)
+
+
+def _covered(
+    connection: Connection, verb: str, single: list[str], states: Sequence[str]
+) -> Iterable[int]:
+    """What these name: an array is many."""
+    try:
+        jobs = list_all(connection, single) if single else []
+    except GpudError:
+        return ()  # the verb itself says better what is wrong
+    return (n for job in jobs if applies(verb, job, states) for n in words.each_id(job))
 
 
 def _look_up(
@@ -62,7 +70,12 @@ def _look_up(
         jobs = list_all(connection, selectors)
     except GpudError as error:
         raise in_words_of(verb, error, "list") from error
-    return [job["id"] for job in jobs if job["state"] in states]
+    return [n for job in jobs if applies(verb, job, states) for n in words.each_id(job)]
+
+
+def applies(verb: str, job: dict[str, Any], states: Sequence[str]) -> bool:
+    able = verb != "checkpoint" or bool(job.get("checkpoint"))
+    return able and not {job["state"], job["phase"]}.isdisjoint(states)
 
 
 def _agreed(verb: str, count: int, which: str) -> bool:

@@ -1,4 +1,4 @@
-"""`cancel`, `retry`, `hold`, `release`: the verbs that change jobs."""
+"""`cancel`, `retry`, `hold`, `pause` and others: the verbs that change jobs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,26 @@ if TYPE_CHECKING:
 
     from gpud.ctl.args import Args
 
+# Which states and phases a verb can do anything about; what else falls under a selector is left
+# alone.
 STATES_OF = {
     "cancel": ("queued", "held", "active"),
     "retry": ("done",),
     "hold": ("queued",),
     "release": ("held",),
+    "pause": ("running",),
+    "continue": ("paused",),
+    "checkpoint": ("running", "paused"),
 }
-DONE = {"cancel": "cancelling", "retry": "queued again", "hold": "held", "release": "released"}
+DONE = {
+    "cancel": "cancelling",
+    "retry": "queued again",
+    "hold": "held",
+    "release": "released",
+    "pause": "paused; GPU memory stays held",
+    "continue": "continued",
+    "checkpoint": "asked to save and leave",
+}
 
 
 def changing(verb: str) -> Callable[[Args], int]:
@@ -34,7 +47,7 @@ def changing(verb: str) -> Callable[[Args], int]:
                 return 1
             if jobs:
                 request: dict[str, Any] = {"type": verb, "jobs": jobs}
-                if verb == "cancel" and args["grace"] is not None:
+                if verb in ("cancel", "checkpoint") and args["grace"] is not None:
                     request["grace_s"] = args["grace"]
                 if verb == "retry" and args["args"] is not None:
                     request["args"] = wire.to_text(os.fsencode(args["args"]))
@@ -101,5 +114,48 @@ what a person looks at in the morning.""",
         most=None,
         options=(YES, JSON),
         examples=("gpuctl release 42", "gpuctl release state:held"),
+    ),
+    Verb(
+        "pause",
+        "Stop running jobs for a while: they keep their GPUs and the memory there.",
+        changing("pause"),
+        words="JOBS ...",
+        least=1,
+        most=None,
+        options=(YES, JSON),
+        about="""\
+All processes of the job stand still, and its time limit with them, until
+gpuctl continue. That outlives a restart of gpud. Nobody else gets what the
+job holds: to give it up, gpuctl checkpoint or cancel.""",
+        examples=("gpuctl pause 42", "gpuctl pause state:running"),
+    ),
+    Verb(
+        "continue",
+        "Let paused jobs go on.",
+        changing("continue"),
+        words="JOBS ...",
+        least=1,
+        most=None,
+        options=(YES, JSON),
+        examples=("gpuctl continue 42", "gpuctl continue state:paused"),
+    ),
+    Verb(
+        "checkpoint",
+        "Let jobs save their state and leave; they are queued again.",
+        changing("checkpoint"),
+        words="JOBS ...",
+        least=1,
+        most=None,
+        options=(
+            Option("grace", "for saving, then TERM (default: the job's)", "TIME", duration_s),
+            YES,
+            JSON,
+        ),
+        about="""\
+For jobs that were submitted with --checkpoint SIGNAL: they get that signal,
+after the grace TERM, after the grace once more KILL. However they end then,
+they are queued again and keep their retries; the next attempt finds
+GPUD_RESUME=1 in its environment, and the retry-args in its command.""",
+        examples=("gpuctl checkpoint 42", "gpuctl checkpoint name:sweep --grace 5m"),
     ),
 ]

@@ -23,7 +23,7 @@ MODULE_OF = {
     "status": "status",
     "ls": "ls",
     "show": "show",
-    "why": "ls",
+    "why": "why",
     "logs": "logs",
     "wait": "wait",
     "events": "events",
@@ -34,13 +34,16 @@ MODULE_OF = {
     "edit": "edit",
     "move": "move",
     "swap": "move",
+    "pause": "change",
+    "continue": "change",
+    "checkpoint": "change",
     "drain": "daemon",
     "undrain": "daemon",
     "reload": "daemon",
     "ping": "daemon",
-    "gpus": "pool",
-    "sources": "pool",
-    "source": "pool",
+    "gpus": "gpus",
+    "sources": "sources",
+    "source": "sources",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

@@ -13,7 +13,7 @@ look
   status      everything at one glance; the same as gpuctl alone
   ls          jobs as a table
   show        all that is known of a job: attempts, logs, story
-  why         why a job waits, or how it ended
+  why         why a job waits and when it will start, or how it ended
   logs        what a job has written; -f follows
   wait        wait until jobs are done, and exit as they did
   events      what happened; -f follows
@@ -25,6 +25,9 @@ change jobs (before more than ten you are asked; without a terminal: --yes)
   retry       queue jobs again that are done
   hold        keep queued jobs from starting
   release     let held jobs start
+  pause       stop running jobs for a while; they keep their GPUs
+  continue    let paused jobs go on
+  checkpoint  let jobs save their state and leave; they are queued again
   edit        change jobs that wait
   move        put jobs elsewhere in the queue
   swap        let two jobs change places

@@ -17,6 +17,7 @@ from gpud.errors import GpudError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, Protocol
 
     from gpud.ctl.args import Args
@@ -47,6 +48,7 @@ FIELDS = (
     ("deadline", "deadline_ms"),
     ("grace", "grace_s"),
 )  # option -> field of the protocol that it is
+OF_SUBMIT = (("array", "array"), ("max-fails", "max_fails"), ("checkpoint", "checkpoint"))
 
 
 def run(args: Args) -> int:
@@ -105,6 +107,9 @@ def _fields(args: Args) -> dict[str, Any]:
     }
     if args["hold"]:
         fields["held"] = True
+    for option, field in OF_SUBMIT:
+        if args[option] is not None:
+            fields[field] = args[option]
     return fields | fields_of(args)
 
 
@@ -153,15 +158,29 @@ def _report(reply: dict[str, Any], args: Args) -> None:
 
         print_json(reply)
     elif not sys.stdout.isatty():
-        sys.stdout.write("".join([f"{job}\n" for job in range(first, last + 1)]))
+        ids = _without_elements(range(first, last + 1), reply.get("arrays", ()))
+        sys.stdout.write("".join([f"{job}\n" for job in ids]))
     else:
-        which, all_of = (
-            (f"job {first}", "") if number == 1 else (f"jobs {first}-{last}", f" ({number})")
-        )
+        which, all_of = f"jobs {first}-{last}", f" ({number})"
+        if args["array"] and reply.get("arrays") == [[first, last]]:
+            which = f"job {first}[{args['array'].partition('%')[0]}]"
+        elif number == 1:
+            which, all_of = f"job {first}", ""
         if reply.get("again") and args["key"]:
             print(f'{which}: there already, by the key "{args["key"]}"{all_of}')
         else:
             print(f"{which} {'held' if args['hold'] else 'queued'}{all_of}")
+
+
+def _without_elements(ids: range, arrays: Iterable[tuple[int, int]]) -> Iterable[int]:
+    """Of each array the first id, which stands for all of it."""
+    from itertools import chain
+
+    parts, begin = [], ids.start
+    for first, last in arrays:
+        parts.append(range(begin, first + 1))
+        begin = last + 1
+    return chain(*parts, range(begin, ids.stop))
 
 
 def _check_retries(args: Args, job: int) -> None:
@@ -221,6 +240,20 @@ def _failed(text: str) -> str:
     return text
 
 
+def _array(text: str) -> str:
+    from gpud.config.arrays import read_array
+
+    try:
+        read_array(text)
+    except GpudError as error:
+        raise ValueError(error.message) from error
+    return text
+
+
+def _signal(text: str) -> Any:
+    return _read("read_checkpoint", text)
+
+
 def _backoff(text: str) -> Any:
     return _read("read_backoff", text)
 
@@ -273,11 +306,14 @@ VERBS = [
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
+            Option("checkpoint", "the signal at which it saves and leaves", "SIGNAL", _signal),
             Option("after", "start when these have succeeded: 12,14-20,@", "JOBS", _jobs),
             Option("after-any", "start when these have ended, however", "JOBS", _jobs),
             Option("after-failed", "when that cannot be: cancel (default), wait", "WHAT", _failed),
             Option("begin", "not before: 22:00, +2h, 2026-11-22 09:30", "WHEN", _moment),
             Option("deadline", "done by then, or not started at all", "WHEN", _moment),
+            Option("array", "a job for each index: 0-99, 0,2,5-9%4", "INDICES", _array),
+            Option("max-fails", "after so many failed ones hold the rest", "N", count),
             Option("hold", "do not start before: gpuctl release"),
             Option("file", "the commands of a file, as with -", "FILE"),
             JSON,
@@ -293,7 +329,9 @@ CUDA_VISIBLE_DEVICES, GPUD_*, SLURM_*, TMUX* and SSH_* (SSH_AUTH_SOCK stays).
 Without --gpus a job gets one slot. --vram alone shares a GPU with others as
 long as what was promised fits; auto takes what earlier runs of the same
 program took, and the first run goes alone.
-In a pipe only the ids are printed.
+--array queues a job for each index, which it finds in GPUD_ARRAY_INDEX; the
+id of the first, 42, stands for all of them, 42[7] and 42[3-9] for some.
+In a pipe only the ids are printed; of an array that of the first.
 With --key a submit can be repeated: the same jobs under the same key are
 queued once, from whatever directory and with whatever environment (--env is
 a part of the jobs). Other jobs under that key are refused.""",

@@ -17,13 +17,12 @@ from gpud.config.schema import Pool
 from gpud.core.events import DevicesChanged
 from gpud.core.health import GpuPolicy
 from gpud.core.model import Device
-from gpud.core.sight import GpuInfo
+from gpud.core.sight import NOT_LISTED, GpuInfo
 
 NO_DRIVER = (
     "no NVIDIA driver here: the memory of GPUs and other people's use of them cannot be seen"
 )
 ASKING = "the NVIDIA driver has not answered yet"
-NOT_LISTED = "the driver does not list it any more"
 
 
 class Plan(Struct, frozen=True):

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from gpud.core.events import Event, GpuBroke, GpusSeen
-from gpud.core.sight import GpuInfo, GpuProcess, GpuSight
-from gpud.devices.knowledge import NOT_LISTED
+from gpud.core.sight import NOT_LISTED, GpuInfo, GpuProcess, GpuSight
 from gpud.devices.patience import LOOK_TIMEOUT_S
 from gpud.devices.watcher import BUSY_S, IDLE_S, wall_clock_ms
 from gpud.devices.xids import judge
@@ -165,7 +164,7 @@ class FakeWatcher:
         if afresh:
             self._forget()
         if self in self.machine.watchers:
-            self._take_turn(asyncio.get_running_loop().call_soon(self.look_now))
+            self._schedule(asyncio.get_running_loop().call_soon(self.look_now))
 
     async def close(self) -> None:
         if self in self.machine.watchers:
@@ -183,7 +182,7 @@ class FakeWatcher:
         self._post(GpusSeen(at_ms, () if problem else self.sights(watched), problem))
         pause_s = self._busy_s if watched.attempts else self._idle_s
         if self in self.machine.watchers:
-            self._take_turn(asyncio.get_running_loop().call_later(pause_s, self.look_now))
+            self._schedule(asyncio.get_running_loop().call_later(pause_s, self.look_now))
 
     def sights(self, watched: Watched) -> tuple[GpuSight, ...]:
         """What a look shows now."""
@@ -225,7 +224,8 @@ class FakeWatcher:
         self._skipped.clear()
         self._known = {uuid: None for uuid in self._known if uuid in self.machine.gpus}
 
-    def _take_turn(self, handle: asyncio.Handle) -> None:
+    def _schedule(self, handle: asyncio.Handle) -> None:
+        """In the place of the look that was to be the next."""
         if self._next is not None:
             self._next.cancel()
         self._next = handle

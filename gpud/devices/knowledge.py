@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
-from gpud.core.sight import GpuInfo, GpuSight
+from gpud.core.sight import NOT_LISTED, GpuInfo, GpuSight
 from gpud.devices.wire import Found, Seen
 from gpud.ports import GpusFound
 
-NOT_LISTED = "the driver stopped listing it"
 NOT_YET = "the driver has not answered for it yet"
 
 

@@ -68,7 +68,7 @@ class Inserter:
         self._templates: dict[tuple[object, ...], int] = {}  # by `shared_by`
 
     def insert(self, new: Iterable[tuple[JobId, NewJob]], records: dict[JobId, Job]) -> None:
-        """`new` with contiguous ids."""
+        """`new` in the order of ids."""
         run: tuple[object, ...] = ()
         first = JobId(0)
         own: list[object] = []
@@ -76,7 +76,8 @@ class Inserter:
         for job_id, item in new:
             spec = item.spec
             mine = (spec.source, shared_by(spec), recorded(records[job_id]))
-            if mine != run or len(own) == RUN * OWN:
+            follows = job_id == first + len(own) // OWN
+            if mine != run or len(own) == RUN * OWN or not follows:
                 if head is not None:
                     self._write(first, head, own)
                 run, first, own, head = mine, job_id, [], (item, records[job_id])

@@ -63,6 +63,10 @@ LIMITS: dict[str, Limit] = {
     ),
     "bulk-10k": Limit("submit of 10,000, sent to acknowledged", "s", 0.15, "HyperQueue 0.09"),
     "bulk-100k": Limit("submit of 100,000, sent to acknowledged", "s", 1.5, "HyperQueue 1.55"),
+    "array-submit": Limit("an array of 100,000, submitted", "s", 2.0, ""),
+    "array-ls": Limit("the same, listed", "s", 2.0, ""),
+    "array-cancel": Limit("the same, cancelled", "s", 2.0, ""),
+    "array-rss": Limit("memory of the daemon with it, against without", "x", 1.2, ""),
     "restart-100k": Limit(
         "restart with 100,000 queued, to the first answer", "s", 0.5, "Slurm 1.0, gflow 1.9"
     ),
@@ -92,6 +96,10 @@ LIMITS: dict[str, Limit] = {
     "dispatch-memory": Limit("a turn with 10,000 different --vram queued", "ms", 1.0, ""),
     "dispatch-auto": Limit("a turn with 10,000 different --vram auto queued", "ms", 1.0, ""),
     "dispatch-wide": Limit("choosing 8 to 32 near GPUs among 64", "ms", 1.0, ""),
+    "forecast": Limit("a forecast of the last of 10,000 queued, 64 GPUs", "ms", 1000.0, ""),
+    "forecast-growth": Limit("the same of 100,000", "x", 2.0, ""),
+    "forecast-piece": Limit("what it takes in one go, at most", "ms", 10.0, ""),
+    "forecast-piece-100k": Limit("the same of 100,000", "ms", 50.0, ""),
     "simulate-8": Limit("decisions over a trace of 100,000 jobs, 8 GPUs", "/s", None, ""),
     "simulate-64": Limit("decisions over a trace of 100,000 jobs, 64 GPUs", "/s", None, ""),
     "simulate-1024": Limit("decisions over a trace of 100,000 jobs, 1,024 GPUs", "/s", None, ""),

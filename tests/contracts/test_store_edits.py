@@ -154,7 +154,7 @@ def go_back(database: Path) -> None:
             table: db.execute(f"SELECT * FROM {table}").fetchall()
             for table in ("meta", "environments", "templates", "dependencies")
         }
-        columns = without(db, "jobs", "place", "entry_command")
+        columns = without(db, "jobs", "place", "entry_command", "array")
         jobs = db.execute(f"SELECT {columns} FROM jobs").fetchall()
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             db.execute(f"DROP TABLE {name}")

@@ -140,4 +140,5 @@ def trouble(machine: EditingMachine, dice: Random) -> None:
     if not machine.daemon.runner.connected:
         machine.meet_runner(Fate.WHOLE)
     else:
-        machine.break_down([], some(dice), dice.choice(BREAKDOWNS), 1, True)
+        ask = dice.choice((CancelRequested, RetryRequested))
+        machine.break_down([], some(dice), ask, dice.choice(BREAKDOWNS), 1, True)

@@ -87,6 +87,16 @@ def heal_heals_nothing(right):
     return lambda state, uuid, now_ms, why: True
 
 
+@bug(sights, "_judged")
+def a_look_from_before_a_heal_undoes_it(right):
+    def judged(state: State, event: GpusSeen, now_ms: int) -> list[GpuSight]:
+        for sight in event.gpus:
+            state.health.of(sight.uuid).healed_at_ms = 0
+        return right(state, event, now_ms)
+
+    return judged
+
+
 @bug(sights, "quarantine")
 def a_restart_lifts_a_quarantine(right):
     def quarantine(state: State, uuid: str, why: str, now_ms: int, **more: object) -> None:

@@ -37,8 +37,16 @@ def jobs(verb: str, count: int) -> tuple[replies.JobView, ...]:
 
 def serve(server: FakeServer, verb: str, count: int) -> None:
     request, reply, _ = VERBS[verb]
+    known = jobs(verb, count)
+
+    def listed(asked: requests.Ls) -> replies.JobsReply:
+        """Jobs that are named by themselves, or all of them."""
+        ids = [int(word) for word in asked.jobs if word.isdecimal()]
+        found = [job for job in known if job.id in ids or not ids or "@" in asked.jobs]
+        return replies.JobsReply(id=0, jobs=tuple(found), more=0)
+
     server.answers = {
-        requests.Ls: replies.JobsReply(id=0, jobs=jobs(verb, count), more=0),
+        requests.Ls: listed,
         request: lambda asked: reply(id=0, jobs=tuple(range(FIRST, FIRST + count))),
     }
 
@@ -72,7 +80,6 @@ def test_it_does_not_matter_how_they_are_named(
     serve(server, verb, 11)
     ten = [str(FIRST + n) for n in range(10)]
     assert process(verb, *ten, ten[0], *options).status == 0, "the same twice is one"
-    assert not server.asked(requests.Ls)
     for more in ("111", "@", "name:sweep"):
         result = process(verb, *ten, more, *options)
         assert result.status == 2
@@ -110,8 +117,23 @@ def test_on_a_terminal_ten_are_changed_unasked(
 
 def test_of_many_refusals_the_first_are_told(server: FakeServer, gpuctl: Gpuctl) -> None:
     refused = tuple(replies.RefusedView(n, f"cannot cancel job {n}: no") for n in range(30))
-    server.answers = {requests.Cancel: replies.Cancelled(id=0, jobs=(), refused=refused)}
+    serve(server, "cancel", 0)
+    server.answers[requests.Cancel] = replies.Cancelled(id=0, jobs=(), refused=refused)
     result = gpuctl("cancel", "42")
     assert result.status == 1
     assert result.err.count("cannot cancel job") == 10
     assert result.err.endswith("gpuctl: 20 more were refused; --json has all of them\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_array_is_many(server: FakeServer, process: Gpuctl, verb: str) -> None:
+    request, _, options = VERBS[verb]
+    serve(server, verb, 0)
+    state = STATE.get(verb, "queued")
+    array = samples.job(42, state=state, array=42, indices="0-10", count=11, ids=((42, 52),))
+    server.answers[requests.Ls] = replies.JobsReply(id=0, jobs=(array,), more=0)
+    result = process(verb, "42", *options)
+    assert result.status == 2
+    assert f"cannot {verb} 11 jobs without asking" in result.err
+    assert process(verb, "42", *options, "--yes").status == 0
+    assert [asked.jobs for asked in server.asked(request)] == [("42",)]

@@ -20,6 +20,8 @@ from gpud.core.actions import Answer
 from gpud.core.changes import Changes
 from gpud.core.events import (
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DevicesChanged,
     DrainRequested,
     Edit,
@@ -29,6 +31,7 @@ from gpud.core.events import (
     HoldRequested,
     JobsSubmitted,
     MoveRequested,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     UndrainRequested,
@@ -102,6 +105,21 @@ class DoomedExecutor(FakeExecutor):
     def stop(self, action: Any) -> None:
         self.doom.boundary()
         super().stop(action)
+        self.doom.boundary()
+
+    def pause(self, action: Any) -> None:
+        self.doom.boundary()
+        super().pause(action)
+        self.doom.boundary()
+
+    def unpause(self, action: Any) -> None:
+        self.doom.boundary()
+        super().unpause(action)
+        self.doom.boundary()
+
+    def checkpoint(self, action: Any) -> None:
+        self.doom.boundary()
+        super().checkpoint(action)
         self.doom.boundary()
 
     def forget(self, attempts: Sequence[Any]) -> None:
@@ -243,6 +261,17 @@ async def play(directory: Path, doom: Doom) -> Day:
     await day.ask("d", submit("d", spec("run", priority=5), spec("run")))
     victim = day.jobs("d")[1]
     await day.ask("cancel", lambda r: CancelRequested(r, (victim,)))
+    await day.ask("e", submit("e", spec("run", request=Request(0), checkpoint=10)))
+    (saver,) = day.jobs("e")
+    await day.ask("pause", lambda r: PauseRequested(r, (saver,)))
+    assert day.runner.paused == {(saver, 1)}
+    await day.ask("continue", lambda r: ContinueRequested(r, (saver,)))
+    assert not day.runner.paused
+    await day.ask(  # not again, once it has been done
+        "checkpoint",
+        lambda r: CheckpointRequested(r, () if day.runner.resumed else (saver,)),
+    )
+    assert day.runner.resumed == [(saver, 2)]
     await day.ask("again", lambda r: RetryRequested(r, (day.jobs("a")[1],)))
     for _ in range(12):
         for key in day.live():
@@ -269,7 +298,7 @@ def check(day: Day) -> None:
     assert not day.runner.ends, "an end was never forgotten"
     store = day.daemon.store
     ids = set(store.select(parse(["all"])))
-    for name in ("a", "b", "c", "d"):
+    for name in ("a", "b", "c", "d", "e"):
         assert set(day.jobs(name)) <= ids, f"{name} was acknowledged and is lost"
     for job in ids:
         for attempt in store.details([JobId(job)])[0].attempts:
@@ -281,7 +310,8 @@ def test_the_undisturbed_day_goes_as_scripted(tmp_path: Path) -> None:
         day = await play(tmp_path, Doom())
         check(day)
         found = outcomes(day)
-        assert len(found) == 11
+        assert len(found) == 12
+        assert found[day.jobs("e")[0]][1:] == (Outcome.SUCCEEDED, 2)  # it has saved its state
         first = day.jobs("a")[0]
         assert found[first][1] == Outcome.SUCCEEDED
         assert found[day.jobs("b")[0]][1:] == (Outcome.FAILED, 3)  # two retries
