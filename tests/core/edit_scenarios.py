@@ -1,6 +1,6 @@
 """Random days of people who change their minds, from a seed: much waits, and little stays as it is.
 
-The machine of tests/core/machine.py with other dice, as in scenarios.py: jobs are edited, moved and
+The machine of tests/core/editing.py with other dice, as in scenarios.py: jobs are edited, moved and
 swapped more than anything else. Used by test_edits.py and test_planted_edit_bugs.py.
 """
 
@@ -16,8 +16,7 @@ from gpud.core.links import edges
 from gpud.core.model import After, Device, JobSpec, NewJob, Outcome, RetryPolicy, Span
 
 from .draws import BREAKDOWNS, CPUS, ENDS, ONE, REQUESTS, ROOMY, SHARED, TWO
-from .editing import ENDS_OF_QUEUE, FIELDS
-from .machine import CoreMachine
+from .editing import ENDS_OF_QUEUE, FIELDS, EditingMachine
 from .turns import Fate
 
 STEPS = 30
@@ -30,10 +29,10 @@ POLICIES = [
 ]
 
 
-def live(seed: int, steps: int = STEPS) -> CoreMachine:
+def live(seed: int, steps: int = STEPS) -> EditingMachine:
     """A whole day, checked after each step, up to the end of every job."""
     dice = Random(seed)
-    machine = CoreMachine()
+    machine = EditingMachine()
     jobs = [spec(dice, machine) for _ in range(dice.randint(3, 8))]
     machine.begin(dice.choice(POOLS), GpuPolicy(), True, dice.random() < 0.7, jobs)
     acts = [edit, move, swap, submit, go_on, end, wait, ask, knot, trouble]
@@ -44,7 +43,7 @@ def live(seed: int, steps: int = STEPS) -> CoreMachine:
     return machine
 
 
-def spec(dice: Random, machine: CoreMachine) -> JobSpec:
+def spec(dice: Random, machine: EditingMachine) -> JobSpec:
     """Times are near enough to matter, and far enough to be met."""
     begin_ms = machine.now_ms + dice.choice([1, 5_000, 50_000])
     deadline_ms = machine.now_ms + dice.choice([1_000, 60_000, 500_000])
@@ -69,23 +68,23 @@ def some(dice: Random, most: int = 3) -> list[int]:
     return [dice.randrange(30) for _ in range(dice.randint(1, most))]
 
 
-def edit(machine: CoreMachine, dice: Random) -> None:
+def edit(machine: EditingMachine, dice: Random) -> None:
     fields = set(dice.choices(FIELDS, k=dice.choice([1, 1, 2])))
     after = [(dice.randrange(12), dice.random() < 0.5) for _ in range(dice.choice([0, 1, 1, 2]))]
     like = spec(dice, machine)
     machine.edit(some(dice), fields, like, after, dice.random() < 0.5, fate(dice))
 
 
-def move(machine: CoreMachine, dice: Random) -> None:
+def move(machine: EditingMachine, dice: Random) -> None:
     to = dice.choice(["before", "before", "after", *ENDS_OF_QUEUE, "first"])
     machine.move(some(dice), to, dice.randrange(30), fate(dice))
 
 
-def swap(machine: CoreMachine, dice: Random) -> None:
+def swap(machine: EditingMachine, dice: Random) -> None:
     machine.swap(dice.randrange(30), dice.randrange(30), fate(dice))
 
 
-def submit(machine: CoreMachine, dice: Random) -> None:
+def submit(machine: EditingMachine, dice: Random) -> None:
     back = dice.choice([0, 0, 1, 2])
     after = After((Span(-back, -back, dice.random() < 0.5),) if back else (), dice.random() < 0.5)
     specs = [spec(dice, machine) for _ in range(dice.randint(1, 3))]
@@ -94,25 +93,25 @@ def submit(machine: CoreMachine, dice: Random) -> None:
     machine.post(JobsSubmitted(machine.request(), jobs), fate(dice))
 
 
-def go_on(machine: CoreMachine, dice: Random) -> None:
+def go_on(machine: EditingMachine, dice: Random) -> None:
     if machine.daemon.runner.alive():
         machine.payloads_go_on([(dice.randrange(6), "launch")], True, fate(dice))
 
 
-def end(machine: CoreMachine, dice: Random) -> None:
+def end(machine: EditingMachine, dice: Random) -> None:
     if machine.daemon.runner.alive():
         how = dice.choice([*ENDS, {"exit_code": 1}, {"exit_code": 1}])
         machine.payload_ends(dice.randrange(6), how, 0, 1, dice.random() < 0.9, fate(dice))
 
 
-def wait(machine: CoreMachine, dice: Random) -> None:
+def wait(machine: EditingMachine, dice: Random) -> None:
     if dice.random() < 0.3:
         machine.deadline()
     else:
         machine.time_passes(dice.choice([1, 2_500, 10_000]), fate(dice))
 
 
-def ask(machine: CoreMachine, dice: Random) -> None:
+def ask(machine: EditingMachine, dice: Random) -> None:
     match dice.choice(["cancel", "retry", "retry", "retry", "hold", "release"]):
         case "cancel":
             machine.cancel(some(dice, 1), None, fate(dice))
@@ -122,7 +121,7 @@ def ask(machine: CoreMachine, dice: Random) -> None:
             machine.hold_or_release(some(dice), what == "release", fate(dice))
 
 
-def knot(machine: CoreMachine, dice: Random) -> None:
+def knot(machine: EditingMachine, dice: Random) -> None:
     """One that comes after another is cancelled, the other comes after it, and it is retried."""
     jobs = machine.daemon.state.jobs
     later = [job for job in jobs.values() if any(b in jobs for b, _ in edges(job))]
@@ -137,7 +136,7 @@ def knot(machine: CoreMachine, dice: Random) -> None:
         machine.post(RetryRequested(machine.request(), (job.id,)), Fate.WHOLE)
 
 
-def trouble(machine: CoreMachine, dice: Random) -> None:
+def trouble(machine: EditingMachine, dice: Random) -> None:
     if not machine.daemon.runner.connected:
         machine.meet_runner(Fate.WHOLE)
     else:

@@ -1,7 +1,9 @@
-"""The part of the machine about jobs that are changed while they wait, and moved in the queue.
+"""The machine of people who change their minds: jobs are edited while they wait, moved and swapped.
 
-A mixin of tests/core/machine.py. What is asked for is drawn without a look at what makes sense:
-running jobs, done ones, jobs that do not exist, circles, several changes of one job in a turn.
+Used by test_machine.py, and with other dice by edit_scenarios.py. The machine without these rules
+is what test_planted_bugs.py runs, which must meet its bugs in few lives. What is asked for is drawn
+without a look at what makes sense: running jobs, done ones, jobs that do not exist, circles,
+several changes of one job in a turn.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 from msgspec import structs
 
-from gpud.core.events import Edit, EditRequested, Event, MoveRequested, SwapRequested
+from gpud.core.events import Edit, EditRequested, MoveRequested, SwapRequested
 from gpud.core.model import AT_ONCE, After, JobId, JobSpec, Span
 
 from .draws import fates, picks, specs
-from .turns import Daemon, Fate
+from .machine import CoreMachine
+from .turns import Fate
 
 FIELDS = (
     *("request", "priority", "retry", "retry_args", "time_limit_s", "begin_ms", "deadline_ms"),
@@ -23,15 +26,7 @@ FIELDS = (
 ENDS_OF_QUEUE = ("first", "last")
 
 
-class EditsAndMoves:
-    daemon: Daemon
-
-    def post(self, event: Event, fate: Fate) -> None:
-        raise NotImplementedError  # a mixin: CoreMachine has it
-
-    def request(self) -> int:
-        raise NotImplementedError  # the same
-
+class EditingMachine(CoreMachine):
     def not_done(self, picks: list[int]) -> tuple[JobId, ...]:
         """Above all; but any that is committed may be meant."""
         ids = [*self.daemon.state.jobs, *self.daemon.store.specs]

@@ -2,7 +2,8 @@
 
 `CoreMachine` draws what happens next; tests/core/turns.py is the daemon it happens to,
 tests/core/world.py the runner and the store, tests/core/promises.py what must then hold. Used by
-test_machine.py, which wants it to pass, and test_planted_bugs.py, which wants it to fail.
+test_machine.py (with the rules of editing.py), which wants it to pass, and test_planted_bugs.py,
+which wants it to fail.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ from .draws import (
     specs,
     steps,
 )
-from .editing import EditsAndMoves
 from .gpus import FakeGpus
 from .turns import Daemon, Fate
 from .watched import LooksAtGpus
@@ -67,7 +67,7 @@ STEPS = 50
 INTERRUPTIONS = [*[PauseRequested, ContinueRequested] * 2, CheckpointRequested]
 
 
-class CoreMachine(LooksAtGpus, EditsAndMoves, RuleBasedStateMachine):
+class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 1_000_000
