@@ -272,7 +272,7 @@ class Store(Protocol):
 
     def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
         """How long jobs of this likeness with ids before this one ran that succeeded, each in its
-        last attempt: the newest first. A look at a few of them is enough."""
+        last attempt, without its pauses: the newest first. A look at a few of them is enough."""
         ...
 
     def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
