@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpud.core.sight import GpuProcess, GpuSight
+from gpud.core.sight import MOST_POWER_MW, GpuProcess, GpuSight
 from gpud.devices.finding import Unit, memory_of
 from gpud.devices.health import fault
 from gpud.devices.nvml import (
@@ -25,7 +25,6 @@ from gpud.devices.whose import Use, Whose
 SENSOR_GPU = 0  # nvmlTemperatureSensors_t
 ALL_PER_CENT = 100  # some drivers give far more for a process that has just begun
 COLDEST_C, HOTTEST_C = -50, 200
-MOST_POWER_MW = 10_000_000  # several times what any board takes
 
 
 class Looker:
