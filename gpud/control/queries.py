@@ -142,7 +142,7 @@ async def why(daemon: Controlled, request: Why) -> Reasons:
         reasons += (ReasonView(v.id, v.state, reason(state, v, now_ms)) for v in page)
     if len(reasons) == 1:  # it takes a walk through the queue
         (only,) = reasons
-        told = only.reason + place_in_queue(daemon.state, JobId(only.job))
+        told = only.reason + place_in_queue(daemon.state, JobId(only.job), daemon.now_ms())
         devices = devices_for(daemon.state, JobId(only.job)) if request.verbose else []
         reasons = [structs.replace(only, reason=told, devices=tuple(devices))]
     return Reasons(id=request.id, reasons=tuple(reasons))

@@ -9,7 +9,8 @@ from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
 from gpud.core.pool import Pool
-from gpud.core.ready import is_ready
+from gpud.core.ready import is_ready, rank_of
+from gpud.core.rules import USER
 from gpud.core.sight import gib
 from gpud.core.state import State
 
@@ -21,7 +22,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return ""
     if record.state is JobState.HELD:
         why = f" since {record.why}" if record.why else ""
-        return f"held{why}: gpuctl release {job}"
+        which = state.gates.selector(record.held_by) if record.held_by else job
+        return f"held{why}: gpuctl release {which}"
     if record.state is JobState.ACTIVE:
         return _active(state, job)
     if state.runner_problem:
@@ -41,18 +43,33 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return f"waits {_seconds(until_ms - now_ms)} more: {state.shortage.why}"
     if state.draining:
         return "the pool is drained: gpuctl undrain"
-    return _capacity(state, record)
+    kept, behind = state.reservation, state.gates.why(state.gates.of(record.belongs), now_ms)
+    if behind and (kept is None or kept.job != job):  # which was found to wait for room alone
+        return behind
+    return _capacity(state, record, now_ms)
 
 
-def ahead(state: State, job: JobId) -> int:
+def ahead(state: State, job: JobId, now_ms: int) -> int:
     """How many jobs that could start now stand before this one. Walks the queue: for one job."""
-    record = state.jobs.get(job)
-    if record is None or not is_ready(record):
+    record, gates = state.jobs.get(job), state.gates
+    if record is None or not is_ready(record) or gates.closed(gates.of(record.belongs), now_ms):
         return 0
-    rank, wanted = (-record.priority, job), state.pool.wanted
+    wanted, shares = state.pool.wanted, state.shares
     for_cpu = wanted(record.request) == 0
-    before = (j for j in state.jobs.values() if is_ready(j) and (-j.priority, j.id) < rank)
-    return sum((wanted(j.request) == 0) == for_cpu for j in before)
+    share = {uid: shares.share(uid, now_ms) for uid in {j.uid for j in state.jobs.values()}}
+
+    def order(job: Job) -> tuple[object, ...]:
+        rank = rank_of(job)
+        return rank[0], share[job.uid] if shares and not for_cpu else 0, rank
+
+    before = order(record)
+    return sum(
+        is_ready(other)
+        and (wanted(other.request) == 0) == for_cpu
+        and order(other) < before
+        and not gates.closed(gates.of(other.belongs), now_ms)
+        for other in state.jobs.values()
+    )
 
 
 def devices_for(state: State, job: JobId) -> list[str]:
@@ -130,7 +147,7 @@ def _active(state: State, job: JobId) -> str:
             return f"has ended {where}, which is being looked at"
 
 
-def _capacity(state: State, job: Job) -> str:
+def _capacity(state: State, job: Job, now_ms: int) -> str:
     """All that is missing is room."""
     pool, request = state.pool, resolved(state.pool, job.request)
     gpus = pool.wanted(request)
@@ -142,7 +159,21 @@ def _capacity(state: State, job: Job) -> str:
     counted_on = sum(pool.may_be_counted_on(d) for d in suited)
     if blocked and (not usable or counted_on < max(1, gpus or 1)):
         return f"waits for {_what(request, gpus)}{_take_no_work(pool, blocked)}"
+    if gpus != 0 and (turn := _turn(state, job, now_ms)):
+        return turn
     return _room(state, job, usable) + _take_no_work(pool, blocked)
+
+
+def _turn(state: State, job: Job, now_ms: int) -> str:
+    """Somebody else who waits has used less."""
+    shares, rank, kept = state.shares, rank_of(job), state.reservation
+    if not shares or (kept is not None and kept.job == job.id):
+        return ""
+    mine = shares.share(job.uid, now_ms)
+    for uid, first in state.ready.first_of_users(now_ms).items():
+        if uid != job.uid and first[0] == rank[0] and shares.share(uid, now_ms) < mine:
+            return f"waits for its turn: {state.gates.name(f'{USER}{uid}')} has used less"
+    return ""
 
 
 def _take_no_work(pool: Pool, devices: list[Device]) -> str:

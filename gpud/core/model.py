@@ -126,6 +126,8 @@ class JobSpec(Struct, frozen=True, gc=False):
     held: bool = False
     after: After = AT_ONCE
     uid: int = 0  # who submitted it
+    group: str = ""
+    labels: tuple[str, ...] = ()  # "sweep=lr", sorted
     source: str = ""  # "" for gpuctl submit
     entry_key: str | None = None  # identifies the entry within its source
     where: str = ""  # for people: "gpu.queue:12"
@@ -169,6 +171,9 @@ class Job(Struct, gc=False):
     last_start_ms: int = 0  # to be done by its deadline it must have started; 0: it has none
     after: After = AT_ONCE  # with ids
     unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
+    uid: int = 0
+    belongs: tuple[str, ...] = ()  # keys of what may hold it back with others: core/rules.py
+    held_by: str = ""  # the key of the gate that holds it, as `why` says
 
 
 class LeasePart(Struct, frozen=True, gc=False):
@@ -245,6 +250,7 @@ class Device(Struct, frozen=True, gc=False):
     guest: bool = False  # somebody else's, given back when the owner comes
     distance: dict[str, int] = {}  # to other GPUs, by UUID: core/sight.py, GpuInfo
     problem: str = ""  # a clause: it is there, or was named, and the driver cannot say what it is
+    gates: tuple[str, ...] = ()  # keys: "gpu:3"; it takes new jobs only while these are open
 
     @property
     def label(self) -> str:

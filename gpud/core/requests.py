@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpud.core import gating
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.changes import NewSubmission
@@ -108,6 +109,8 @@ def add_all(
         if new.problem:
             outcome = Outcome.NOT_STARTED.value
             state.tell(JobId(first + number), 0, "ended", now_ms, outcome=outcome, why=new.problem)
+        elif not new.spec.held:
+            gating.hold_if_tripped(state, state.jobs[JobId(first + number)], now_ms)
     return first
 
 
@@ -194,6 +197,7 @@ def on_release(state: State, event: ReleaseRequested, now_ms: int) -> Sequence[A
             refused.append((job_id, f"cannot release job {job_id}: {absent(state, job_id)}"))
             continue
         if job.state is JobState.HELD:
+            gating.note_release(state, job)
             state.requeue(job, begins(job, now_ms))
             state.tell(job_id, job.attempt, "released", now_ms)
         changed.append(job_id)

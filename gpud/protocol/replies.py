@@ -80,6 +80,8 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    group: str = ""
+    labels: dict[str, str] = {}
 
 
 class EventView(Struct, frozen=True):

@@ -50,6 +50,8 @@ class Common(Struct, frozen=True, gc=False):
     uid: int
     begin_ms: int = 0
     deadline_ms: int = 0
+    group: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -58,6 +60,7 @@ class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
     request: Request | None = None  # instead of the template's
     setbacks: int = 0
     retry_args: bytes | None = None
+    held_by: str = ""
 
 
 class OnGpu(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -135,9 +138,10 @@ def _part(device: str, takes: int | list[int | list[str]]) -> LeasePart:
 
 
 def encode_amended(job: Job) -> str | None:
-    if not job.grown and not job.setbacks and job.retry_args is None:
+    if not (job.grown or job.setbacks or job.held_by) and job.retry_args is None:
         return None
-    return encode(Amended(job.request if job.grown else None, job.setbacks, job.retry_args))
+    request = job.request if job.grown else None
+    return encode(Amended(request, job.setbacks, job.retry_args, job.held_by))
 
 
 def decode_amended(column: str | None) -> Amended:

@@ -21,7 +21,7 @@ from gpud.core.changes import Changes
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
 from gpud.protocol.replies import EventView
-from gpud.store import dependencies
+from gpud.store import dependencies, gating
 from gpud.store.codec import (
     VALUE,
     encode_amended,
@@ -61,10 +61,13 @@ SET_USUAL = "REPLACE INTO usual_memory (likeness, mib) VALUES (?,?)"
 class Writer:
     """Writes `Changes`, and remembers what saves asking the database."""
 
-    def __init__(self, db: sqlite3.Connection, interned: Interned, tally: Tally) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, interned: Interned, tally: Tally, groups: gating.Groups
+    ) -> None:
         self._db = db
         self._interned = interned
         self._tally = tally
+        self._groups = groups
         self._live: dict[int, int] = dict(
             db.execute("SELECT id, attempt FROM jobs WHERE state = 'active' AND state <> 'done'")
         )
@@ -106,6 +109,8 @@ class Writer:
                 db.execute(SET_QUARANTINE, (uuid, *astuple(quarantine)))
         if changes.usual_mib:
             db.executemany(SET_USUAL, list(changes.usual_mib.items()))
+        if changes.gates or changes.usage:
+            gating.write(db, changes)
         if changes.next_id is not None:
             db.execute("UPDATE meta SET next_id = ?", (changes.next_id,))
         if changes.draining is not None:
@@ -117,6 +122,7 @@ class Writer:
     def _committed(self, changes: Changes, moved: dict[Kind, int], taken: dict[str, int]) -> None:
         self._interned.kept()
         self._tally.move(moved, taken)
+        self._groups.move(changes)
         self.last_seq += len(changes.story)
         for (job, no), attempt in changes.attempts.items():
             if attempt.outcome is None:

@@ -13,10 +13,11 @@ from typing import Any
 from gpud.core.changes import NewSubmission
 from gpud.core.health import Quarantine
 from gpud.core.model import AT_ONCE, Attempt, Job, JobSpec, JobState
+from gpud.core.rules import keys_of
 from gpud.core.shape import last_start_ms, within_s
 from gpud.errors import GpudError
 from gpud.ports import Loaded
-from gpud.store import dependencies
+from gpud.store import dependencies, gating
 from gpud.store.codec import (
     OUTCOME,
     PHASE,
@@ -32,7 +33,7 @@ from gpud.store.rows import by_size, chunks
 READ_AHEAD = 32
 READ_AHEAD_BYTES = 1 << 16
 RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no,
-  not_before_ms, source, amended FROM"""
+  not_before_ms, source, amended, why FROM"""
 # In the order in which the index `jobs_open` has them: no sorting. The term that looks superfluous
 # is that of the index.
 OPEN = f"""{RECORD} jobs WHERE state = ? AND state <> 'done'
@@ -77,6 +78,8 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
         },
         usual_mib=dict(db.execute("SELECT likeness, mib FROM usual_memory")),
         outcomes=dependencies.outcomes(db, dependencies.come_after(afters.values())),
+        gates=gating.kept(db),
+        usage=gating.usage(db),
     )
 
 
@@ -84,7 +87,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
     last = None
     for row in db.execute(OPEN, (state.value,)):
         job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
-        source, amended = row[8:]
+        source, amended, why = row[8:]
         if template != last:
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
@@ -110,6 +113,10 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             retry_args=more.retry_args,
             begin_ms=common.begin_ms,
             last_start_ms=last_ms,
+            why=why,
+            uid=common.uid,
+            belongs=keys_of(common.group, common.uid, source, common.labels),
+            held_by=more.held_by,
         )
 
 
@@ -175,6 +182,8 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         retry_args=more.retry_args,
         begin_ms=common.begin_ms,
         last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
+        uid=common.uid,
+        belongs=keys_of(common.group, common.uid, source, common.labels),
     )
 
 
@@ -229,6 +238,8 @@ def specs(db: sqlite3.Connection, interned: Interned, first: int, last: int) -> 
             begin_ms=common.begin_ms,
             deadline_ms=common.deadline_ms,
             uid=common.uid,
+            group=common.group,
+            labels=common.labels,
             source=source,
             entry_key=entry_key,
             where=where,

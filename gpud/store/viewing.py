@@ -59,8 +59,8 @@ def _view(row: tuple[Any, ...], interned: Interned) -> JobView:
     job, name, state, outcome, why, attempt, retries_left, priority = row[:8]
     template, command, source, where, submitted, job_ended, not_before = row[8:15]
     phase, exit_code, signal, started, ended, lease, on_gpu = row[15:]
-    asked = interned.template(template)[1].request
-    gpus, vram, model, exclusive = asked_of(asked)
+    common = interned.template(template)[1]
+    gpus, vram, model, exclusive = asked_of(common.request)
     energy_j, peak_mib, util = used_of(decode_on_gpus(on_gpu))
     return JobView(
         id=job,
@@ -90,6 +90,8 @@ def _view(row: tuple[Any, ...], interned: Interned) -> JobView:
         energy_j=energy_j,
         peak_vram_mib=peak_mib,
         gpu_util=util,
+        group=common.group,
+        labels=dict(label.split("=", 1) for label in common.labels),
     )
 
 

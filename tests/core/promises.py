@@ -52,6 +52,9 @@ class Ledger:
     stopped: dict[Key, str] = field(default_factory=dict)  # by gpud itself, and why
     excused: dict[Key, bool] = field(default_factory=dict)  # no retry is used; tried again at once
     expired: dict[JobId, int] = field(default_factory=dict)  # by a deadline: attempts then
+    said: dict[str, tuple[int, int]] = field(default_factory=dict)  # of gates: limit, most fails
+    fails: dict[str, int] = field(default_factory=dict)  # of gates, since a release
+    freed: set[JobId] = field(default_factory=set)  # a person wants these to wait, and no other
 
     def copy(self) -> Ledger:
         """As deep as it need be: everything in the containers is immutable."""
@@ -69,6 +72,9 @@ class Ledger:
             stopped=self.stopped.copy(),
             excused=self.excused.copy(),
             expired=self.expired.copy(),
+            said=self.said.copy(),
+            fails=self.fails.copy(),
+            freed=self.freed.copy(),
         )
 
     def first_of_round(self, job: JobId) -> int:
@@ -139,7 +145,7 @@ def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
         assert deadline == (min(due) if due else None), f"{deadline} for what is due at {due}"
     for job in state.jobs.values():
         assert explain.explain(state, job.id, now_ms), f"{job} waits without a reason"
-        assert explain.ahead(state, job.id) >= 0
+        assert explain.ahead(state, job.id, now_ms) >= 0
         assert (job.id in ledger.held) == (job.state is JobState.HELD), f"{job}: {ledger.held}"
     assert state.draining == ledger.draining
     quarantined = {uuid for uuid, gpu in state.health.gpus.items() if gpu.quarantine}

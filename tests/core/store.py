@@ -25,6 +25,8 @@ from gpud.core.model import (
     Story,
 )
 from gpud.core.pool import Pool
+from gpud.core.rules import Kept, Rules
+from gpud.core.shares import Sum
 from gpud.core.state import State
 
 from .world import Key
@@ -43,6 +45,8 @@ class FakeStore:
         self.stopped: dict[str, bool] = {}
         self.quarantines: dict[str, Quarantine] = {}
         self.usual_mib: dict[str, int] = {}
+        self.gates: dict[str, Kept] = {}
+        self.usage: dict[int, Sum] = {}
         self.next_id = JobId(1)
         self.draining = False
 
@@ -66,6 +70,9 @@ class FakeStore:
         self.cursors |= changes.cursors
         self.stopped |= changes.stopped
         self.usual_mib |= changes.usual_mib
+        self.gates = {key: kept for key, kept in (self.gates | changes.gates).items() if kept}
+        usage = self.usage | changes.usage
+        self.usage = {uid: used for uid, used in usage.items() if used is not None}
         found = self.quarantines | changes.quarantines
         self.quarantines = {uuid: why for uuid, why in found.items() if why is not None}
         if changes.draining is not None:
@@ -97,15 +104,15 @@ class FakeStore:
             found.append(attempt)
         return found
 
-    def load(self, devices: Sequence[Device], policy: GpuPolicy) -> State:
-        state = State(Pool(devices), policy)
+    def load(self, devices: Sequence[Device], policy: GpuPolicy, rules: Rules) -> State:
+        state = State(Pool(devices), policy, rules)
         state.next_id, state.draining = self.next_id, self.draining
         state.stopped_sources = {source for source, stopped in self.stopped.items() if stopped}
         jobs = [copy.copy(job) for job in self.jobs.values() if job.state is not JobState.DONE]
         attempts = [copy_of(a) for a in self.attempts.values() if a.outcome is None]
         state.pool.usual_mib = dict(self.usual_mib)
         jobs.sort(key=lambda job: (-job.priority, job.id))
-        state.load(jobs, attempts, self.quarantines, self.outcome_of)
+        state.load(jobs, attempts, self.quarantines, self.outcome_of, self.gates, self.usage)
         return state
 
     def outcome_of(self, job: JobId) -> Outcome | None:
@@ -141,6 +148,8 @@ def picture(state: State) -> dict[str, object]:
         "finishing": state.finishing,
         "dependents": state.links.dependents,
         "outcomes": state.links.outcomes,
+        "gates": state.gates.kept,
+        "usage": {u: (a.used_s, a.at_ms, a.milli) for u, a in state.shares.accounts.items()},
         "next_id": state.next_id,
         "draining": state.draining,
         "stopped": state.stopped_sources,
