@@ -174,9 +174,8 @@ async def why(daemon: Controlled, request: Why) -> Reasons:
         )
     if len(reasons) == 1:  # it takes a walk through the queue
         (only,) = reasons
-        only = structs.replace(
-            only, reason=only.reason + place_in_queue(daemon.state, JobId(only.job))
-        )
+        place = place_in_queue(daemon.state, JobId(only.job), daemon.now_ms())
+        only = structs.replace(only, reason=only.reason + place)
         reasons = [_at_length(daemon, only) if request.verbose else only]
     return Reasons(id=request.id, reasons=tuple(reasons))
 

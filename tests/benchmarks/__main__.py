@@ -31,6 +31,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "dispatch": deciding.dispatch,
     "queue": deciding.queue,
     "kinds": deciding.kinds,
+    "gates": deciding.gates,
     "simulate": simulated.decisions,
     "utilisation": simulated.utilisation,
 }

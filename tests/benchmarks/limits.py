@@ -96,6 +96,11 @@ LIMITS: dict[str, Limit] = {
     "dispatch-memory": Limit("a turn with 10,000 different --vram queued", "ms", 1.0, ""),
     "dispatch-auto": Limit("a turn with 10,000 different --vram auto queued", "ms", 1.0, ""),
     "dispatch-wide": Limit("choosing 8 to 32 near GPUs among 64", "ms", 1.0, ""),
+    "dispatch-groups": Limit(
+        "a turn with 10,000 queued in 1,000 groups with limits, against one group", "x", 1.5, ""
+    ),
+    "dispatch-user-limit": Limit("the same, and a limit for every user", "x", None, ""),
+    "dispatch-fair-share": Limit("the same in turns of 20 users instead", "x", None, ""),
     "simulate-8": Limit("decisions over a trace of 100,000 jobs, 8 GPUs", "/s", None, ""),
     "simulate-64": Limit("decisions over a trace of 100,000 jobs, 64 GPUs", "/s", None, ""),
     "simulate-1024": Limit("decisions over a trace of 100,000 jobs, 1,024 GPUs", "/s", None, ""),
