@@ -26,6 +26,8 @@ from gpud.core.changes import Changes, NewSubmission
 from gpud.core.events import Event
 from gpud.core.health import Quarantine
 from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome
+from gpud.core.rules import Kept
+from gpud.core.shares import Sum
 from gpud.core.sight import GpuInfo
 from gpud.core.spans import Spans
 from gpud.core.state import State
@@ -200,6 +202,8 @@ class Loaded(Struct, frozen=True):
     usual_mib: dict[str, int] = {}  # likeness -> MiB
     outcomes: dict[JobId, Outcome] = {}  # of the done jobs that any of these come after
     arrays: tuple[tuple[int, int], ...] = ()  # first and last id of all there ever were
+    gates: dict[str, Kept] = {}  # by key
+    usage: dict[int, Sum] = {}  # by uid
 
 
 class Likeness(Struct, frozen=True):
@@ -252,7 +256,8 @@ class Store(Protocol):
 
     def select(self, selection: Selection) -> list[JobId]:
         """Ids in ascending order. Raises GpudError (not-found) for an id that does not exist, or
-        a name, range or source that matches nothing; a state that matches nothing is no error."""
+        a name, range, source, group, label or user that matches nothing; a state that matches
+        nothing is no error."""
         ...
 
     def views(self, jobs: Sequence[JobId | Spans]) -> list[JobView]:
@@ -285,6 +290,11 @@ class Store(Protocol):
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """How many jobs per state, and per outcome."""
+        ...
+
+    def group_counts(self) -> dict[str, dict[str, int]]:
+        """Of each group that has jobs: how many per state, and per outcome of those that are done.
+        Walks the jobs of groups the first time."""
         ...
 
     def source_counts(self) -> dict[str, tuple[int, int]]:

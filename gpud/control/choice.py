@@ -1,8 +1,8 @@
 """Which jobs a request means: its selectors, resolved against the store.
 
 Called by the verbs, `wait` and `follow`. A job that is named by itself (42, @, @~2) is meant
-whatever its state; one that only falls under a range, a name, a state, a source or `all` is meant
-as far as the verb can apply to it.
+whatever its state; one that only falls under a range, a name, a state, a source, a group, a label,
+a user or `all` is meant as far as the verb can apply to it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def choose_apart(
         names=wanted.names,
         states=wanted.states,
         sources=wanted.sources,
+        tags=wanted.tags,
         everything=wanted.everything,
     )
     if broad != Selection():

@@ -183,7 +183,7 @@ def _of_one(daemon: Controlled, reason: ReasonView, *, verbose: bool) -> ReasonV
     job = JobId(reason.job)
     reason = structs.replace(
         reason,
-        reason=reason.reason + place_in_queue(daemon.state, job),
+        reason=reason.reason + place_in_queue(daemon.state, job, daemon.now_ms()),
         starts_now=starts_now(daemon, job),
     )
     return _at_length(daemon, reason) if verbose else reason

@@ -15,7 +15,7 @@ from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Phase
 from gpud.core.placement import unsatisfiable
 from gpud.core.ready import is_ready
 from gpud.core.state import State
-from gpud.core.watching import device_problems
+from gpud.core.watching import device_problems, outside_windows
 from gpud.protocol.gpus import GpuProcessView, GpuSightView, GpuView
 from gpud.protocol.replies import AttemptView, EventView, JobView
 from gpud.signals import signal_name
@@ -79,14 +79,16 @@ def reason(state: State, view: JobView, now_ms: int) -> str:
     return explain(state, JobId(view.id), now_ms) or done_sentence(view)
 
 
-def place_in_queue(state: State, job: JobId) -> str:
+def place_in_queue(state: State, job: JobId, now_ms: int) -> str:
     """A clause to go on with: "; 12 jobs are before it"; "" unless only capacity is missing."""
     record = state.find(job)
     if record is None or not is_ready(record) or state.draining or state.runner_problem:
         return ""
     if unsatisfiable(state.pool, record.request):
         return ""
-    count = ahead(state, job)
+    if state.gates.closed(state.gates.of(record.belongs), now_ms):
+        return ""
+    count = ahead(state, job, now_ms)
     if not count:
         return "; it is the next one"
     return "; 1 job is before it" if count == 1 else f"; {count} jobs are before it"
@@ -108,7 +110,7 @@ def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
     """The pool, in its order (the lane cpu is the one without ids), then devices that have left it
     while a job still runs there."""
     pool, kept = state.pool, kept_now(state)
-    problems = device_problems(state)
+    problems = outside_windows(state, now_ms) | device_problems(state)
     jobs: dict[str, list[int]] = {}
     for job, attempt in state.attempts.items():
         for part in attempt.lease:

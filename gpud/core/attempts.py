@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpud.core import setbacks
+from gpud.core import gating, setbacks
 from gpud.core.actions import Action, ForgetAttempt, LookAtGpus
 from gpud.core.events import AttemptEnded, AttemptLingering, AttemptNotStarted, AttemptStarted
 from gpud.core.health import LOOK_WAIT_MS
-from gpud.core.model import Attempt, JobId, Outcome, Phase
+from gpud.core.model import Attempt, JobId, JobState, Outcome, Phase
 from gpud.core.retry import pause_ms, spread, wants_retry
 from gpud.core.state import State
 from gpud.core.stops import unpause
@@ -132,6 +132,7 @@ def start_later(state: State, attempt: Attempt, why: str, now_ms: int) -> None:
     state.tell(
         attempt.job, attempt.no, "ended", now_ms, outcome=outcome, why=why, retry_at_ms=again
     )
+    gating.hold_if_tripped(state, state.jobs[attempt.job], now_ms)
 
 
 def outcome_of(event: AttemptEnded) -> Outcome:
@@ -187,3 +188,7 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
     else:
         state.finish(job, outcome, why, attempt.ended_at_ms)
     state.tell(job.id, attempt.no, "ended", attempt.ended_at_ms, **detail)
+    if job.state is JobState.QUEUED:
+        gating.hold_if_tripped(state, job, now_ms)
+    elif job.state is JobState.DONE:
+        gating.note_end(state, job, attempt, outcome, now_ms)

@@ -6,6 +6,8 @@ from msgspec import Struct
 
 from gpud.core.health import Quarantine
 from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, JobState, NewJob, Outcome, Story
+from gpud.core.rules import Kept
+from gpud.core.shares import Sum
 
 
 class NewSubmission(Struct, frozen=True):
@@ -46,6 +48,8 @@ class Changes(Struct):
     stopped: dict[str, bool] = {}  # sources switched by a person
     quarantines: dict[str, Quarantine | None] = {}  # by UUID; None: lifted
     usual_mib: dict[str, int] = {}  # likeness -> what it took of a GPU's memory at most
+    gates: dict[str, Kept] = {}  # by key; one that says nothing is kept no longer
+    usage: dict[int, Sum | None] = {}  # by uid; None: forgotten
     draining: bool | None = None
     next_id: JobId | None = None
 
@@ -60,6 +64,8 @@ class Changes(Struct):
             or self.submissions
             or self.quarantines
             or self.usual_mib
+            or self.gates
+            or self.usage
             or self.draining is not None
             or self.next_id is not None
         )

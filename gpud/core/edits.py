@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
+from gpud.core import gating
 from gpud.core.actions import Action, Answer
 from gpud.core.circles import circular
 from gpud.core.dependencies import impossible, outcome_now
@@ -19,11 +20,13 @@ from gpud.core.links import OutcomeOf, with_ids
 from gpud.core.model import After, Job, JobId, JobSpec, JobState
 from gpud.core.placement import unsatisfiable
 from gpud.core.requests import absent, begins, is_too_late, place_word
+from gpud.core.rules import belongs_of
 from gpud.core.shape import last_start_ms, within_s
 from gpud.core.state import State
 
 # What concerns only later attempts: of a job that is active all else is said already.
 OF_LATER_ATTEMPTS = frozenset({"priority", "retry", "retry_args"})
+OF_GATES = frozenset({"group", "labels"})
 OF_TIME = frozenset({"begin_ms", "deadline_ms", "time_limit_s"})
 
 
@@ -37,10 +40,13 @@ def on_edit(state: State, event: EditRequested, now_ms: int) -> Sequence[Action]
             refused.append((edit.job, f"cannot edit job {edit.job}: {why}"))
         elif fields:
             job = state.own(edit.job)
+            belonged = job.belongs
             _change(state, job, edit.becomes, fields, now_ms)
             if "after" in fields:
                 _come_after(state, job, edit.becomes.after, outcome_of)
             state.enter_again(job)
+            if job.state is JobState.QUEUED and job.belongs != belonged:
+                gating.hold_if_tripped(state, job, now_ms, but_for=belonged)
             # These two another event of this turn may have changed.
             spec = structs.replace(edit.becomes, priority=job.priority, after=job.after)
             state.changes.edited[job.id] = spec
@@ -86,6 +92,9 @@ def _change(state: State, job: Job, spec: JobSpec, fields: set[str], now_ms: int
         job.retries_left = max(0, spec.retry.retries - job.retry_no)
     if "retry_args" in fields:
         job.retry_args = None
+    if fields & OF_GATES:
+        job.belongs = belongs_of(spec, job.array)
+        job.held_by = job.held_by if job.held_by in job.belongs else ""
     job.grace_s = spec.grace_s
     job.within_s = within_s(spec.time_limit_s, spec.grace_s, spec.linger_s)
     job.last_start_ms = last_start_ms(spec.deadline_ms, spec.time_limit_s)

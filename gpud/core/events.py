@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.model import Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome, Rusage
+from gpud.core.rules import Rules, Window
 from gpud.core.sight import GpuSight
 
 
@@ -139,6 +140,29 @@ class DevicesChanged(Event, frozen=True):
     devices: tuple[Device, ...]
     policy: GpuPolicy = DEFAULT_POLICY
     unknown: str = ""  # why nobody knows yet what GPUs there are: none is used until then
+
+
+class RulesChanged(Event, frozen=True):
+    """What is configured about groups, users, labels and sources: all of it."""
+
+    rules: Rules
+
+
+class WindowsTurned(Event, frozen=True):
+    """All that a provider has to say now, by key. Posted when anything of it is different."""
+
+    provider: str
+    windows: dict[str, Window]
+
+
+class GateRequested(Event, frozen=True):
+    """A person's word about a gate, which goes before what is configured. None: as before;
+    `DEFAULT`: as configured; `NONE` (core/rules.py): no limit."""
+
+    request: int
+    key: str
+    limit: int | None = None
+    max_fails: int | None = None
 
 
 class KnownAttempt(Struct, frozen=True):

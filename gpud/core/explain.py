@@ -16,8 +16,10 @@ from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.placement import place, resolved, rule_of, serves, takes, unsatisfiable
 from gpud.core.pool import Lease
-from gpud.core.ready import Rank, is_ready, rank_of
+from gpud.core.ready import is_ready, rank_of
 from gpud.core.reservation import Reservation
+from gpud.core.rules import USER
+from gpud.core.shelves import Rank
 from gpud.core.spans import common, count
 from gpud.core.state import State
 
@@ -35,7 +37,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return ""
     if record.state is JobState.HELD:
         why = f" since {record.why}" if record.why else ""
-        return f"held{why}: gpuctl release {job}"
+        which = state.gates.selector(record.held_by) if record.held_by else job
+        return f"held{why}: gpuctl release {which}"
     if record.state is JobState.ACTIVE:
         return _active(state, job, now_ms)
     if state.runner_problem:
@@ -55,19 +58,43 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return f"waits {_seconds(until_ms - now_ms)} more: {state.shortage.why}"
     if state.draining:
         return "the pool is drained: gpuctl undrain"
-    return _capacity(state, record)
+    kept, behind = state.reservation, state.gates.why(state.gates.of(record.belongs), now_ms)
+    if behind and (kept is None or kept.job != job):  # which was found to wait for room alone
+        return behind
+    return _capacity(state, record, now_ms)
 
 
-def ahead(state: State, job: JobId) -> int:
+def ahead(state: State, job: JobId, now_ms: int) -> int:
     """How many jobs that could start now stand before this one. Walks the queue: for one job."""
-    record = state.find(job)
-    if record is None or not is_ready(record):
+    found = _record(state, job)
+    if found is None or not is_ready(found) or _is_behind_gate(state, found, now_ms):
         return 0
-    alone = structs.replace(record, id=job, rest=())
-    (priority, place, _), wanted = rank_of(alone), state.pool.wanted
-    rank, for_cpu = (priority, place, record.id), wanted(record.request) == 0
-    before = (j for j in state.jobs.values() if is_ready(j) and rank_of(j) < rank)
-    return sum(_before(j, rank, job) for j in before if (wanted(j.request) == 0) == for_cpu)
+    # Beside the record that stands for it, not before: that counts its own elements.
+    (priority, place, _), many = rank_of(found), state.find(job)
+    assert many is not None
+    rank: Rank = (priority, place, many.id)
+    wanted, shares = state.pool.wanted, state.shares
+    for_cpu = wanted(found.request) == 0
+    share = {uid: shares.share(uid, now_ms) for uid in {j.uid for j in state.jobs.values()}}
+
+    def before(other: Job) -> int:
+        if shares and not for_cpu and other.priority == found.priority:
+            mine, others = share[found.uid], share[other.uid]
+            if mine != others:
+                return (count(other.rest) or 1) if others < mine else 0
+        return _before(other, rank, job) if rank_of(other) < rank else 0
+
+    return sum(
+        before(other)
+        for other in state.jobs.values()
+        if is_ready(other)
+        and (wanted(other.request) == 0) == for_cpu
+        and not _is_behind_gate(state, other, now_ms)
+    )
+
+
+def _is_behind_gate(state: State, job: Job, now_ms: int) -> bool:
+    return bool(state.gates.closed(state.gates.of(job.belongs), now_ms))
 
 
 def _record(state: State, job: JobId) -> Job | None:
@@ -210,7 +237,7 @@ def _active(state: State, job: JobId, now_ms: int) -> str:
             return f"has ended {where}, which is being looked at"
 
 
-def _capacity(state: State, job: Job) -> str:
+def _capacity(state: State, job: Job, now_ms: int) -> str:
     """All that is missing is room."""
     pool, request = state.pool, resolved(state.pool, job.request)
     gpus = pool.wanted(request)
@@ -222,7 +249,21 @@ def _capacity(state: State, job: Job) -> str:
     counted_on = sum(pool.may_be_counted_on(d) for d in suited)
     if blocked and (not usable or counted_on < max(1, gpus or 1)):
         return f"waits for {_what(request, gpus)}{_take_no_work(state, blocked)}"
+    if gpus != 0 and (turn := _turn(state, job, now_ms)):
+        return turn
     return _room(state, job, usable) + _take_no_work(state, blocked)
+
+
+def _turn(state: State, job: Job, now_ms: int) -> str:
+    """Somebody else who waits has used less."""
+    shares, rank, kept = state.shares, rank_of(job), kept_now(state)
+    if not shares or (kept is not None and kept.job == job.id):
+        return ""
+    mine = shares.share(job.uid, now_ms)
+    for uid, first in state.ready.first_of_users(now_ms).items():
+        if uid != job.uid and first[0] == rank[0] and shares.share(uid, now_ms) < mine:
+            return f"waits for its turn: {state.gates.name(f'{USER}{uid}')} has used less"
+    return ""
 
 
 def _take_no_work(state: State, devices: list[Device]) -> str:

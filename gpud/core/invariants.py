@@ -11,7 +11,7 @@ from gpud.core.lifecycle import ContradictionError
 from gpud.core.links import edges, is_met
 from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState, Phase
 from gpud.core.ready import is_ready, rank_of
-from gpud.core.shape import shape_of
+from gpud.core.shares import gpu_milli
 from gpud.core.state import State
 
 
@@ -132,10 +132,32 @@ def _check_links(state: State) -> None:
         raise ContradictionError(f"nobody has looked at the ends of {state.ended}")
 
 
+def _check_gates(state: State) -> None:
+    """Who runs is counted where it belongs, and nobody waits at a gate that is open."""
+    gates = state.gates
+    running: dict[str, int] = {}
+    held: dict[int, int] = {}
+    for job_id, attempt in state.attempts.items():
+        job = state.jobs[job_id]
+        for key in gates.of(job.belongs):
+            running[key] = running.get(key, 0) + 1
+        held[job.uid] = held.get(job.uid, 0) + gpu_milli(attempt.lease)
+    for key in {*running, *state.ready.shut_by()}:
+        if gates[key].running != running.get(key, 0):
+            raise ContradictionError(f"{gates.label(key)} counts {gates[key].running}: {running}")
+    for key in state.ready.shut_by():
+        if not gates[key].names and not gates[key].is_full:
+            raise ContradictionError(f"jobs wait at {gates.label(key)}, which is open")
+    for uid, account in state.shares.accounts.items():
+        if state.shares and account.milli != held.get(uid, 0):
+            raise ContradictionError(f"users hold {held}, and of {uid} {account.milli} is counted")
+
+
 def _check_indices(state: State) -> None:
     _check_links(state)
     if not state.attempts.keys() <= state.jobs.keys():
         raise ContradictionError("an attempt of no known job is live")
+    _check_gates(state)
     delayed, expiring = state.delayed.entries(), state.expiring.entries()
     waiting = state.ready.waiting()
     for job in state.jobs.values():
@@ -143,7 +165,7 @@ def _check_indices(state: State) -> None:
         if waits and last_ms and (last_ms, job.id) not in expiring:
             raise ContradictionError(f"job {job.id} has a deadline, and nobody minds it")
         if is_ready(job):
-            if (shape_of(job), rank_of(job)) not in waiting:
+            if (state.ready.spot_of(job), rank_of(job)) not in waiting:
                 raise ContradictionError(f"job {job.id} waits, and will not be offered capacity")
         elif (
             job.state is JobState.QUEUED

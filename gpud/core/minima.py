@@ -25,6 +25,8 @@ class Minima(Generic[V]):
         while node:
             if value is None:
                 least.pop(node, None)
+            elif least.get(node) == value:
+                return  # all above it know
             else:
                 least[node] = value
             beside = least.get(node ^ 1) if node > 1 else None

@@ -149,6 +149,8 @@ class JobSpec(Struct, frozen=True, gc=False):
     array: Array | None = None
     element: Element | None = None  # where it is read back
     uid: int = 0  # who submitted it
+    group: str = ""
+    labels: tuple[str, ...] = ()  # "sweep=lr", sorted
     source: str = ""  # "" for gpuctl submit
     entry_key: str | None = None  # identifies the entry within its source
     where: str = ""  # for people: "gpu.queue:12"
@@ -200,6 +202,9 @@ class Job(Struct, gc=False):
     place: float = 0  # among those of its priority; 0: its id (core/order.py)
     array: JobId = JobId(0)  # the id of the first element of its array; 0: it is of none
     rest: tuple[tuple[int, int], ...] = ()  # ids (core/spans.py)
+    uid: int = 0
+    belongs: tuple[str, ...] = ()  # keys of what may hold it back with others: core/rules.py
+    held_by: str = ""  # the key of the gate that holds it, as `why` says
 
 
 class LeasePart(Struct, frozen=True, gc=False):
@@ -279,6 +284,7 @@ class Device(Struct, frozen=True, gc=False):
     guest: bool = False  # somebody else's, given back when the owner comes
     distance: dict[str, int] = {}  # to other GPUs, by UUID: core/sight.py, GpuInfo
     problem: str = ""  # a clause: it is there, or was named, and the driver cannot say what it is
+    gates: tuple[str, ...] = ()  # keys: "gpu:3"; it takes new jobs only while these are open
 
     @property
     def label(self) -> str:

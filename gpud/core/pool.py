@@ -40,6 +40,7 @@ class Pool:
         self.devices: dict[str, Device] = {device.key: device for device in devices}
         self.has_gpus = any(device.ids for device in self.devices.values())
         self.watched = any(device.uuids or device.problem for device in self.devices.values())
+        self.has_gates = any(device.gates for device in self.devices.values())
         self.blocked: dict[str, str] = {}  # until somebody judges them
         self.blocked_for_a_moment: set[str] = set()
         self.seen_free: dict[str, int] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gpud.core import gating
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.changes import NewSubmission
@@ -118,11 +119,13 @@ def add_all(
     """Add jobs under contiguous ids; gives back the first."""
     first = state.next_id
     added = [state.add(new, now_ms, outcome_of) for new in jobs]
-    ended = [job for job in added if job.outcome is not None]
     state.tell_many(first, state.next_id - first, "submitted", now_ms)
-    for job in ended:
-        outcome = Outcome.NOT_STARTED.value
-        state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=job.why)
+    for job in added:
+        if job.outcome is not None:
+            outcome = Outcome.NOT_STARTED.value
+            state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=job.why)
+        elif job.state is JobState.QUEUED:
+            gating.hold_if_tripped(state, job, now_ms)
     return first
 
 
@@ -231,6 +234,7 @@ def on_release(state: State, event: ReleaseRequested, now_ms: int) -> Sequence[A
             refused.append((job_id, f"cannot release job {job_id}: {absent(state, job_id)}"))
             continue
         if job.state is JobState.HELD:
+            gating.note_release(state, job)
             state.requeue(job, begins(job, now_ms))
             state.tell(job.id, job.attempt, "released", now_ms)
         changed.append(job_id)

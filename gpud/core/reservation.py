@@ -11,6 +11,7 @@ Rule 2: what is kept is taken by nobody else and is kept again, but for a device
     place of one without: what is missing only shrinks, and no younger attempt comes into the way.
 Rule 3: a device that may not be used now (another's process, a quarantine) is not counted on, and
     nothing is kept for a job for which the others are not enough.
+Rule 4: a place in its gates is kept, too (core/gates.py).
 
 So a job that is first in rank starts at the latest when the attempts have ended that were live
 when it became first, and those started into the gap, which end before that by their limits.

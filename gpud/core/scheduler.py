@@ -10,9 +10,11 @@ Rule 3: `(job, attempt)` fences every fact. A fact about an attempt that is not 
     counted, and forgotten at the runner; it never changes a job.
 Rule 4: level-triggered: nothing is started "because something ended". Free capacity and queued
     jobs are looked at afresh each time, in the total order of rank (-priority, place, id).
-Rule 5: a job whose request does not fit now is passed by those behind it that do fit, but the first
+Rule 5: who stands behind a gate that is closed (core/gates.py) is not there. The others are offered
+    capacity by rank, with fair share by the users' shares before the places (core/heads.py).
+Rule 6: a job whose request does not fit now is passed by those behind it that do fit, but the first
     such job keeps what it needs (core/reservation.py): nobody waits for ever.
-Rule 6: nothing is started on a GPU that can be looked at and was not looked at lately
+Rule 7: nothing is started on a GPU that can be looked at and was not looked at lately
     (core/watching.py).
 
 Called by the engine, the simulator and the tests. Pure: time enters as `now_ms`.
@@ -22,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from heapq import heappop, heappush
 from typing import assert_never
 
 from gpud.core import (
@@ -30,6 +31,7 @@ from gpud.core import (
     deadlines,
     dependencies,
     edits,
+    gating,
     order,
     reconcile,
     requests,
@@ -50,6 +52,7 @@ from gpud.core.events import (
     DrainRequested,
     EditRequested,
     EntriesRead,
+    GateRequested,
     GpuBroke,
     GpusSeen,
     HealRequested,
@@ -59,17 +62,20 @@ from gpud.core.events import (
     PauseRequested,
     ReleaseRequested,
     RetryRequested,
+    RulesChanged,
     RunnerGone,
     RunnerReady,
     SourceSwitched,
     SwapRequested,
     Tick,
     UndrainRequested,
+    WindowsTurned,
 )
+from gpud.core.heads import Heads, Room
 from gpud.core.model import Attempt, JobId, Phase, Request
 from gpud.core.placement import most_mib, place, rule_of
 from gpud.core.pool import Lease
-from gpud.core.ready import ANY_MEMORY, Kind, is_ready
+from gpud.core.ready import is_ready
 from gpud.core.reservation import NEVER, Reservation, reserve
 from gpud.core.state import State
 
@@ -99,6 +105,9 @@ AnyEvent = (
     | GpusSeen
     | GpuBroke
     | HealRequested
+    | RulesChanged
+    | WindowsTurned
+    | GateRequested
     | Tick
 )
 
@@ -179,6 +188,12 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return sights.on_gpu_broke(state, event, now_ms)
         case HealRequested():
             return sights.on_heal(state, event, now_ms)
+        case RulesChanged():
+            return gating.on_rules_changed(state, event, now_ms)
+        case WindowsTurned():
+            return gating.on_windows_turned(state, event)
+        case GateRequested():
+            return gating.on_gate_requested(state, event)
         case Tick():
             return attempts.finish_after_look(state, now_ms)  # `dispatch` looks at what is due
         case _:
@@ -200,63 +215,62 @@ def dispatch(state: State, now_ms: int) -> list[Action]:
     if state.draining or state.runner_problem or state.shortage.until_ms:
         return []
     actions: list[Action] = []
-    pool = state.pool
-    ready = state.ready
-    heads = ready.heads()
+    pool, ready, gates = state.pool, state.ready, state.gates
+    for gate in gates.promise(()):
+        ready.reopen(gate)
+    state.drop_tiny_usage(now_ms)
+    heads = Heads(ready, state.shares, now_ms)
     if pool.watched:
-        for_gpus = any(shelf.on_gpus for *_, shelf in heads)
-        for_memory = any(shelf.names_memory for *_, shelf in heads)
+        for_gpus = heads.anybody(lambda bay: bay.on_gpus)
+        for_memory = for_gpus and heads.anybody(lambda bay: bay.names_memory)
         actions += watching.prepare(state, now_ms, for_gpus=for_gpus, for_memory=for_memory)
-    before = _kept_before(state)
+    elif pool.has_gates:
+        pool.block(watching.outside_windows(state, now_ms), set(), {})
+    before = _kept_before(state, now_ms)
     kept: Reservation | None = None
-    gap_s = 0
-    full = {lane for lane in (GPUS, LANE) if pool.is_full(gpus=lane, but=())}
-    if GPUS not in full:
+    room = Room()
+    room.full.update(lane for lane in (GPUS, LANE) if pool.is_full(gpus=lane, but=()))
+    if GPUS not in room.full:
         state.reservation = None
-    least: dict[tuple[Kind, bool], int] = {}  # memory of those for which there was no room
-    while heads and len(full) < 2:
-        rank, mib, shelf = head = heappop(heads)
-        lane, job_id = shelf.on_gpus, rank[-1]
-        if lane in full:
+    while len(room.full) < 2 and (head := heads.next(room)) is not None:
+        (*_, job_id), mib, shelf = head
+        row, bay = shelf.row, shelf.row.bay
+        into_gap, request = room.into_gap(row), ready.asks(head)
+        avoid = kept.devices if kept is not None and not into_gap else ()
+        lease = place(pool, request, avoid)
+        if lease is not None:
+            actions.append(_start(state, job_id, request, lease, now_ms))
+            heads.has_had(bay.user)
+            nobodys = kept.devices if kept is not None and not room.gap_s else ()
+            if pool.is_full(gpus=bay.on_gpus, but=nobodys):
+                room.full.add(bay.on_gpus)
+            heads.go_on(head, room.below(row))
             continue
-        into_gap = 0 < shelf.within_s <= gap_s
-        kind = (shelf.kind, into_gap)
-        below = least.get(kind, ANY_MEMORY)
-        if mib < below:
-            request = ready.asks(head)
-            avoid = kept.devices if kept is not None and not into_gap else ()
-            lease = place(pool, request, avoid)
-            if lease is not None:
-                actions.append(_start(state, job_id, request, lease, now_ms))
-                nobodys = kept.devices if kept is not None and not gap_s else ()
-                if pool.is_full(gpus=lane, but=nobodys):
-                    full.add(lane)
-            else:
-                if shelf.names_memory:
-                    mib = min(mib, most_mib(pool, request, avoid) + 1)
-                below = least[kind] = mib
-                others_wait = bool(heads) or ready.first(shelf, below) is not None
-                if kept is None and lane is GPUS and others_wait:
-                    kept = state.reservation = reserve(
-                        pool,
-                        state.attempts.values(),
-                        job_id,
-                        request,
-                        partial(end_ms, state, now_ms),
-                        before.devices if before is not None and before.job == job_id else (),
-                    )
-                    gap_s = _gap_s(kept, now_ms)
-        if (following := ready.first(shelf, below)) is not None:
-            heappush(heads, following)
+        if bay.names_memory:
+            mib = min(mib, most_mib(pool, request, avoid) + 1)
+        room.least[bay.kind, into_gap] = mib
+        heads.go_on(head, mib)
+        if kept is None and bay.on_gpus and heads.more(room):
+            kept = state.reservation = reserve(
+                pool,
+                state.attempts.values(),
+                job_id,
+                request,
+                partial(end_ms, state, now_ms),
+                before.devices if before is not None and before.job == job_id else (),
+            )
+            room.gap_s = _gap_s(kept, now_ms)
+            if kept is not None:
+                gates.promise(gates.of(state.jobs[job_id].belongs))
     return actions
 
 
-def _kept_before(state: State) -> Reservation | None:
-    """The last reservation, if its job still waits."""
-    before = state.reservation
+def _kept_before(state: State, now_ms: int) -> Reservation | None:
+    """The last reservation, if its job still waits, and for room alone."""
+    before, gates = state.reservation, state.gates
     if before is not None:
         job = state.jobs.get(before.job)
-        if job is None or not is_ready(job):
+        if job is None or not is_ready(job) or gates.closed(gates.of(job.belongs), now_ms):
             before = state.reservation = None
     return before
 

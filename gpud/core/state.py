@@ -7,7 +7,7 @@ committed.
 
 Rule 1: a job is in exactly one place: ready (queued and due), delayed (queued, not yet due),
 waiting for other jobs (queued, core/links.py), held, or active with exactly one live attempt. Who
-is delayed waits for that first.
+is delayed waits for that first. Gates (core/gates.py) hold back jobs that are ready.
 Rule 2: queues are pruned lazily (core/ready.py, core/times.py): an entry counts only while the
 job's record agrees with it, so a job may stand in one twice, and neither copy can start it twice.
 Rule 3: every mutation leaves its trace in `changes`, in the order in which it happened.
@@ -20,12 +20,14 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from gpud.core.changes import Changes, EndOfMany
+from gpud.core.gates import Gates
 from gpud.core.health import DEFAULT_POLICY, LOOK_WAIT_MS, GpuPolicy, Health, Quarantine
 from gpud.core.indices import size
 from gpud.core.lifecycle import ContradictionError, check_move, place_of
 from gpud.core.links import Links, OutcomeOf, is_met, nobody_knows, with_ids
 from gpud.core.model import (
     After,
+    Array,
     Attempt,
     Job,
     JobId,
@@ -41,18 +43,24 @@ from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.ready import Ready, is_ready
 from gpud.core.reservation import Reservation
+from gpud.core.rules import ARRAY, NO_RULES, Kept, Rules, belongs_of
 from gpud.core.shape import last_start_ms, within_s
+from gpud.core.shares import Shares, Sum, gpu_milli
 from gpud.core.shortage import Shortage
 from gpud.core.spans import Spans, holds, without
 from gpud.core.times import Times
 
 NO_QUARANTINES: Mapping[str, Quarantine] = {}
+NO_GATES: Mapping[str, Kept] = {}
+NO_USAGE: Mapping[int, Sum] = {}
 
 
 class State:
     """All that decisions need. See the rules above."""
 
-    def __init__(self, pool: Pool, policy: GpuPolicy = DEFAULT_POLICY) -> None:
+    def __init__(
+        self, pool: Pool, policy: GpuPolicy = DEFAULT_POLICY, rules: Rules = NO_RULES
+    ) -> None:
         self.pool = pool
         self.health = Health(policy)
         self.reservation: Reservation | None = None  # of the last dispatch
@@ -61,7 +69,10 @@ class State:
         self.links = Links()
         self.numbering = Numbering()
         self.ended: list[JobId] = []  # just now, and others come after them
-        self.ready = Ready(self.jobs, pool)
+        self.gates = Gates(rules)
+        self.shares = Shares(rules)
+        self.ready = Ready(self.jobs, pool, self.gates)
+        self.ready.by_user = bool(self.shares)
         self.delayed = Times(self._due_ms)
         self.expiring = Times(self._last_start_ms)
         self.draining = False
@@ -142,9 +153,14 @@ class State:
         attempts: list[Attempt],
         quarantines: Mapping[str, Quarantine] = NO_QUARANTINES,
         outcome_of: OutcomeOf = nobody_knows,
+        gates: Mapping[str, Kept] = NO_GATES,
+        usage: Mapping[int, Sum] = NO_USAGE,
     ) -> None:
         """Fill a state from the store, at once or in parts; `jobs` in dispatch order makes it
         fastest. `outcome_of` knows the done jobs that any of them comes after."""
+        self.gates.kept.update(gates)
+        if usage:
+            self.shares.load(usage)
         for uuid, quarantine in quarantines.items():
             self.health.of(uuid).quarantine = quarantine
         for attempt in attempts:
@@ -162,6 +178,11 @@ class State:
             self._may_expire(job)
             if job.state is JobState.QUEUED and job.not_before_ms:
                 self.delayed.put(job.not_before_ms, job.id)
+        for attempt in sorted(attempts, key=lambda a: (a.dispatched_at_ms, a.job)):
+            job = known[attempt.job]
+            self.gates.count(job.belongs, 1)
+            if self.shares and (milli := gpu_milli(attempt.lease)):
+                self.shares.resume(job.uid, milli, attempt.dispatched_at_ms)
         self.ready.load(job for job in jobs if is_ready(job))
 
     # -- mutations -------------------------------------------------------------------------
@@ -187,6 +208,8 @@ class State:
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
             checkpoint=spec.checkpoint,
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
+            uid=spec.uid,
+            belongs=belongs_of(spec, first if array else JobId(0)),
             array=first if array else JobId(0),
             rest=((first, last),) if array else (),
         )
@@ -200,6 +223,7 @@ class State:
         self.jobs[job.id] = job
         if array:
             self.numbering.add(first, last)
+            self._bound(first, array)
         if spec.after.spans:
             job.after = After(with_ids(spec.after.spans, first, self.numbering), spec.after.patient)
             job.unmet = self.links.join(job, outcome_of)
@@ -207,6 +231,13 @@ class State:
         if job.state is JobState.QUEUED:
             self._push(job)
         return job
+
+    def _bound(self, first: JobId, array: Array) -> None:
+        """What the submit says of how many of its elements run, and fail."""
+        if kept := Kept(array.at_most or None, array.max_fails or None):
+            key = f"{ARRAY}{first}"
+            self.gates.keep(key, kept)
+            self.changes.gates[key] = kept
 
     def own(self, job_id: JobId) -> Job:
         """The record of a job that is not done; an element of an array has one of its own now."""
@@ -257,6 +288,7 @@ class State:
         )
         self.pool.take(lease)
         self.attempts[job.id] = attempt
+        self._take_place(job, attempt)
         if self.pool.watched:
             uuids = self.uuids_of(attempt)
             counters, base_mib = self.health.counters(uuids), self.health.base_mib(uuids)
@@ -284,9 +316,32 @@ class State:
         if attempt.outcome is None:
             raise ContradictionError(f"job {job.id} leaves attempt {attempt} without an outcome")
         self.pool.give_back(attempt.lease)
+        self._give_place(job, attempt)
         self.finishing.discard(job.id)
         self._note_end_on_gpus(attempt, seen=attempt.phase is Phase.FINISHING)
         self.touch_attempt(attempt)
+
+    def _take_place(self, job: Job, attempt: Attempt) -> None:
+        self.gates.count(job.belongs, 1)
+        if self.shares and (milli := gpu_milli(attempt.lease)):
+            self.shares.begin(job.uid, milli, attempt.dispatched_at_ms)
+            self.keep_usage(job.uid)
+
+    def _give_place(self, job: Job, attempt: Attempt) -> None:
+        for key in self.gates.count(job.belongs, -1):
+            self.ready.reopen(key)
+        if self.shares and (milli := gpu_milli(attempt.lease)):
+            since_ms, end_ms = attempt.dispatched_at_ms, attempt.ended_at_ms
+            self.shares.end(job.uid, milli, since_ms, end_ms)
+            self.keep_usage(job.uid)
+
+    def keep_usage(self, uid: int) -> None:
+        account = self.shares.accounts.get(uid)
+        self.changes.usage[uid] = (account.used_s, account.at_ms) if account is not None else None
+
+    def drop_tiny_usage(self, now_ms: int) -> None:
+        for uid in self.shares.drop_tiny(now_ms) if self.shares else ():
+            self.keep_usage(uid)
 
     def _note_end_on_gpus(self, attempt: Attempt, *, seen: bool) -> None:
         if uuids := self.uuids_of(attempt):
@@ -305,7 +360,7 @@ class State:
         self._note_before(job)
         job.state = JobState.QUEUED
         job.not_before_ms = not_before_ms
-        job.outcome, job.why, job.ended_at_ms = None, "", 0
+        job.outcome, job.why, job.ended_at_ms, job.held_by = None, "", 0, ""
         if job.id not in self.jobs:
             self.jobs[job.id] = job
             job.unmet = self.links.join(job, outcome_of)
@@ -316,12 +371,13 @@ class State:
         self._push(job)
         self.touch(job)
 
-    def hold(self, job: Job, why: str = "") -> None:
-        """Not to be started; a live attempt has just ended. `why`: when it was not a person."""
+    def hold(self, job: Job, why: str = "", held_by: str = "") -> None:
+        """Not to be started; a live attempt has just ended. `why`: when it was not a person.
+        `held_by`: the gate that does it."""
         check_move(job, place_of(job, self.attempts.get(job.id)), JobState.HELD)
         self._end_attempt(job)
         self._note_before(job)
-        job.state, job.why = JobState.HELD, why
+        job.state, job.why, job.held_by = JobState.HELD, why, held_by
         job.not_before_ms = 0
         self._may_expire(job)
         self.touch(job)
@@ -333,7 +389,7 @@ class State:
         self._note_before(job)
         job.state = JobState.DONE
         job.not_before_ms = 0
-        job.outcome, job.why, job.ended_at_ms = outcome, why, now_ms
+        job.outcome, job.why, job.ended_at_ms, job.held_by = outcome, why, now_ms, ""
         del self.jobs[job.id]
         self._let_go_on(job.id, outcome)
         if job.after.spans:

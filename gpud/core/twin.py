@@ -13,7 +13,7 @@ from copy import deepcopy
 
 from msgspec import structs
 
-from gpud.core.model import Job
+from gpud.core.model import Job, JobState
 from gpud.core.pool import Pool
 from gpud.core.state import State
 
@@ -22,7 +22,7 @@ PIECE = 500  # jobs: to load them takes a millisecond or two
 # What `State.load` makes of the records, and what is of the live one alone.
 REMADE = frozenset({
     "pool", "health", "jobs", "attempts", "links", "ended", "ready", "delayed",
-    "expiring", "finishing", "changes",
+    "expiring", "finishing", "changes", "gates", "shares",
 })  # fmt: skip
 
 
@@ -33,18 +33,25 @@ class Twin:
         pool = Pool(live.pool.devices.values(), live.pool.unknown)
         pool.usual_mib = dict(live.pool.usual_mib)
         pool.watched = False
-        self.state = State(pool, live.health.policy)
+        self.state = State(pool, live.health.policy, live.gates.rules)
         ours: dict[int, object] = {id(live): self.state}  # in the place of what it may refer to
         ours |= {id(getattr(live, name)): getattr(self.state, name) for name in REMADE}
         for name in vars(live).keys() - REMADE:
             setattr(self.state, name, deepcopy(getattr(live, name), ours))
-        self._jobs = [structs.replace(job) for job in live.jobs.values()]
+        jobs = [structs.replace(job) for job in live.jobs.values()]
+        active = [job for job in jobs if job.state is JobState.ACTIVE]
+        self._jobs = [job for job in jobs if job.state is not JobState.ACTIVE]
         self._outcomes = dict(live.links.outcomes)
         # What attempts have used so far decides nothing, and would have to be copied, too.
         attempts = [structs.replace(attempt, usage=None) for attempt in live.attempts.values()]
         gpus = live.health.gpus.items()
         quarantines = {uuid: gpu.quarantine for uuid, gpu in gpus if gpu.quarantine is not None}
-        self.state.load([], attempts, quarantines)
+        usage = {uid: (one.used_s, one.at_ms) for uid, one in live.shares.accounts.items()}
+        self.state.load(
+            active, attempts, quarantines, self._outcomes.get, dict(live.gates.kept), usage
+        )
+        for provider, windows in live.gates.told.items():
+            self.state.gates.tell(provider, windows)
         soon, blocked = live.pool.blocked_for_a_moment, live.pool.blocked.items()
         lasting = {key: why for key, why in blocked if key not in soon}
         pool.block(lasting, set(), dict(live.pool.seen_free))

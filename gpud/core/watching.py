@@ -18,7 +18,7 @@ ASK_AGAIN_MS = 30_000  # a watcher always replies; should it not, it is asked ag
 
 
 def device_problems(state: State) -> dict[str, str]:
-    """For people: why each device that takes no work takes none."""
+    """For people: why each device that takes no work takes none, windows aside."""
     holders = _holders(state)
     found = {}
     pool, health = state.pool, state.health
@@ -45,6 +45,16 @@ def programs_of_others(state: State) -> list[str]:
     return list(names)
 
 
+def outside_windows(state: State, now_ms: int) -> dict[str, str]:
+    """Devices that take no new job now: of any of their GPUs the window is not open."""
+    found: dict[str, str] = {}
+    for key, device in state.pool.devices.items() if state.pool.has_gates else ():
+        for gate in device.gates:
+            if outside := state.gates[gate].outside(now_ms):
+                found.setdefault(key, f"outside {outside}")
+    return found
+
+
 def _holders(state: State) -> dict[str, set[tuple[int, int]]]:
     found: dict[str, set[tuple[int, int]]] = {}
     for attempt in state.attempts.values():
@@ -61,7 +71,8 @@ def prepare(state: State, now_ms: int, *, for_gpus: bool, for_memory: bool) -> S
     """
     pool, health = state.pool, state.health
     holders = _holders(state)
-    blocked: dict[str, str] = {}
+    outside = outside_windows(state, now_ms)
+    blocked = dict(outside)
     soon: set[str] = set()
     stale = in_use = False
     for key, device in pool.devices.items():
@@ -72,9 +83,9 @@ def prepare(state: State, now_ms: int, *, for_gpus: bool, for_memory: bool) -> S
         if reason:
             blocked[key] = reason
             in_use = in_use or (room and not health.is_quarantined(device))
-            if in_a_moment:
+            if in_a_moment and key not in outside:
                 soon.add(key)
-        elif room and health.is_stale(device, now_ms):
+        elif key not in outside and room and health.is_stale(device, now_ms):
             blocked[key] = NOT_SEEN
             soon.add(key)
             stale = True

@@ -108,7 +108,14 @@ class Engine:
         state.stopped_sources = set(loaded.stopped_sources)
         state.pool.usual_mib = dict(loaded.usual_mib)
         state.numbering = Numbering(loaded.arrays)
-        state.load(loaded.jobs, loaded.attempts, loaded.quarantines, loaded.outcomes.get)
+        state.load(
+            loaded.jobs,
+            loaded.attempts,
+            loaded.quarantines,
+            loaded.outcomes.get,
+            loaded.gates,
+            loaded.usage,
+        )
         check_invariants(state)
         for job_id in self.set_aside:
             job = state.jobs.get(JobId(job_id))

@@ -89,6 +89,8 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     indices: str = ""
     count: int = 1
     ids: tuple[tuple[int, int], ...] = ()  # of many: first and last of each run
+    group: str = ""
+    labels: dict[str, str] = {}
 
 
 class EventView(Struct, frozen=True):

@@ -1,5 +1,6 @@
-"""Job selectors: `42`, `3-9`, `@` (last), `@~2`, `name:…`, `state:failed`, `source:…`, `all`; of
-an array `42` is all of it, and `42[7]` and `42[3-9]` are the elements with these indices.
+"""Job selectors: `42`, `3-9`, `@` (last), `@~2`, `name:…`, `state:failed`, `source:…`, `group:…`,
+`label:k=v`, `user:alice`, `all`; of an array `42` is all of it, and `42[7]` and `42[3-9]` are the
+elements with these indices.
 
 Pure: text to a struct that the store turns into a query. `state:` takes the state of a job, the
 phase of an active one, the outcome of one that is done, or a word for several of them (`GROUPS`).
@@ -15,7 +16,11 @@ from msgspec import Struct
 from gpud.core.model import JobState, Outcome, Phase
 from gpud.errors import GpudError
 
-HINT = "selectors: 42, 42[7], 3-9, @ (last), @~2, name:NAME, state:failed, source:NAME, all"
+HINT = (
+    "selectors: 42, 42[7], 3-9, @ (last), @~2, name:NAME, state:failed, source:NAME, group:NAME, "
+    "label:KEY=VALUE, user:NAME, all"
+)
+TAGS = ("group:", "label:", "user:")
 STATES = tuple(JobState) + tuple(Phase) + tuple(Outcome)
 # Ended, and not as anybody wanted: what a person looks at in the morning, and tries again.
 BAD = (
@@ -38,6 +43,7 @@ class Selection(Struct, frozen=True):
     names: tuple[str, ...] = ()
     states: tuple[str, ...] = ()  # values of JobState, Phase or Outcome
     sources: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # "group:lr", "label:sweep=lr", "user:alice" or "user:1000"
     everything: bool = False
 
 
@@ -45,7 +51,7 @@ def parse(selectors: Sequence[int | str]) -> Selection:
     """Raises GpudError (usage) with one sentence about the first selector that is none."""
     found: dict[str, list[object]] = {
         "ids": [], "elements": [], "ranges": [], "last": [],
-        "names": [], "states": [], "sources": [],
+        "names": [], "states": [], "sources": [], "tags": [],
     }  # fmt: skip
     everything = False
     for selector in selectors:
@@ -74,6 +80,12 @@ def parse(selectors: Sequence[int | str]) -> Selection:
             found["names"].append(text[5:])
         elif text.startswith("source:") and len(text) > 7:
             found["sources"].append(text[7:])
+        elif text.startswith(TAGS) and not text.endswith(":"):
+            if text.startswith("label:") and "=" not in text:
+                raise GpudError(
+                    f'cannot select "{text[:60]}": a label is KEY=VALUE', kind="usage", hint=HINT
+                )
+            found["tags"].append(text)
         elif text.startswith("state:"):
             word = text[6:]
             if word not in STATES and word not in GROUPS:

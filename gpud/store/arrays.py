@@ -32,16 +32,18 @@ from gpud.core.model import (
     JobState,
     NewJob,
 )
+from gpud.core.rules import keys_of
 from gpud.core.shape import last_start_ms, within_s
 from gpud.core.spans import Spans, common, count, each, holds, spans_of, without
 from gpud.store.codec import VALUE, decode_argv, encode, encode_amended, encode_argv
-from gpud.store.intern import Interned
+from gpud.store.intern import Interned, tags_of
 from gpud.store.tally import Kind, kind_of
 
 INSERT = """INSERT INTO arrays (first, last, content, state, priority, submitted_at_ms,
-  retries_left, template, name, source, entry_key, origin, argv, command)
-  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
-SET_STATE = "UPDATE arrays SET state = ?, priority = ?, place = ? WHERE first = ?"
+  retries_left, template, name, source, entry_key, origin, argv, command, why, held_by)
+  VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+SET_STATE = """UPDATE arrays SET state = ?, priority = ?, place = ?, why = ?, held_by = ?
+  WHERE first = ?"""
 SET_WHOLE = "UPDATE arrays SET whole = 1 WHERE first = ?"
 # What an element has of its own, then what it has of its array.
 OWN = """id, state, priority, place, retries_left, attempt, retry_no, not_before_ms, outcome,
@@ -53,7 +55,8 @@ END = f"""WITH RECURSIVE ids (id) AS (SELECT ? UNION ALL SELECT id + 1 FROM ids 
   INSERT INTO jobs ({OWN}, {OF_ARRAY}, array)
   SELECT id, 'done', priority, place, retries_left, 0, 0, 0, ?, ?, ?, NULL, {OF_ARRAY}, first
   FROM arrays, ids WHERE first = ?"""
-ROW = f"SELECT first, last, content, state, priority, place, retries_left, {OF_ARRAY} FROM arrays"
+ROW = f"""SELECT first, last, content, state, priority, place, why, held_by, retries_left,
+  {OF_ARRAY} FROM arrays"""
 OPEN = "SELECT first, last, state, source FROM arrays WHERE NOT whole ORDER BY first"
 EVERYWHERE: Spans = ((0, 1 << 62),)
 CHANGED = "SELECT id FROM jobs WHERE id BETWEEN ? AND ?"
@@ -83,6 +86,8 @@ class Row(Struct, frozen=True):
     state: str
     priority: int
     place: float | None  # None: by its ids
+    why: str
+    held_by: str
     retries_left: int
     template: int
     submitted_at_ms: int
@@ -176,6 +181,10 @@ class Arrays:
                     checkpoint=common.checkpoint,
                     last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
                     after=row.content.after,
+                    why=row.why,
+                    uid=common.uid,
+                    belongs=keys_of(common.group, common.uid, row.source, common.labels, first),
+                    held_by=row.held_by,
                     array=first,
                     rest=rest.ids,
                 )
@@ -188,13 +197,27 @@ class Arrays:
         return found[0] if found else None
 
     def resting(
-        self, *, state: str = "", name: str = "", source: str = "", within: Spans = EVERYWHERE
+        self,
+        *,
+        state: str = "",
+        name: str = "",
+        source: str = "",
+        tag: str = "",
+        within: Spans = EVERYWHERE,
     ) -> Iterator[JobId]:
         """Elements without a row, of arrays of which this is true."""
         for first, rest in self.rest.items():
             wanted = state in ("", rest.state) and source in ("", rest.source)
-            if wanted and (not name or self.row(first).name == name):
+            if name:
+                wanted = wanted and self.row(first).name == name
+            if tag:
+                wanted = wanted and tag in self.tags(first)
+            if wanted:
                 yield from map(JobId, each(common(rest.ids, within)))
+
+    def tags(self, first: JobId) -> tuple[str, ...]:
+        """What its elements can be selected by, but for those that were edited."""
+        return tags_of(self._interned.template(self.row(first).template)[1])
 
     def together(self, jobs: Sequence[JobId]) -> list[JobId | Spans]:
         """See ports.Store."""
@@ -242,6 +265,8 @@ class Arrays:
             spec.where,
             encode_argv(spec.argv),
             spec.command,
+            record.why,
+            record.held_by,
         )
         self._db.execute(INSERT, row)
 
@@ -264,7 +289,14 @@ class Arrays:
                 state = VALUE[record.state]
                 rest[first] = Rest(rest[first].ids, state, record.source)
                 if first not in new:
-                    row = (state, record.priority, record.place or None, first)
+                    row = (
+                        state,
+                        record.priority,
+                        record.place or None,
+                        record.why,
+                        record.held_by,
+                        first,
+                    )
                     self._db.execute(SET_STATE, row)
         gone: dict[JobId, list[int]] = {}
         elements = set()
@@ -294,10 +326,10 @@ class Arrays:
         self._db.execute(END, row)
 
     def committed(self, rest: dict[JobId, Rest]) -> None:
+        self._rows.clear()
         if rest != self.rest:
             self.rest = rest
             self._firsts = list(rest)
-            self._rows.clear()
 
 
 def moves(changes: Changes, new: Mapping[JobId, NewJob], moved: dict[Kind, int]) -> None:

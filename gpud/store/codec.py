@@ -51,6 +51,8 @@ class Common(Struct, frozen=True, gc=False):
     begin_ms: int = 0
     deadline_ms: int = 0
     checkpoint: int = 0
+    group: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -60,6 +62,7 @@ class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
     setbacks: int = 0
     retry_args: bytes | None = None
     resume: bool = False
+    held_by: str = ""
 
 
 class OnGpu(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -141,10 +144,11 @@ def _part(device: str, takes: int | list[int | list[str]]) -> LeasePart:
 
 
 def encode_amended(job: Job) -> str | None:
-    if not job.grown and not job.setbacks and not job.resume and job.retry_args is None:
+    amended = job.grown or job.setbacks or job.resume or job.held_by
+    if not amended and job.retry_args is None:
         return None
     request = job.request if job.grown else None
-    return encode(Amended(request, job.setbacks, job.retry_args, job.resume))
+    return encode(Amended(request, job.setbacks, job.retry_args, job.resume, job.held_by))
 
 
 def decode_amended(column: str | None) -> Amended:

@@ -22,7 +22,7 @@ from gpud.core.changes import Changes
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
 from gpud.protocol.replies import EventView
-from gpud.store import dependencies, editing
+from gpud.store import dependencies, editing, gating
 from gpud.store.arrays import Arrays, moves
 from gpud.store.codec import (
     VALUE,
@@ -64,12 +64,18 @@ class Writer:
     """Writes `Changes`, and remembers what saves asking the database."""
 
     def __init__(
-        self, db: sqlite3.Connection, interned: Interned, arrays: Arrays, tally: Tally
+        self,
+        db: sqlite3.Connection,
+        interned: Interned,
+        arrays: Arrays,
+        tally: Tally,
+        groups: gating.Groups,
     ) -> None:
         self._db = db
         self._interned = interned
         self._arrays = arrays
         self._tally = tally
+        self._groups = groups
         self._live: dict[int, int] = dict(
             db.execute("SELECT id, attempt FROM jobs WHERE state = 'active' AND state <> 'done'")
         )
@@ -125,6 +131,8 @@ class Writer:
                 db.execute(SET_QUARANTINE, (uuid, *astuple(quarantine)))
         if changes.usual_mib:
             db.executemany(SET_USUAL, list(changes.usual_mib.items()))
+        if changes.gates or changes.usage:
+            gating.write(db, changes)
         if changes.next_id is not None:
             db.execute("UPDATE meta SET next_id = ?", (changes.next_id,))
         if changes.draining is not None:
@@ -132,6 +140,7 @@ class Writer:
         db.execute("COMMIT")
         self._arrays.committed(rest)
         self._committed(changes, moved, taken)
+        self._groups.move(changes, elements)
         return views
 
     def _committed(self, changes: Changes, moved: dict[Kind, int], taken: dict[str, int]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from gpud.core.model import Job, JobId, NewJob
-from gpud.store.codec import VALUE, encode_argv
+from gpud.store.codec import VALUE, encode_amended, encode_argv
 from gpud.store.intern import Interned, shared_by
 from gpud.store.tally import Kind, kind_of
 
@@ -20,6 +20,7 @@ RUN = 64
 SIZES = (RUN, 8, 1)  # rows of one statement; few sizes, so that each is prepared once
 
 recorded = attrgetter(
+    "held_by",
     "priority",
     "submitted_at_ms",
     "retries_left",
@@ -38,16 +39,16 @@ def _statement(rows: int) -> str:
     """First the first id and what the rows share, then what each row has of its own."""
     values = ",".join(f"({row},?,?,?,?,?)" for row in range(rows))
     return f"""INSERT INTO jobs (id, template, source, priority, submitted_at_ms, retries_left,
-      attempt, retry_no, not_before_ms, ended_at_ms, why, place, state, outcome,
+      attempt, retry_no, not_before_ms, ended_at_ms, why, place, state, outcome, amended,
       name, entry_key, origin, argv, command)
-      WITH shared (a, b, c, d, e, f, g, h, i, j, k, l, m, n) AS
-          (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)),
-        own (o, p, q, r, s, t) AS (VALUES {values})
-      SELECT a + o, b, c, d, e, f, g, h, i, j, k, nullif(l, 0), m, n, p, q, r, s, t
+      WITH shared (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o) AS
+          (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)),
+        own (p, q, r, s, t, u) AS (VALUES {values})
+      SELECT a + p, b, c, d, e, f, g, h, i, j, k, nullif(l, 0), m, n, o, q, r, s, t, u
         FROM shared, own"""
 
 
-SHARED, OWN = 14, 5  # parameters of a run, and of each of its rows
+SHARED, OWN = 15, 5  # parameters of a run, and of each of its rows
 INSERT = {size: _statement(size) for size in SIZES}
 
 
@@ -100,7 +101,8 @@ class Inserter:
             template = self._templates[shared] = self._interned.intern(spec)
         state = VALUE[job.state]
         outcome = None if job.outcome is None else VALUE[job.outcome]
-        common = (template, spec.source, *recorded(job)[:-2], state, outcome)
+        columns = recorded(job)[1:-2]
+        common = (template, spec.source, *columns, state, outcome, encode_amended(job))
         count = len(own) // OWN
         done = 0
         for size in SIZES:

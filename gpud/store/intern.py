@@ -17,6 +17,7 @@ from operator import attrgetter
 from msgspec import structs
 
 from gpud.core.model import JobSpec, Request, RetryPolicy
+from gpud.core.rules import keys_of
 from gpud.store.codec import Common, common_of, decode_common, encode
 
 CACHED = 1024  # templates; the oldest goes first
@@ -53,6 +54,8 @@ class Interned:
         else:
             insert = "INSERT INTO templates (environment, content) VALUES (?, ?)"
             found = _row_id(self._db.execute(insert, row))
+            tags = [(tag, found) for tag in tags_of(key[1])]
+            self._db.executemany("INSERT INTO tags (tag, template) VALUES (?, ?)", tags)
         self._new[key] = found
         return found
 
@@ -124,6 +127,11 @@ class Interned:
         request = self._requests.setdefault(common.request, common.request)
         retry = self._retries.setdefault(common.retry, common.retry)
         return structs.replace(common, request=request, retry=retry)
+
+
+def tags_of(common: Common) -> tuple[str, ...]:
+    """What jobs can be selected by that their template says."""
+    return keys_of(common.group, common.uid, "", common.labels)
 
 
 def _row_id(inserted: sqlite3.Cursor) -> int:

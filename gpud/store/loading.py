@@ -13,10 +13,11 @@ from typing import Any
 from gpud.core.changes import NewSubmission
 from gpud.core.health import Quarantine
 from gpud.core.model import AT_ONCE, Attempt, Job, JobSpec, JobState
+from gpud.core.rules import keys_of
 from gpud.core.shape import last_start_ms, within_s
 from gpud.errors import GpudError
 from gpud.ports import Loaded
-from gpud.store import dependencies
+from gpud.store import dependencies, gating
 from gpud.store.arrays import Arrays
 from gpud.store.codec import (
     OUTCOME,
@@ -33,7 +34,7 @@ from gpud.store.rows import by_size, chunks
 READ_AHEAD = 32
 READ_AHEAD_BYTES = 1 << 16
 RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no,
-  not_before_ms, source, amended, array, place FROM"""
+  not_before_ms, source, amended, array, place, why FROM"""
 # In the order in which the index `jobs_open` has them: no sorting. The term that looks superfluous
 # is that of the index.
 OPEN = f"""{RECORD} jobs WHERE state = ? AND state <> 'done'
@@ -84,6 +85,8 @@ def load(db: sqlite3.Connection, interned: Interned, arrays: Arrays) -> Loaded:
         usual_mib=dict(db.execute("SELECT likeness, mib FROM usual_memory")),
         outcomes=dependencies.outcomes(db, dependencies.come_after(job.after for job in jobs)),
         arrays=tuple(db.execute("SELECT first, last FROM arrays ORDER BY first")),
+        gates=gating.kept(db),
+        usage=gating.usage(db),
     )
 
 
@@ -91,7 +94,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
     last = None
     for row in db.execute(OPEN, (state.value,)):
         job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
-        source, amended, array, place = row[8:]
+        source, amended, array, place, why = row[8:]
         if template != last:
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
@@ -121,6 +124,10 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             checkpoint=common.checkpoint,
             array=array,
             place=place or 0,
+            why=why,
+            uid=common.uid,
+            belongs=keys_of(common.group, common.uid, source, common.labels, array),
+            held_by=more.held_by,
         )
 
 
@@ -193,6 +200,8 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
         array=array,
         place=place or 0,
+        uid=common.uid,
+        belongs=keys_of(common.group, common.uid, source, common.labels, array),
     )
 
 
@@ -257,6 +266,8 @@ def specs(
             deadline_ms=common.deadline_ms,
             checkpoint=common.checkpoint,
             uid=common.uid,
+            group=common.group,
+            labels=common.labels,
             source=source,
             entry_key=entry_key,
             where=where,

@@ -206,4 +206,32 @@ DROP TABLE dependencies;
 ALTER TABLE dependencies_of_any RENAME TO dependencies;
 """
 
-MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5)  # the n-th brings version n - 1 to n
+# What people said of gates and how many of their jobs failed (core/rules.py, Kept), what users have
+# had of the GPUs, and which templates belong to which user, group and label, by the keys of gates.
+V6 = """
+CREATE TABLE gates (
+  key TEXT PRIMARY KEY CHECK (typeof(key) = 'text'),
+  run_limit INTEGER CHECK (run_limit IS NULL OR typeof(run_limit) = 'integer'),
+  max_fails INTEGER CHECK (max_fails IS NULL OR typeof(max_fails) = 'integer'),
+  fails INTEGER NOT NULL CHECK (typeof(fails) = 'integer' AND fails >= 0)
+) WITHOUT ROWID;
+
+CREATE TABLE gpu_usage (
+  uid INTEGER PRIMARY KEY CHECK (uid >= 0),
+  used_s REAL NOT NULL CHECK (typeof(used_s) = 'real' AND used_s >= 0),
+  at_ms INTEGER NOT NULL CHECK (typeof(at_ms) = 'integer')
+);
+
+CREATE TABLE tags (
+  tag TEXT NOT NULL CHECK (typeof(tag) = 'text'),
+  template INTEGER NOT NULL REFERENCES templates (id) ON DELETE CASCADE,
+  PRIMARY KEY (tag, template)
+) WITHOUT ROWID;
+INSERT INTO tags (tag, template)
+  SELECT 'user:' || json_extract(content, '$.uid'), id FROM templates;
+CREATE INDEX jobs_template ON jobs (template);
+ALTER TABLE arrays ADD COLUMN why TEXT NOT NULL DEFAULT '' CHECK (typeof(why) = 'text');
+ALTER TABLE arrays ADD COLUMN held_by TEXT NOT NULL DEFAULT '' CHECK (typeof(held_by) = 'text');
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5, V6)  # the n-th brings version n - 1 to n

@@ -5,8 +5,10 @@ Read-only. Called by SqliteStore.select.
 
 from __future__ import annotations
 
+import pwd
 import sqlite3
 from collections.abc import Iterable
+from typing import NoReturn
 
 from gpud.core import indices
 from gpud.core.model import JobId, JobState, Phase
@@ -16,6 +18,11 @@ from gpud.store.arrays import Arrays
 from gpud.store.rows import by_size, chunks
 
 HINT = "gpuctl ls --all"
+NO_TAG = {
+    "group": "no job is in this group",
+    "label": "no job has this label",
+    "user": "this user has no jobs",
+}
 OPEN_STATES = frozenset(state.value for state in JobState if state is not JobState.DONE)
 PHASES = frozenset(phase.value for phase in Phase)
 
@@ -27,6 +34,7 @@ OUTCOME = "SELECT id FROM jobs WHERE outcome = ? AND state = 'done'"
 DONE = "SELECT id FROM jobs WHERE state = 'done'"
 NAME = "SELECT id FROM jobs WHERE name = ? AND name <> ''"
 SOURCE = "SELECT id FROM jobs WHERE source = ? AND source <> ''"
+TAG = "SELECT id FROM jobs WHERE template IN (SELECT template FROM tags WHERE tag = ?)"
 KNOWN = by_size("SELECT id FROM jobs WHERE id IN ({})")
 RANGE = "SELECT id FROM jobs WHERE id BETWEEN ? AND ?"
 # An array counts as one job.
@@ -55,6 +63,10 @@ def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list
     for source in selection.sources:
         part = [*_ids(db, SOURCE, (source,)), *arrays.resting(source=source)]
         found.update(part or _nothing(f'"source:{source}"', "no job came from this source"))
+    for tag in selection.tags:
+        meant = _meant(tag)
+        part = [*_ids(db, TAG, (meant,)), *arrays.resting(tag=meant)]
+        found.update(part or _nothing(f'"{tag}"', NO_TAG[tag.partition(":")[0]]))
     for state in selection.states:
         if state == JobState.DONE:
             found.update(_ids(db, DONE, ()))
@@ -64,6 +76,17 @@ def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list
             found.update(_ids(db, OPEN if state in OPEN_STATES else OUTCOME, (state,)))
             found.update(arrays.resting(state=state))
     return sorted(found)
+
+
+def _meant(tag: str) -> str:
+    """The tag as it is stored: users by number."""
+    kind, _, name = tag.partition(":")
+    if kind != "user" or name.isdecimal():
+        return tag
+    try:
+        return f"user:{pwd.getpwnam(name).pw_uid}"
+    except (KeyError, ValueError):
+        _nothing(f'"{tag}"', "this machine knows no such user")
 
 
 def _check_ids(db: sqlite3.Connection, arrays: Arrays, ids: Iterable[int]) -> set[JobId]:
@@ -98,5 +121,5 @@ def _ids(db: sqlite3.Connection, query: str, parameters: Iterable[object]) -> li
     return [job for (job,) in db.execute(query, tuple(parameters))]
 
 
-def _nothing(what: str, why: str) -> list[JobId]:
+def _nothing(what: str, why: str) -> NoReturn:
     raise GpudError(f"cannot select {what}: {why}", kind="not-found", hint=HINT)

@@ -20,7 +20,7 @@ from gpud.errors import GpudError
 from gpud.ports import Likeness, Loaded, StorageError
 from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
-from gpud.store import alike, dependencies, loading, selecting, telling, viewing
+from gpud.store import alike, dependencies, gating, loading, selecting, telling, viewing
 from gpud.store.arrays import Arrays
 from gpud.store.commit import Writer
 from gpud.store.database import connect, connect_in_memory
@@ -65,8 +65,9 @@ class SqliteStore:
         self._interned = Interned(db)
         self._arrays = Arrays(db, self._interned)
         self._tally = Tally(db, self._arrays.counts())
+        self._groups = gating.Groups(db, self._arrays)
         self._specs = loading.SpecReader(db, self._interned, self._arrays)
-        self._writer = Writer(db, self._interned, self._arrays, self._tally)
+        self._writer = Writer(db, self._interned, self._arrays, self._tally, self._groups)
         self._identity = _identity_of(path) if reserve is not None else None
 
     @classmethod
@@ -243,6 +244,10 @@ class SqliteStore:
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         return self._tally.counts()
+
+    @_reads
+    def group_counts(self) -> dict[str, dict[str, int]]:
+        return self._groups.counts()
 
     def source_counts(self) -> dict[str, tuple[int, int]]:
         return self._tally.sources()

@@ -22,7 +22,7 @@ from gpud.protocol.replies import MOST_OF_COMMAND, JobView
 from gpud.protocol.text import head_of
 from gpud.signals import signal_name
 from gpud.store.arrays import Arrays
-from gpud.store.codec import OnGpu, decode_lease, decode_on_gpus, show_lease
+from gpud.store.codec import Common, OnGpu, decode_lease, decode_on_gpus, show_lease
 from gpud.store.intern import Interned
 from gpud.store.rows import by_size, chunks
 
@@ -108,11 +108,17 @@ def _unchanged(ids: Spans, interned: Interned, arrays: Arrays) -> JobView:
         gpu_model=model,
         exclusive=exclusive,
         checkpoint=signal_name(common.checkpoint) if common.checkpoint else "",
+        group=common.group,
+        labels=_labels(common),
         array=first,
         indices=_some(row.content.indices, ids, first),
         count=count(ids),
         ids=ids,
     )
+
+
+def _labels(common: Common) -> dict[str, str]:
+    return dict(label.split("=", 1) for label in common.labels)
 
 
 def _some(all_: Indices, ids: Spans, first: int) -> str:
@@ -160,6 +166,8 @@ def _view(row: tuple[Any, ...], interned: Interned, arrays: Arrays) -> JobView:
         paused_at_ms=seen[-1].paused_at_ms if state == ACTIVE and phase == PAUSED else 0,
         array=array,
         indices=str(arrays.element(array, job).index) if array else "",
+        group=common.group,
+        labels=_labels(common),
     )
 
 

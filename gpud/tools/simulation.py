@@ -21,6 +21,7 @@ from gpud.core.events import AttemptEnded, AttemptStarted, EntriesRead, RunnerRe
 from gpud.core.explain import explain
 from gpud.core.model import Device, JobId, JobSpec, NewJob
 from gpud.core.pool import Pool
+from gpud.core.rules import NO_RULES, Rules
 from gpud.core.scheduler import AnyEvent, next_deadline, step
 from gpud.core.state import State
 from gpud.tools.schedule import Schedule, Told, nobody
@@ -42,9 +43,11 @@ def simulate(jobs: Sequence[TraceJob], devices: Iterable[Device], told: Told = n
 class Simulation:
     """`state` is the core's, to be looked at between turns; a job's id is its place plus one."""
 
-    def __init__(self, jobs: Sequence[TraceJob], devices: Iterable[Device]) -> None:
+    def __init__(
+        self, jobs: Sequence[TraceJob], devices: Iterable[Device], rules: Rules = NO_RULES
+    ) -> None:
         self.schedule = Schedule(jobs)
-        self.state = State(Pool(devices))
+        self.state = State(Pool(devices), rules=rules)
         self._jobs = jobs
         self._submitted = 0  # jobs so far
         self._started: list[AttemptStarted] = []  # not yet told
@@ -119,4 +122,6 @@ def spec_of(job: TraceJob) -> JobSpec:
         priority=job.priority,
         time_limit_s=job.limit_ms / 1000 if job.limit_ms else None,
         source="trace",
+        group=job.group,
+        uid=job.uid,
     )

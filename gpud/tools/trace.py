@@ -27,6 +27,8 @@ class TraceJob(Struct, frozen=True, gc=False):
     priority: int = 0
     name: str = ""
     line: int = 0
+    group: str = ""
+    uid: int = 0
 
     @property
     def times_out(self) -> bool:

@@ -32,6 +32,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "queue": deciding.queue,
     "kinds": deciding.kinds,
     "forecast": foretelling.forecast,
+    "gates": deciding.gates,
     "simulate": simulated.decisions,
     "utilisation": simulated.utilisation,
 }

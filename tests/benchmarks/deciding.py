@@ -14,7 +14,7 @@ import operator
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import structs
 
@@ -22,6 +22,7 @@ from gpud.core.events import EntriesRead, GpusSeen, RunnerReady
 from gpud.core.model import AUTO_VRAM, FULL_MILLI, Device, JobSpec, LeasePart, NewJob, Request
 from gpud.core.placement import place
 from gpud.core.pool import Pool
+from gpud.core.rules import Rule, Rules
 from gpud.core.scheduler import step
 from gpud.core.sight import GpuProcess, GpuSight
 from gpud.core.state import State
@@ -35,9 +36,12 @@ from .measure import Bench, Measured, quantile
 POOLS = (8, 64, 1024)  # GPUs
 QUEUED_ON = 64  # the pool on which the length of the queue is varied
 KINDS = ("dispatch-memory", "dispatch-auto", "dispatch-wide")
+GROUPS = 1000  # with a limit each
+USERS = 20
 SEED = 1
 NOW_MS = 1_000_000
 MEMORY_MIB = 80_000
+NO_MORE: Mapping[str, Rule] = {}
 
 
 def dispatch(bench: Bench) -> Iterator[Measured]:
@@ -88,6 +92,30 @@ def kinds(bench: Bench) -> Iterator[Measured]:
         )
 
 
+def gates(bench: Bench) -> Iterator[Measured]:
+    """Jobs in many groups with a limit each, and of users who take turns, against one group."""
+    queued, turns = bench.effort.large, bench.effort.turns
+    groups = max(1, min(GROUPS, queued // 10))
+    everybody = Rule(limit=QUEUED_ON // 2)
+    columns = [
+        _turns_of_s(queued, 1, _rules(1, limit=QUEUED_ON)),
+        _turns_of_s(queued, groups, _rules(groups, limit=2)),
+        _turns_of_s(queued, groups, _rules(groups, limit=2, more={"user:*": everybody})),
+        _turns_of_s(queued, groups, _rules(groups, limit=2, half_life_ms=NOW_MS)),
+    ]
+    one_s, *taken_s = _interleaved(columns, turns)
+    for key, column in zip(("groups", "user-limit", "fair-share"), taken_s, strict=True):
+        yield Measured(
+            f"dispatch-{key}",
+            [_ratio(one_s, column)],
+            detail={
+                "queued": queued,
+                "groups": groups,
+                "ms": [1000 * statistics.median(c) for c in (one_s, column)],
+            },
+        )
+
+
 def n_log_n(few: int, many: int) -> float:
     """How many times the cost may be that of the smaller size."""
     return many * math.log2(many) / (few * math.log2(few))
@@ -98,6 +126,23 @@ def _turns_s(queued: int, gpus: int) -> Iterator[float]:
     jobs = synthetic(queued + gpus, gpus=gpus, load=1.0, seed=SEED)
     at_once = [structs.replace(job, submit_ms=0) for job in jobs]
     return _each_s(Simulation(at_once, PoolShape(gpus, 1, 0, 0).devices()))
+
+
+def _turns_of_s(queued: int, groups: int, rules: Rules) -> Iterator[float]:
+    """The same with jobs of some users in so many groups."""
+    jobs = synthetic(queued + QUEUED_ON, gpus=QUEUED_ON, load=1.0, seed=SEED)
+    at_once = [
+        structs.replace(job, submit_ms=0, group=f"g{i % groups}", uid=i % USERS)
+        for i, job in enumerate(jobs)
+    ]
+    return _each_s(Simulation(at_once, PoolShape(QUEUED_ON, 1, 0, 0).devices(), rules))
+
+
+def _rules(
+    groups: int, *, limit: int, more: Mapping[str, Rule] = NO_MORE, half_life_ms: int = 0
+) -> Rules:
+    gates = {f"group:g{i}": Rule(limit=limit) for i in range(groups)}
+    return Rules(gates | dict(more), half_life_ms=half_life_ms)
 
 
 def _turns_with_s(requests: Sequence[Request]) -> Iterator[float]:

@@ -100,6 +100,11 @@ LIMITS: dict[str, Limit] = {
     "forecast-growth": Limit("the same of 100,000", "x", 2.0, ""),
     "forecast-piece": Limit("what it takes in one go, at most", "ms", 10.0, ""),
     "forecast-piece-100k": Limit("the same of 100,000", "ms", 50.0, ""),
+    "dispatch-groups": Limit(
+        "a turn with 10,000 queued in 1,000 groups with limits, against one group", "x", 1.5, ""
+    ),
+    "dispatch-user-limit": Limit("the same, and a limit for every user", "x", None, ""),
+    "dispatch-fair-share": Limit("the same in turns of 20 users instead", "x", None, ""),
     "simulate-8": Limit("decisions over a trace of 100,000 jobs, 8 GPUs", "/s", None, ""),
     "simulate-64": Limit("decisions over a trace of 100,000 jobs, 64 GPUs", "/s", None, ""),
     "simulate-1024": Limit("decisions over a trace of 100,000 jobs, 1,024 GPUs", "/s", None, ""),

@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 
 from gpud.core.health import GpuPolicy
 from gpud.core.model import AUTO_VRAM, CPU_LANE, Device, JobSpec, Outcome, Request, RetryPolicy
+from gpud.core.rules import DEFAULT, NONE, Rule, Rules
 
 from .turns import Fate
 
 ONE, TWO = Device("a", ("a",)), Device("b", ("b",))
 SHARED, THIRDS = Device("c", ("c",), 2), Device("d", ("d",), 3)
 PAIR, CPUS = Device("p0,p1", ("p0", "p1")), Device(CPU_LANE, (), 2)
+NIGHTLY = Device("a", ("a",), gates=("gpu:a",))  # the first device again, with a window
 ROOMY = Device("m", ("m",), 2, memory_mib=16_000)  # its memory is configured, nothing can be seen
 POOLS = [
     (ONE,),
@@ -25,12 +27,15 @@ POOLS = [
     (Device("a,b", ("a", "b")), CPUS),  # the same GPUs, leased as one
     (Device("p0", ("p0",)), Device("p1", ("p1",), 2)),  # a pair taken apart
     (ROOMY, ONE),
+    (NIGHTLY, TWO),
     (CPUS,),
     (),
 ]
 
 
-def gpu(name: str, *, slots: int = 1, guest: bool = False, **distance: int) -> Device:
+def gpu(
+    name: str, *, slots: int = 1, guest: bool = False, gates: tuple[str, ...] = (), **distance: int
+) -> Device:
     """One that can be looked at."""
     steps = {f"GPU-{other}": step for other, step in distance.items()}
     return Device(
@@ -42,6 +47,7 @@ def gpu(name: str, *, slots: int = 1, guest: bool = False, **distance: int) -> D
         memory_mib=40_000,
         guest=guest,
         distance=steps,
+        gates=gates,
     )
 
 
@@ -56,6 +62,7 @@ WATCHED = [
     (GUEST, CPUS, STRANGE),
     (BOTH, HALVES),
     (U, V, HALVES, GUEST),
+    (gpu("u", v=0, gates=("gpu:a",)), V),
 ]
 RICH = (ONE, TWO, SHARED, PAIR, CPUS, U, V, HALVES)  # serves every request below
 POLICIES_OF_POOL = [
@@ -111,7 +118,26 @@ specs = st.builds(
     deadline_ms=st.sampled_from([0, 0, 0, 1_000_030, 1_040_000, 2_500_000]),
     grace_s=st.sampled_from([10.0, 0.5]),
     checkpoint=st.sampled_from([0, 10]),
+    uid=st.sampled_from([1, 1, 2, 3]),
+    group=st.sampled_from(["", "", "g", "h"]),
+    labels=st.sampled_from([(), (), (), ("a=b",)]),
+    source=st.sampled_from(["", "", "s"]),
 )
+KEYS = ("group:g", "group:h", "user:1", "user:2", "label:a=b", "source:s", "gpu:a")
+NIGHTS = {"clock": "the window nights"}
+CLEAN = {"carbon": "clean power"}
+RULES = [
+    Rules(),
+    Rules(),
+    Rules({"group:g": Rule(limit=1), "group:h": Rule(limit=2, max_fails=1)}),
+    Rules({"user:*": Rule(limit=1), "user:2": Rule(limit=2)}, weights={1: 3.0}),
+    Rules({"group:g": Rule(max_fails=2), "label:a=b": Rule(limit=1, max_fails=1)}),
+    Rules({"group:h": Rule(windows=NIGHTS), "gpu:a": Rule(windows=NIGHTS)}, weight=2.0),
+    Rules({"user:*": Rule(limit=3, windows=NIGHTS | CLEAN), "group:g": Rule(limit=2)}),
+    Rules({"source:s": Rule(windows=CLEAN), "user:3": Rule(limit=0), "group:h": Rule(limit=1)}),
+]
+HALF_LIVES_MS = (0, 0, 60_000, 1_000_000)
+WORDS = (None, None, NONE, DEFAULT, 0, 1, 1, 2)
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 steps = st.lists(
     st.tuples(st.integers(0, 5), st.sampled_from(["launch", "launch", "refuse", "linger"])),

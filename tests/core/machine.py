@@ -29,6 +29,7 @@ from gpud.core.events import (
     DrainRequested,
     EntriesRead,
     Event,
+    GateRequested,
     HealRequested,
     HoldRequested,
     JobsSubmitted,
@@ -39,19 +40,25 @@ from gpud.core.events import (
     SourceSwitched,
     Tick,
     UndrainRequested,
+    WindowsTurned,
 )
 from gpud.core.health import GpuPolicy
 from gpud.core.invariants import check_invariants
 from gpud.core.model import After, Cursor, Device, JobId, JobSpec, JobState, NewJob, Span
+from gpud.core.rules import DEFAULT, Rules, Window
 
-from . import promises
+from . import holds, promises
 from .draws import (
     BREAKDOWNS,
     ENDS,
+    HALF_LIVES_MS,
+    KEYS,
     POLICIES_OF_POOL,
     POOLS,
     RICH,
+    RULES,
     WATCHED,
+    WORDS,
     fates,
     often,
     picks,
@@ -117,6 +124,8 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         ready=st.sampled_from([True, True, False]),
         eager=often,
         jobs=st.lists(specs, max_size=6),
+        rules=st.sampled_from(RULES),
+        half_life_ms=st.sampled_from(HALF_LIVES_MS),
     )
     def begin(
         self,
@@ -125,9 +134,13 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         ready: bool,
         eager: bool,
         jobs: list[JobSpec],
+        rules: Rules = RULES[0],
+        half_life_ms: int = 0,
     ) -> None:
         gpus = FakeGpus([device for pool in WATCHED for device in pool])
-        self.daemon, self.eager = Daemon(devices, gpus, policy), eager
+        self.half_life_ms = half_life_ms
+        rules = structs.replace(rules, half_life_ms=half_life_ms)
+        self.daemon, self.eager = Daemon(devices, gpus, policy, rules), eager
         if ready:
             self.meet(Fate.WHOLE)
         new, cursor = tuple(map(NewJob, jobs)), Cursor("list", "all")
@@ -205,6 +218,43 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
     def change_devices(self, devices: tuple[Device, ...], fate: Fate) -> None:
         self.daemon.change_devices(devices)
         self.go_on(fate)
+
+    # -- gates -----------------------------------------------------------------------------------
+
+    @rule(rules=st.sampled_from(RULES), fate=fates)
+    def change_rules(self, rules: Rules, fate: Fate) -> None:
+        self.daemon.change_rules(structs.replace(rules, half_life_ms=self.half_life_ms))
+        self.go_on(fate)
+
+    @rule(
+        key=st.sampled_from(KEYS),
+        limit=st.sampled_from(WORDS),
+        max_fails=st.sampled_from(WORDS),
+        fate=fates,
+    )
+    def say(self, key: str, limit: int | None, max_fails: int | None, fate: Fate) -> None:
+        self.post(GateRequested(self.request(), key, limit, max_fails), fate)
+
+    @rule(
+        provider=st.sampled_from(["clock", "clock", "carbon"]),
+        closed=st.sets(st.sampled_from([*KEYS, "user:*"]), max_size=2),
+        silent_about=st.sets(st.sampled_from([*KEYS, "user:*"]), max_size=1),
+        lasts_ms=st.sampled_from([3, 1_000, 100_000, 10_000_000]),
+        fate=fates,
+    )
+    def turn_windows(
+        self,
+        provider: str,
+        closed: set[str],
+        silent_about: set[str],
+        lasts_ms: int,
+        fate: Fate,
+    ) -> None:
+        windows = {
+            key: Window(key not in closed, self.now_ms + lasts_ms, "which opens at dawn")
+            for key in sorted({*KEYS, "user:*"} - silent_about)
+        }
+        self.post(WindowsTurned(provider, windows), fate)
 
     # -- time ------------------------------------------------------------------------------------
 
@@ -355,6 +405,7 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         if not daemon.mailbox:
             promises.check_told(daemon.state, daemon.runner, daemon.ledger)
         promises.check_reasons(daemon.state, daemon.ledger, self.now_ms)
+        holds.check(daemon.holds(self.now_ms), daemon.state)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -367,6 +418,9 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         daemon = self.daemon
         daemon.change_devices(RICH)
         self.post(UndrainRequested(self.request()), Fate.WHOLE)
+        daemon.change_rules(Rules(half_life_ms=self.half_life_ms))
+        for key in KEYS:
+            self.post(GateRequested(self.request(), key, DEFAULT, DEFAULT), Fate.WHOLE)
         daemon.gpus.all_is_well()
         daemon.gpus.under_way.clear()
         self.post(HealRequested(self.request(), ()), Fate.WHOLE)

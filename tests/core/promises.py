@@ -62,6 +62,9 @@ class Ledger:
     policies: dict[Key, RetryPolicy] = field(default_factory=dict)  # when the attempt ended
     specs: dict[JobId, JobSpec] = field(default_factory=dict)  # of edited jobs
     asked_anew: set[Key] = field(default_factory=set)  # a person's word, after that attempt
+    said: dict[str, tuple[int, int]] = field(default_factory=dict)  # of gates: limit, most fails
+    fails: dict[str, int] = field(default_factory=dict)  # of gates, since a release
+    freed: set[JobId] = field(default_factory=set)  # a person wants these to wait, and no other
 
     def copy(self) -> Ledger:
         """As deep as it need be: everything in the containers is immutable."""
@@ -87,6 +90,9 @@ class Ledger:
             policies=self.policies.copy(),
             specs=self.specs.copy(),
             asked_anew=self.asked_anew.copy(),
+            said=self.said.copy(),
+            fails=self.fails.copy(),
+            freed=self.freed.copy(),
         )
 
     def first_of_round(self, job: JobId) -> int:
@@ -185,7 +191,7 @@ def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
         assert deadline == (min(due) if due else None), f"{deadline} for what is due at {due}"
     for job in state.jobs.values():
         assert explain.explain(state, job.id, now_ms), f"{job} waits without a reason"
-        assert explain.ahead(state, job.id) >= 0
+        assert explain.ahead(state, job.id, now_ms) >= 0
         at_length = explain.devices_for(state, job.id)
         assert len(at_length) == 1 or job.state is not JobState.ACTIVE, f"{job} is {at_length}"
         assert (job.id in ledger.held) == (job.state is JobState.HELD), f"{job}: {ledger.held}"

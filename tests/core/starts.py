@@ -15,7 +15,7 @@ from gpud.core.state import State
 
 from .afters import Afters
 from .capacity import Free
-from .edited import rank
+from .holds import Holds, is_open, rule_of
 from .promises import Ledger, last_start_of
 from .watch import Watch, holders_of
 
@@ -23,8 +23,12 @@ from .watch import Watch, holders_of
 class Before:
     """The state as it was before a dispatch, as far as that is needed."""
 
-    def __init__(self, state: State, watch: Watch, now_ms: int, afters: Afters) -> None:
+    def __init__(
+        self, state: State, watch: Watch, now_ms: int, afters: Afters, holds: Holds
+    ) -> None:
         self.now_ms = now_ms
+        self.holds = holds
+        self.shares = holds.shares()
         jobs = [job for job in state.jobs.values() if job.state == "queued"]
         due = [job for job in jobs if job.not_before_ms <= now_ms]
         self.due = {job.id: job for job in due if not afters.waits(job.id)}
@@ -58,8 +62,9 @@ def check_dispatch(
         kept = None  # nothing is decided by it, and it may be of an earlier dispatch
     if kept is not None:
         check_reservation(before, state, free, kept, ledger)
+    waiting = dict(before.due)
+    check_starts(before, state, ledger, free, kept, starts, waiting)
     check_passed(before, state, free, kept, starts)
-    check_starts(before, state, ledger, free, kept, starts)
     assert all(state.attempts[start.job].boot_id == boot_id for start in starts)
 
 
@@ -70,31 +75,43 @@ def check_starts(
     free: Free,
     kept: Reservation | None,
     starts: Sequence[StartAttempt],
+    waiting: dict[JobId, Job],
 ) -> None:
-    """In rank order; nobody is passed who could have started; what is left does not fit."""
-    waiting = dict(before.due)
-    first = state.jobs[kept.job] if kept is not None else None
+    """In order; nobody is passed who could have started; what is left does not fit, or stands at a
+    gate. Takes who starts out of `waiting`."""
+    first, holds = state.jobs[kept.job] if kept is not None else None, before.holds
+
+    def is_before(one: Job, other: Job) -> bool:
+        lane = free.is_for_cpu(free.asked(one.request))
+        if lane != free.is_for_cpu(free.asked(other.request)):
+            return False  # they are not in each other's way
+        return holds.is_before(one, other, lane=lane)
 
     def may_start(job: Job) -> bool:
-        if kept is None or first is None or rank(job) <= rank(first):
-            return free.fits(job.request)
+        if kept is None or first is None or job is first or is_before(job, first):
+            return not holds.closed(job.id) and free.fits(job.request)
+        if holds.closed(job.id, first.id):
+            return False
         in_gap = ends_in_time(job, before.now_ms, kept)
         return free.fits(job.request, but=() if in_gap else kept.devices)
 
     for start in starts:
         job = waiting.pop(start.job)
+        ahead = first.id if first is not None and is_before(first, job) else None
+        assert not holds.closed(job.id, ahead), f"{job} starts through {holds.closed(job.id)}"
         assert job.id not in ledger.held, f"{job} is held and starts"
         check_time(before, job)
         assert job.id not in ledger.waiting_cancelled, f"{job} is cancelled and starts"
         for other in waiting.values():
-            if rank(other) < rank(job):
+            if is_before(other, job):
                 assert not may_start(other), f"{job} starts before {other}"
         free.check_lease(job.request, start.lease)
-        if kept is not None and first is not None and rank(job) > rank(first):
+        if kept is not None and first is not None and is_before(first, job):
             taken = kept.devices & {part.device for part in start.lease}
             late = not ends_in_time(job, before.now_ms, kept)
             assert not (taken and late), f"{job} takes {taken}, which is kept: {kept}"
         free.take(start.lease)
+        holds.start(state.attempts[job.id])
     for job in waiting.values():
         assert not may_start(job), f"{job} fits and waits"
 
@@ -122,6 +139,7 @@ def check_reservation(
     needs, and there by the time that is said."""
     job = state.jobs[kept.job]
     assert job.id in before.due, f"{kept} for a job that does not wait"
+    assert not before.holds.closed(job.id) or job.id in state.attempts, f"{kept} behind a gate"
     request = free.asked(job.request)
     devices = [free.devices[key] for key in kept.devices]
     suited = {device.key for device in free.suited(request)}
@@ -147,9 +165,12 @@ def check_passed(
     started = [state.jobs[start.job] for start in starts]
     later = [job for job in started if not free.is_for_cpu(free.asked(job.request))]
     later = [state.jobs[kept.job]] if kept is not None else later
-    last = max(map(rank, later), default=None)
+    holds, after = before.holds, before.holds.shares()
     for other in before.due.values():
-        if last is None or rank(other) >= last or other.id in state.attempts:
+        passed = any(
+            holds.was_before(other, job, after, before.shares, lane=False) for job in later
+        )
+        if not passed or other.id in state.attempts or holds.closed(other.id):
             continue
         asked = free.asked(other.request)
         counted_on = [d for d in free.suited(asked) if state.pool.may_be_counted_on(d)]
@@ -192,6 +213,11 @@ def check_blocked(before: Before, state: State, ledger: Ledger, watch: Watch, fr
     policy = state.health.policy
     for key, device in state.pool.devices.items():
         found: set[str] = {"the driver"} if device.problem else set()
+        holds = before.holds
+        for gate in device.gates:
+            rule = rule_of(gate, holds.rules, ledger)
+            if not is_open(gate, rule, holds.told, before.now_ms):
+                found.add("a window")
         for uuid in device.uuids:
             holders: Collection[tuple[JobId, int]] = before.holders.get(uuid, ())
             found |= watch.faults(uuid, policy, holders, before.now_ms)
@@ -200,5 +226,7 @@ def check_blocked(before: Before, state: State, ledger: Ledger, watch: Watch, fr
         if free.milli_left(device) == 0:
             found -= {"unseen", "old news"}
             continue
+        if "a window" in found:
+            found -= {"unseen", "old news"}
         said = state.pool.blocked.get(key, "")
         assert bool(said) == bool(found), f'{device} is blocked by "{said}", looks say {found}'

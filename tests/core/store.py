@@ -28,6 +28,8 @@ from gpud.core.model import (
 from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.ready import rank_of
+from gpud.core.rules import Kept, Rules
+from gpud.core.shares import Sum
 from gpud.core.spans import spans_of
 from gpud.core.state import State
 
@@ -48,6 +50,8 @@ class FakeStore:
         self.stopped: dict[str, bool] = {}
         self.quarantines: dict[str, Quarantine] = {}
         self.usual_mib: dict[str, int] = {}
+        self.gates: dict[str, Kept] = {}
+        self.usage: dict[int, Sum] = {}
         self.next_id = JobId(1)
         self.draining = False
 
@@ -73,7 +77,7 @@ class FakeStore:
                 assert JobId(n) not in self.jobs, f"job {n} has changed before, and ends unchanged"
                 ended = structs.replace(self.arrays[JobId(-end.array)], id=JobId(n), rest=())
                 ended.state, ended.outcome, ended.why = JobState.DONE, end.outcome, end.why
-                ended.ended_at_ms, ended.not_before_ms = end.at_ms, 0
+                ended.ended_at_ms, ended.not_before_ms, ended.held_by = end.at_ms, 0, ""
                 self.jobs[ended.id] = ended
         for job_id, job in known.items():
             assert job_id in self.specs, f"job {job_id} was never submitted"
@@ -86,6 +90,9 @@ class FakeStore:
         self.cursors |= changes.cursors
         self.stopped |= changes.stopped
         self.usual_mib |= changes.usual_mib
+        self.gates = {key: kept for key, kept in (self.gates | changes.gates).items() if kept}
+        usage = self.usage | changes.usage
+        self.usage = {uid: used for uid, used in usage.items() if used is not None}
         found = self.quarantines | changes.quarantines
         self.quarantines = {uuid: why for uuid, why in found.items() if why is not None}
         if changes.draining is not None:
@@ -117,8 +124,8 @@ class FakeStore:
             found.append(attempt)
         return found
 
-    def load(self, devices: Sequence[Device], policy: GpuPolicy) -> State:
-        state = State(Pool(devices), policy)
+    def load(self, devices: Sequence[Device], policy: GpuPolicy, rules: Rules) -> State:
+        state = State(Pool(devices), policy, rules)
         state.next_id, state.draining = self.next_id, self.draining
         state.stopped_sources = {source for source, stopped in self.stopped.items() if stopped}
         jobs = [copy.copy(job) for job in self.jobs.values() if job.state is not JobState.DONE]
@@ -136,7 +143,7 @@ class FakeStore:
             for many in self.arrays.values()
         )
         jobs.sort(key=rank_of)
-        state.load(jobs, attempts, self.quarantines, self.outcome_of)
+        state.load(jobs, attempts, self.quarantines, self.outcome_of, self.gates, self.usage)
         return state
 
     def outcome_of(self, job: JobId) -> Outcome | None:
@@ -172,6 +179,8 @@ def picture(state: State) -> dict[str, object]:
         "finishing": state.finishing,
         "dependents": state.links.dependents,
         "outcomes": state.links.outcomes,
+        "gates": state.gates.kept,
+        "usage": {u: (a.used_s, a.at_ms, a.milli) for u, a in state.shares.accounts.items()},
         "next_id": state.next_id,
         "draining": state.draining,
         "stopped": state.stopped_sources,

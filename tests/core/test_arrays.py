@@ -23,10 +23,12 @@ from gpud.core.events import (
     AttemptStarted,
     CancelRequested,
     Event,
+    GateRequested,
     HoldRequested,
     JobsSubmitted,
     ReleaseRequested,
     RetryRequested,
+    RulesChanged,
     RunnerReady,
     Tick,
 )
@@ -49,6 +51,7 @@ from gpud.core.model import (
 )
 from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
+from gpud.core.rules import DEFAULT, Kept, Rules
 from gpud.core.scheduler import next_deadline, step
 from gpud.core.spans import each
 from gpud.core.state import State
@@ -58,17 +61,35 @@ from gpud.store.arrays import Arrays
 from gpud.store.sqlite import SqliteStore
 
 from .build import CPUS, NOW_MS, A, B, happens, ready, submit
-from .draws import specs
+from .draws import HALF_LIVES_MS, KEYS, RULES, WORDS, specs
 from .store import FakeStore
 
 DEVICES = (A, B, CPUS, Device("m", ("m",), 2, memory_mib=16_000))
 FEW = tuple(structs.replace(d) for d in DEVICES)
 MOST = 30  # ids
+BOUND = -1  # the request that makes a limit of a label
 
 arrays = st.builds(
-    lambda spec, size: structs.replace(spec, array=Array(((5, 4 + size, 1),))) if size else spec,
+    lambda spec, size, at_most, max_fails: (
+        structs.replace(spec, array=Array(((5, 4 + size, 1),), at_most, max_fails))
+        if size
+        else spec
+    ),
     specs,
     st.sampled_from([0, 1, 2, 5, 9]),
+    st.sampled_from([0, 0, 1, 2, 3]),
+    st.sampled_from([0, 0, 1, 2]),
+)
+gates = st.builds(
+    lambda key, limit, max_fails: GateRequested(0, key, limit, max_fails),
+    st.sampled_from([key for key in KEYS if not key.startswith("gpu:")]),
+    st.sampled_from(WORDS),
+    st.sampled_from(WORDS),
+)
+rules = st.builds(
+    lambda found, half_life_ms: structs.replace(found, half_life_ms=half_life_ms),
+    st.sampled_from(RULES),
+    st.sampled_from(HALF_LIVES_MS),
 )
 ids = st.lists(st.integers(1, MOST), min_size=1, max_size=8) | st.builds(
     lambda first, count: list(range(first, first + count)), st.integers(1, 9), st.integers(1, 20)
@@ -81,7 +102,9 @@ deeds = st.lists(
         st.tuples(st.just("hold"), ids, st.none()),
         st.tuples(st.just("release"), ids, st.none()),
         st.tuples(st.just("retry"), ids, st.none()),
-        st.tuples(st.just("end"), st.integers(0, 5), st.sampled_from([0, 0, 0, 3])),
+        st.tuples(st.just("end"), st.integers(0, 5), st.sampled_from([0, 0, 3])),
+        st.tuples(st.just("gate"), gates, st.none()),
+        st.tuples(st.just("rules"), rules, st.none()),
         st.tuples(st.just("wait"), st.integers(1, 50_000), st.none()),
         st.tuples(st.just("restart"), st.none(), st.none()),
     ),
@@ -95,11 +118,17 @@ class RealStore:
     def __init__(self) -> None:
         self.real = SqliteStore.in_memory()
 
-    def load(self, devices: Sequence[Device], policy: GpuPolicy) -> State:
+    def load(self, devices: Sequence[Device], policy: GpuPolicy, rules: Rules) -> State:
         loaded = self.real.load()
-        state = State(Pool(devices), policy)
+        state = State(Pool(devices), policy, rules)
         state.next_id, state.numbering = loaded.next_id, Numbering(loaded.arrays)
-        state.load(loaded.jobs, loaded.attempts, outcome_of=loaded.outcomes.get)
+        state.load(
+            loaded.jobs,
+            loaded.attempts,
+            outcome_of=loaded.outcomes.get,
+            gates=loaded.gates,
+            usage=loaded.usage,
+        )
         return state
 
     def commit(self, changes: Changes) -> None:
@@ -122,24 +151,31 @@ class Life:
         self.arrays = arrays
         self.store = store
         self.told: list[tuple[int, int, str, int, str]] = []
+        self.rules = Rules()
         self.restart()
 
     def restart(self, now_ms: int = NOW_MS) -> None:
-        self.state = self.store.load(DEVICES, DEFAULT_POLICY)
+        self.state = self.store.load(DEVICES, DEFAULT_POLICY, self.rules)
         self.happens(now_ms, RunnerReady("boot"))
 
     def happens(
         self, now_ms: int, event: Event, units: Sequence[tuple[int, int]] = ()
     ) -> list[Action]:
         """One turn and its commit."""
-        actions = step(self.state, [self.with_past(event, list(units))], now_ms)
+        if isinstance(event, RulesChanged):
+            self.rules = event.rules
+        events: list[Event] = []
+        if isinstance(event, JobsSubmitted) and not self.arrays:
+            events += bounds(event.jobs, units)
+        actions = step(self.state, [*events, self.with_past(event, list(units))], now_ms)
+        actions = [a for a in actions if not isinstance(a, Answer) or a.request != BOUND]
         check_invariants(self.state)
         changes = self.state.take_changes()
         self.store.commit(changes)
         for story in changes.story:
             for n in range(story.job, story.job + story.count):
-                told = n, story.attempt, story.kind, story.at_ms, repr(sorted(story.detail.items()))
-                self.told.append(told)
+                detail = plain(repr(sorted(story.detail.items())))
+                self.told.append((n, story.attempt, story.kind, story.at_ms, detail))
         return actions
 
     def with_past(self, event: Event, units: list[tuple[int, int]]) -> Event:
@@ -154,7 +190,7 @@ class Life:
 
     def reason(self, job: JobId) -> str:
         """An array that others wait for is named as one."""
-        told = explain(self.state, job, NOW_MS)
+        told = plain(explain(self.state, job, NOW_MS))
         return re.sub(r"^waits for (array \d+: \d+|\d+ jobs: ).*", "waits for several", told)
 
     def picture(self) -> dict[int, object]:
@@ -165,12 +201,38 @@ class Life:
                 found[n] = (
                     seen(job),
                     self.reason(JobId(n)),
-                    ahead(self.state, JobId(n)),
+                    ahead(self.state, JobId(n), NOW_MS),
                 )
         for job in self.store.jobs.values():
             if job.state is JobState.DONE:
                 found[job.id] = job.state, job.outcome, job.why, job.ended_at_ms, job.attempt
         return found
+
+    def gates(self, units: Sequence[tuple[int, int]]) -> dict[str, Kept]:
+        """What is kept of gates, but for arrays that were refused."""
+        arrays = {f"array:{first}" for first, _ in units}
+        kept = {plain(key): found for key, found in self.state.gates.kept.items()}
+        return {key: found for key, found in kept.items() if key[:6] != "array:" or key in arrays}
+
+
+def plain(text: str) -> str:
+    """What is said of an array, and of the label that its elements have in its place, alike."""
+    text = re.sub(r"release label:array=(\d+)", r"release \1", text)
+    text = re.sub(r"under label array=(\d+)", r"in array \1", text)
+    return re.sub(r"label( |:)array=(\d+)", r"array\1\2", text)
+
+
+def bounds(jobs: Sequence[NewJob], units: Sequence[tuple[int, int]]) -> list[Event]:
+    """How many elements may run, and fail: said of the label that they have."""
+    found: list[Event] = []
+    first = units[-1][1] + 1 if units else 1
+    for new in jobs:
+        array = new.spec.array
+        if array is not None:
+            limit, max_fails = array.at_most or DEFAULT, array.max_fails or DEFAULT
+            found.append(GateRequested(BOUND, f"label:array={first}", limit, max_fails))
+        first += array.indices[0][1] - 4 if array else 1
+    return found
 
 
 def one_by_one(jobs: Sequence[NewJob], units: list[tuple[int, int]]) -> list[NewJob]:
@@ -189,6 +251,8 @@ def one_by_one(jobs: Sequence[NewJob], units: list[tuple[int, int]]) -> list[New
         first = units[-1][1] + 1 if units else 1
         units.append((first, first + count - 1))
         alone = structs.replace(spec, array=None, after=After(tuple(spans), spec.after.patient))
+        if spec.array:
+            alone = structs.replace(alone, labels=(*alone.labels, f"array={first}"))
         found += [NewJob(alone)] * count
     return found
 
@@ -197,7 +261,7 @@ def seen(job: Job) -> tuple[object, ...]:
     fields = structs.asdict(job)
     for name in ("id", "array", "rest"):
         del fields[name]
-    return tuple(sorted((name, repr(value)) for name, value in fields.items()))
+    return tuple(sorted((name, plain(repr(value))) for name, value in fields.items()))
 
 
 @pytest.mark.timeout(300)
@@ -235,6 +299,13 @@ def check_store(deeds: list[tuple[str, object, object]]) -> None:
     assert not more
     undone = [n for n, job in everything.items() if job.outcome is None]
     assert sum(view.count for view in page) == len(undone)
+    groups = {spec.group for spec in one.store.specs.values()} - {""}
+    found_groups = store.real.group_counts()
+    for group in groups:
+        members = {n for n, spec in one.store.specs.items() if spec.group == group}
+        assert store.real.select(Selection(tags=(f"group:{group}",))) == sorted(members)
+        words = Counter((everything[n].outcome or everything[n].state).value for n in members)
+        assert found_groups[group] == words
     reopened = type(store.real._tally)(store.real._db, Arrays(store.real._db, None).counts())
     assert reopened.counts() == (states, outcomes)
 
@@ -281,6 +352,7 @@ def live(one: Life, many: Life, deeds: list[tuple[str, object, object]]) -> None
                 many.happens(now_ms, started)
         assert many.picture() == one.picture(), event
         assert next_deadline(many.state) == next_deadline(one.state)
+        assert many.gates(units) == one.gates(units), event
         assert sorted(many.told) == sorted(one.told), event
 
 
@@ -308,6 +380,10 @@ def event_of(
             return ReleaseRequested(number, tuple(map(JobId, first)))
         case "retry", list(), _:
             return RetryRequested(number, tuple(map(JobId, first)))
+        case "gate", GateRequested(), _:
+            return structs.replace(first, request=number)
+        case "rules", Rules(), _:
+            return RulesChanged(first)
         case "end", int(), int():
             live = sorted(state.attempts)
             if not live:
@@ -325,7 +401,7 @@ def test_what_has_not_changed_has_one_record() -> None:
     first = submit(state, array=Array(((0, 99_999, 1),)))
     assert len(state.jobs) == 3, "two run, and one record stands for the rest"
     assert state.next_id == first + 100_000
-    assert ahead(state, JobId(first + 99_999)) == 99_997
+    assert ahead(state, JobId(first + 99_999), NOW_MS) == 99_997
     everything = tuple(map(JobId, range(first, state.next_id)))
     state.take_changes()
     happens(state, CancelRequested(2, everything))

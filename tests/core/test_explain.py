@@ -122,6 +122,6 @@ def test_ahead_counts_those_of_better_rank_that_could_start() -> None:
     happens(state, DrainRequested(1))
     low, first, second = submit(state, priority=-1), submit(state), submit(state)
     held, urgent = submit(state, held=True), submit(state, priority=5)
-    counts = {job: ahead(state, job) for job in (low, first, second, held, urgent)}
+    counts = {job: ahead(state, job, NOW_MS) for job in (low, first, second, held, urgent)}
     assert counts == {urgent: 0, first: 1, second: 2, low: 3, held: 0}
-    assert ahead(state, JobId(99)) == 0
+    assert ahead(state, JobId(99), NOW_MS) == 0

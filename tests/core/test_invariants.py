@@ -7,15 +7,17 @@ from collections.abc import Callable
 import pytest
 from msgspec import structs
 
+from gpud.core.events import RulesChanged
 from gpud.core.invariants import check_invariants
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.links import nobody_knows
 from gpud.core.model import After, JobId, JobState, LeasePart, Outcome, RetryPolicy, Span
 from gpud.core.ready import Ready
+from gpud.core.rules import EVERY_USER, Rule, Rules
 from gpud.core.state import State
 from gpud.core.times import Times
 
-from .build import A, ended, happens, ready, submit
+from .build import NOW_MS, A, ended, happens, ready, submit
 
 DELAYED, ACTIVE, WAITS, HELD, NOBODY = map(JobId, range(1, 6))
 
@@ -172,6 +174,42 @@ def a_circle(state: State) -> None:
 @breaks("job 1 is delayed, but not in the queue of delays")
 def a_delayed_job_in_no_queue(state: State) -> None:
     state.delayed = Times(lambda job: 0)
+
+
+# -- gates and shares ------------------------------------------------------------------------------
+
+
+def ruled(state: State) -> None:
+    """Users may have one job running, and take turns; job 3 has been met before that gate."""
+    gates = {EVERY_USER: Rule(limit=1)}
+    happens(state, RulesChanged(Rules(gates, half_life_ms=1_000_000)))
+    for bay in state.ready.bays():
+        for row in bay.rows.values():
+            assert not state.ready.first(row, NOW_MS)
+
+
+@breaks("user 0 counts 0: {'user:0': 1}")
+def a_job_that_runs_and_is_not_counted(state: State) -> None:
+    ruled(state)
+    state.gates["user:0"].running = 0
+
+
+@breaks("jobs wait at user 0, which is open")
+def a_gate_that_opens_and_calls_nobody(state: State) -> None:
+    ruled(state)
+    state.gates["user:0"].limit = 2
+
+
+@breaks("job 3 waits, and will not be offered capacity")
+def a_job_on_a_pile_that_is_lost(state: State) -> None:
+    ruled(state)
+    state.ready._piles.clear()
+
+
+@breaks("users hold {0: 1000}, and of 0 0 is counted")
+def gpus_that_are_held_and_not_counted(state: State) -> None:
+    ruled(state)
+    state.shares.accounts[0].milli = 0
 
 
 # -- all of them -----------------------------------------------------------------------------------

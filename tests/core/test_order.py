@@ -15,7 +15,7 @@ from gpud.core.order import between, with_room
 from gpud.core.ready import rank_of
 from gpud.core.state import State
 
-from .build import A, answer, ended, happens, ready, refusal, spec_of, submit
+from .build import NOW_MS, A, answer, ended, happens, ready, refusal, spec_of, submit
 
 
 def queue(*priorities: int) -> State:
@@ -45,7 +45,7 @@ def test_moves() -> None:
     assert move(state, 4, to="first") == [4, 5, 3, 2]
     assert move(state, 5, to="last") == [4, 3, 2, 5]
     assert move(state, 5, 4, to="before", beside=2) == [3, 4, 5, 2], "in their order"
-    assert ahead(state, JobId(2)) == 3
+    assert ahead(state, JobId(2), NOW_MS) == 3
 
 
 def test_they_start_in_that_order() -> None:

@@ -1,4 +1,4 @@
-"""Who is next: the tree of least values and the shelves, against what a walk over all jobs says."""
+"""Who is next: the tree of least values, shelves and bays, against a walk over all jobs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.events import DevicesChanged
+from gpud.core.gates import Gates
 from gpud.core.minima import Minima
 from gpud.core.model import AUTO_VRAM, Device, Job, JobId, JobState, Request, RetryPolicy
 from gpud.core.placement import resolved
 from gpud.core.pool import Pool
-from gpud.core.ready import ANY_MEMORY, Ready, is_ready, rank_of
+from gpud.core.ready import Ready, is_ready, rank_of
+from gpud.core.rules import Rule, Rules, Window, keys_of
+from gpud.core.shape import shape_of
+from gpud.core.shelves import ANY_MEMORY, ANYBODY, Row
 
 from .build import CPUS, A, happens, submit
 from .build import ready as ready_with
@@ -55,33 +59,50 @@ requests = st.sampled_from(
         *[Request(vram_mib=AUTO_VRAM, likeness=name) for name in ("x", "y")],
     ]
 )
+belongings = st.builds(
+    keys_of,
+    st.sampled_from(["", "g", "h"]),
+    st.sampled_from([1, 2]),
+    st.just(""),
+    st.sampled_from([(), (), ("a=b",)]),
+)
+GATES = ("group:g", "group:h", "user:1", "label:a=b")
 deeds = st.lists(
     st.one_of(
-        st.tuples(st.just("push"), requests, st.integers(-2, 2)),
-        st.tuples(st.just("leave"), st.integers(1, 12), st.none()),
+        st.tuples(st.just("push"), requests, st.integers(-2, 2), belongings),
+        st.tuples(st.just("leave"), st.integers(1, 12)),
         st.tuples(st.just("come back"), st.integers(1, 12), requests),
         st.tuples(st.just("learn"), st.sampled_from("xy"), st.integers(1, 60)),
-        st.tuples(st.just("look"), st.none(), st.integers(0, 64)),
-        st.tuples(st.just("devices"), st.integers(20, 99), st.none()),
+        st.tuples(st.just("look"), st.integers(0, 64)),
+        st.tuples(st.just("devices"), st.integers(20, 99)),
+        st.tuples(st.just("windows"), st.sets(st.sampled_from(GATES))),
+        st.tuples(st.just("rules"), st.sets(st.sampled_from(GATES)), st.booleans()),
     ),
     max_size=30,
 )
+NOW_MS, LATER_MS = 1000, 2000
 
 
 @given(deeds=deeds, below=st.integers(0, 64))
 def test_the_first_of_those_that_want_less_is_that_of_a_walk(
-    deeds: list[tuple[str, object, object]], below: int
+    deeds: list[tuple[str, object]], below: int
 ) -> None:
     jobs: dict[JobId, Job] = {}
-    pool = Pool([GPU])
-    ready = Ready(jobs, pool)
+    pool, gates = Pool([GPU]), Gates()
+    ready = Ready(jobs, pool, gates)
+    ruled: set[str] = set()
+    opened: set[str] = set()
+
+    def look(bound: int) -> None:
+        check(ready, jobs, pool, bound, ruled - opened)
+
     for deed in deeds:
         match deed:
-            case ("push", Request() as request, int(priority)):
-                job = job_of(len(jobs) + 1, request, priority)
+            case ("push", Request() as request, int(priority), tuple(belongs)):
+                job = job_of(len(jobs) + 1, request, priority, belongs)
                 jobs[job.id] = job
                 ready.push(job)
-            case ("leave", int(number), None) if number in jobs:
+            case ("leave", int(number)) if number in jobs:
                 jobs[JobId(number)].state = JobState.HELD
             case ("come back", int(number), Request() as request) if number in jobs:
                 job = jobs[JobId(number)]
@@ -91,13 +112,37 @@ def test_the_first_of_those_that_want_less_is_that_of_a_walk(
             case ("learn", str(likeness), int(mib)):
                 pool.usual_mib[likeness] = mib
                 ready.learn(likeness)
-            case ("devices", int(memory_mib), None):
+            case ("devices", int(memory_mib)):
                 pool.replace([Device("g", ("0",), memory_mib=memory_mib)])
                 ready.resolve_all()
-            case ("look", None, int(bound)):
-                check(ready, jobs, pool, bound)
-    check(ready, jobs, pool, below)
-    check(ready, jobs, pool, ANY_MEMORY)
+            case ("look", int(bound)):
+                look(bound)
+            case ("windows", set(keys)):
+                opened = keys
+                told = {key: Window(key in keys, LATER_MS) for key in GATES}
+                gates.tell("clock", told)
+                ready.reopen_all()
+            case ("rules", set(keys), bool(by_user)):
+                ruled = keys
+                rules = Rules({key: Rule(windows={"clock": "a window"}) for key in keys})
+                gates.change(rules, [])
+                ready.rebuild(by_user=by_user)
+    look(below)
+    look(ANY_MEMORY)
+
+
+def test_a_window_that_has_ended_lets_nobody_through_until_it_is_told_of_again() -> None:
+    jobs: dict[JobId, Job] = {JobId(1): job_of(1, Request(), 0, ("group:g",))}
+    gates = Gates(Rules({"group:g": Rule(windows={"clock": "the window nights"})}))
+    ready = Ready(jobs, Pool([GPU]), gates)
+    ready.push(jobs[JobId(1)])
+    gates.tell("clock", {"group:g": Window(True, LATER_MS)})
+    (row,) = rows_of(ready)
+    assert ready.first(row, LATER_MS - 1)
+    assert not ready.first(row, LATER_MS)
+    assert not ready.first(row, LATER_MS - 1), "it opens by itself"
+    ready.reopen_all()
+    assert ready.first(row, LATER_MS - 1)
 
 
 def test_who_waits_for_the_lane_takes_a_gpu_that_is_found() -> None:
@@ -109,32 +154,33 @@ def test_who_waits_for_the_lane_takes_a_gpu_that_is_found() -> None:
     assert [part.device for part in state.attempts[first].lease] == ["cpu"]
 
 
-def check(ready: Ready, jobs: dict[JobId, Job], pool: Pool, below: int) -> None:
-    wanted: dict[object, tuple[tuple[int, JobId], int]] = {}
-    heads = {shelf.kind: shelf for *_, shelf in ready.heads()}
-    for job in jobs.values():
-        if not is_ready(job):
-            continue
+def check(ready: Ready, jobs: dict[JobId, Job], pool: Pool, below: int, shut: set[str]) -> None:
+    waiting = [job for job in jobs.values() if is_ready(job) and shut.isdisjoint(job.belongs)]
+    wanted: dict[object, tuple[object, int]] = {}
+    for job in waiting:
         asks = resolved(pool, job.request)
         kind = (asks.gpus, asks.share_milli, asks.gpu_model, asks.exclusive, asks.vram_mib > 0)
-        assert kind in heads, f"{job} waits on no shelf"
+        key = kind, shape_of(job)[1], job.uid if ready.by_user else ANYBODY
         if asks.vram_mib < below:
-            wanted[kind] = min(
-                wanted.get(kind, (rank_of(job), asks.vram_mib)),
-                (
-                    rank_of(job),
-                    asks.vram_mib,
-                ),
-            )
+            mine = rank_of(job), asks.vram_mib
+            wanted[key] = min(wanted.get(key, mine), mine)
     found = {}
-    for kind, shelf in heads.items():
-        if (first := ready.first(shelf, below)) is not None:
-            found[kind] = first[:2]
+    for row in rows_of(ready):
+        first = ready.first(row, NOW_MS)
+        assert first is None or first[0][-1] in {job.id for job in waiting}
+        if (first := ready.first(row, NOW_MS, below)) is not None:
+            found[row.bay.kind, row.within_s, row.bay.user] = first[:2]
             assert ready.asks(first) == resolved(pool, jobs[first[0][-1]].request)
     assert found == wanted
+    spots = {(ready.spot_of(job), rank_of(job)) for job in jobs.values() if is_ready(job)}
+    assert spots <= ready.waiting()
 
 
-def job_of(number: int, request: Request, priority: int) -> Job:
+def rows_of(ready: Ready) -> list[Row]:
+    return [row for bay in ready.bays() for row in bay.rows.values()]
+
+
+def job_of(number: int, request: Request, priority: int, belongs: tuple[str, ...] = ()) -> Job:
     return Job(
         id=JobId(number),
         request=request,
@@ -144,4 +190,6 @@ def job_of(number: int, request: Request, priority: int) -> Job:
         state=JobState.QUEUED,
         submitted_at_ms=0,
         retries_left=0,
+        uid=2 if "user:2" in belongs else 1,
+        belongs=belongs,
     )

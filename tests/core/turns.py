@@ -36,6 +36,7 @@ from gpud.core.events import (
     EditRequested,
     EntriesRead,
     Event,
+    GateRequested,
     GpuBroke,
     GpusSeen,
     HealRequested,
@@ -45,16 +46,19 @@ from gpud.core.events import (
     PauseRequested,
     ReleaseRequested,
     RetryRequested,
+    RulesChanged,
     RunnerGone,
     RunnerReady,
     SwapRequested,
     UndrainRequested,
+    WindowsTurned,
 )
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.invariants import check_invariants
 from gpud.core.model import Attempt, Device, JobId, JobSpec, JobState, Outcome, Phase
+from gpud.core.rules import DEFAULT, NO_RULES, Rules, Window
 
-from . import answers, edited, pauses, promises, starts, watch
+from . import answers, edited, holds, pauses, promises, starts, watch
 from .afters import Afters
 from .gpus import FakeGpus
 from .store import FakeStore, picture
@@ -78,12 +82,15 @@ class Daemon:
         devices: Sequence[Device],
         gpus: FakeGpus | None = None,
         policy: GpuPolicy = DEFAULT_POLICY,
+        rules: Rules = NO_RULES,
     ) -> None:
         self.store = FakeStore()
         self.runner = FakeRunner()
         self.gpus = gpus or FakeGpus(devices)
         self.devices = tuple(devices)
         self.policy = policy
+        self.rules = rules
+        self.told: dict[str, dict[str, Window]] = {}  # what providers of windows have said
         self.mailbox: list[Event] = []
         self.ledger = promises.Ledger()
         self.kept = self.ledger.copy()  # as of the last commit
@@ -91,14 +98,16 @@ class Daemon:
 
     def restart(self) -> None:
         """Memory is gone; what is committed is loaded, and the runner is to be met again."""
-        self.state = self.store.load(self.devices, self.policy)
-        self.twin = self.store.load(self.devices, self.policy)
+        self.state = self.store.load(self.devices, self.policy, self.rules)
+        self.twin = self.store.load(self.devices, self.policy, self.rules)
+        self.told.clear()
         self.watch = watch.Watch()
         for attempt in self.state.attempts.values():
             for uuid, mib in attempt.usage.base_mib.items() if attempt.usage else ():
                 self.watch.of(uuid).base_mib = mib
         self.ledger = self.kept.copy()
         self.ledger.runner_ready = False
+        self.ledger.freed |= {j.id for j in self.state.jobs.values() if j.state is JobState.QUEUED}
         self.mailbox.clear()
         self.runner.disconnect()
         check_invariants(self.state)
@@ -167,6 +176,7 @@ class Daemon:
         finishing = {job for job, a in live.items() if a.phase is Phase.FINISHING}
         attempts = {job_id: job.attempt for job_id, job in self.state.jobs.items()}
         waiting = {j for j, job in self.state.jobs.items() if job.state is not JobState.ACTIVE}
+        held = {j for j, job in self.state.jobs.items() if job.state is JobState.HELD}
         first = self.state.next_id
         afters = Afters(self.state, self.store)
         if isinstance(event, RetryRequested):
@@ -205,7 +215,14 @@ class Daemon:
                 job = self.state.jobs.get(job_id)
                 if job is not None and job.state is JobState.QUEUED:
                     promises.check_pause(job, self.ledger, now_ms)
+        specs = Afters(self.state, self.store).specs
+        gone = [a for job_id, a in live.items() if job_id not in self.state.attempts]
+        holds.note_ends(gone, self.state, self.state.gates.rules, self.ledger, specs)
         match event:
+            case WindowsTurned():
+                self.told[event.provider] = event.windows
+            case GateRequested():
+                self.note_word(event)
             case RunnerReady():
                 self.ledger.runner_ready = True
                 self.ledger.older = {(k.job, k.attempt) for k in event.known if k.older}
@@ -247,6 +264,7 @@ class Daemon:
                     self.ledger.rounds[job_id] = (*before, tried)
                     self.ledger.waiting_cancelled.pop(job_id, None)
                     self.ledger.expired.pop(job_id, None)
+                    self.ledger.freed.add(job_id)
             case PauseRequested() | ContinueRequested() | CheckpointRequested():
                 granted = answers.answered(event, actions, may_be_asked)
                 keys = [(job_id, live[job_id].no) for job_id in granted]
@@ -256,13 +274,34 @@ class Daemon:
             case HoldRequested():
                 self.ledger.held.update(answers.answered(event, actions, waiting))
             case ReleaseRequested():
-                self.ledger.held.difference_update(answers.answered(event, actions, set(attempts)))
+                released = answers.answered(event, actions, set(attempts))
+                for job_id in held & {*released}:
+                    holds.note_release(job_id, self.state.gates.rules, self.ledger, specs[job_id])
+                self.ledger.held.difference_update(released)
         self.note_cascade(waiting, attempts)
+        holds.note_held(held, self.state, self.state.gates.rules, self.ledger, specs)
         return actions
 
     def specs(self) -> dict[JobId, JobSpec]:
         """Of this turn's new jobs, too."""
         return self.store.specs | {job: new.spec for job, new in self.state.changes.new}
+
+    def note_word(self, event: GateRequested) -> None:
+        """A person's word about a gate stays until there is another; a new number of fails counts
+        from then on."""
+        limit, max_fails = self.ledger.said.get(event.key, (DEFAULT, DEFAULT))
+        limit = limit if event.limit is None else event.limit
+        if event.max_fails is not None:
+            max_fails = event.max_fails
+            self.ledger.fails.pop(event.key, None)
+        self.ledger.said[event.key] = limit, max_fails
+
+    def holds(self, now_ms: int) -> holds.Holds:
+        """As of now."""
+        specs = Afters(self.state, self.store).specs
+        attempts = self.store.attempts | self.state.changes.attempts
+        rules = self.state.gates.rules
+        return holds.Holds(rules, self.ledger, self.told, specs, attempts.values(), now_ms)
 
     def note_cascade(self, waiting: set[JobId], attempts: dict[JobId, int]) -> None:
         """Jobs that waited and have ended without anybody's cancel."""
@@ -276,7 +315,8 @@ class Daemon:
     def dispatch(self, now_ms: int) -> list[Action]:
         self.expire(now_ms)
         afters = Afters(self.state, self.store)
-        before = starts.Before(self.state, self.watch, now_ms, afters)
+        holds = self.holds(now_ms)
+        before = starts.Before(self.state, self.watch, now_ms, afters, holds)
         actions = scheduler.dispatch(self.state, now_ms)
         started = [action for action in actions if isinstance(action, StartAttempt)]
         assert all(isinstance(action, StartAttempt | LookAtGpus) for action in actions)
@@ -362,8 +402,10 @@ class Daemon:
         promises.check_written(self.store, self.runner, self.ledger, touched)
         for job_id, spec in self.ledger.specs.items():
             assert self.store.specs[job_id] == spec, f"job {job_id} does not say what it was made"
-        again = self.store.load(self.devices_of_state(), self.policy)
-        assert picture(again) == picture(self.state), "a restart now would change the state"
+        again = self.store.load(self.devices_of_state(), self.policy, self.state.gates.rules)
+        there, here = picture(again), picture(self.state)
+        changed = {k: (here[k], there[k]) for k in here if here[k] != there[k]}
+        assert not changed, f"a restart now would change the state: {changed}"
         check_invariants(again)
 
     def perform(self, actions: Sequence[Action]) -> None:
@@ -409,6 +451,10 @@ class Daemon:
                     self.gpus.asked = True
                 case Refuse():
                     assert action.message.startswith("cannot ")
+
+    def change_rules(self, rules: Rules) -> None:
+        self.rules = rules
+        self.post(RulesChanged(rules))
 
     def change_devices(self, devices: Sequence[Device]) -> None:
         """Another configuration: for the next turn, and for every state loaded later."""
