@@ -106,6 +106,10 @@ def _fields(args: Args) -> dict[str, Any]:
     }
     if args["hold"]:
         fields["held"] = True
+    if args["array"] is not None:
+        fields["array"] = args["array"]
+    if args["max-fails"] is not None:
+        fields["max_fails"] = args["max-fails"]
     return fields | fields_of(args)
 
 
