@@ -11,6 +11,7 @@ from msgspec import structs
 
 from gpud.core import gating, requests
 from gpud.core import state as state_module
+from gpud.core.gates import Gates
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Job, JobId, Outcome
 from gpud.core.numbering import Numbering
@@ -159,13 +160,17 @@ def an_element_does_not_belong_to_its_array(right):
     return split
 
 
-@bug(State, "load")
+@bug(Gates, "__init__")
 def a_restart_forgets_the_limits_of_arrays(right):
-    def load(self: State, jobs, attempts, *, gates, **more: object) -> None:
-        kept = {key: found for key, found in gates.items() if not key.startswith(ARRAY)}
-        right(self, jobs, attempts, gates=kept, **more)
+    class Forgetful(dict):
+        def update(self, kept) -> None:
+            super().update({key: k for key, k in kept.items() if not key.startswith(ARRAY)})
 
-    return load
+    def init(self: Gates, *rules: object) -> None:
+        right(self, *rules)
+        self.kept = Forgetful()
+
+    return init
 
 
 @bug(Arrays, "records")
