@@ -19,10 +19,10 @@ from gpud.core.model import AUTO_VRAM, FULL_MILLI, Job, JobId, JobSpec, Request
 from gpud.core.placement import most_mib, place, resolved, unsatisfiable
 from gpud.core.pool import Pool
 from gpud.core.ready import is_ready, rank_of
-from gpud.core.shelves import Rank
 from gpud.core.reservation import NEVER, Reservation, reserve
 from gpud.core.scheduler import end_ms
 from gpud.core.shape import longest_within
+from gpud.core.shelves import Rank
 from gpud.core.state import State
 
 LEAST_LIMIT_S = 60  # nobody asks for less

@@ -21,10 +21,12 @@ from .promises import Ledger, last_start_of
 
 Change = EditRequested | MoveRequested | SwapRequested
 LATER = {"priority", "retry", "retry_args"}  # may be changed while an attempt is live
+GATED = {"group", "labels"}
 TIME = {"begin_ms", "deadline_ms", "time_limit_s"}
 BY_EDIT = {
     *("request", "grown", "priority", "retry", "retries_left", "retry_args", "grace_s"),
     *("within_s", "begin_ms", "last_start_ms", "not_before_ms", "after", "unmet"),
+    *("belongs", "held_by"),
 }
 
 
@@ -91,7 +93,9 @@ def check_edit(
             changed.append(edit.job)
             before.edited.add(edit.job)
             before.afters.specs[edit.job] = edit.becomes
-            same_but_for(before, state, edit.job, BY_EDIT)
+            comes_into_another = fields & GATED and state.jobs[edit.job].held_by
+            by_gate = {"state", "why", "not_before_ms"} if comes_into_another else set()
+            same_but_for(before, state, edit.job, BY_EDIT | by_gate)
             check_record(before.jobs[edit.job], state.jobs[edit.job], edit, fields, now_ms)
             is_ = state.jobs[edit.job]
             ledger.specs[edit.job] = structs.replace(
@@ -105,7 +109,11 @@ def check_edit(
     for job in before.jobs.keys() - set(changed):
         same_but_for(before, state, job, set())
     told = state.changes.story[before.told :]
-    assert [(story.kind, story.job) for story in told] == [("edited", job) for job in changed]
+    told_edited = [story.job for story in told if story.kind == "edited"]
+    assert told_edited == changed
+    held = [story.job for story in told if story.kind != "edited"]
+    waited = [job for job in changed if before.jobs[job].state is JobState.QUEUED]
+    assert held == [job for job in waited if state.jobs[job].state is JobState.HELD]
 
 
 def changed_fields(edit: Edit) -> set[str]:
@@ -151,6 +159,10 @@ def check_record(was: Job, job: Job, edit: Edit, fields: set[str], now_ms: int) 
     assert (job.within_s > 0) == (spec.time_limit_s is not None)
     assert job.within_s >= (spec.time_limit_s or 0)
     assert job.begin_ms == spec.begin_ms
+    assert (f"group:{spec.group}" in job.belongs) == bool(spec.group)
+    assert {key for key in job.belongs if key.startswith("label:")} == {
+        f"label:{label}" for label in spec.labels
+    }
     asked = spec.after if "after" in fields else was.after
     assert before_of(job, job.id) == before_of(structs.replace(spec, after=asked), job.id)
     assert job.after.patient == asked.patient
@@ -158,6 +170,8 @@ def check_record(was: Job, job: Job, edit: Edit, fields: set[str], now_ms: int) 
         assert job.retries_left == max(0, spec.retry.retries - was.retry_no)
     else:
         assert job.retries_left == was.retries_left
+    if job.state is JobState.HELD:
+        return
     if was.not_before_ms != was.begin_ms:
         assert job.not_before_ms >= was.not_before_ms, f"the pause of {was} is cut"
     if "begin_ms" not in fields:

@@ -87,8 +87,14 @@ def check_starts(
             return False  # they are not in each other's way
         return holds.is_before(one, other, lane=lane)
 
+    def stands_before_first(job: Job) -> bool:
+        """Also when that was found to have no room, before its user had others started."""
+        return is_before(job, first) and holds.was_before(
+            job, first, holds.shares(), before.shares, lane=False
+        )
+
     def may_start(job: Job) -> bool:
-        if kept is None or first is None or job is first or is_before(job, first):
+        if kept is None or first is None or job is first or stands_before_first(job):
             return not holds.closed(job.id) and free.fits(job.request)
         if holds.closed(job.id, first.id):
             return False

@@ -9,16 +9,19 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from msgspec import structs
 
-from gpud.core import requests
+from gpud.core import gating, requests
 from gpud.core import state as state_module
+from gpud.core.gates import Gates
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Job, JobId, Outcome
 from gpud.core.numbering import Numbering
 from gpud.core.ready import Ready
+from gpud.core.rules import ARRAY
 from gpud.core.spans import Spans
 from gpud.core.state import State
 from gpud.store import arrays as arrays_module
 from gpud.store.arrays import Arrays
+from gpud.store.gating import Groups
 
 from .planting import Bugs, plant
 from .test_arrays import check_store, deeds
@@ -103,6 +106,81 @@ def the_store_miscounts_what_ended_together(right):
         right(structs.replace(changes, ends=[]), new, moved)
 
     return moves
+
+
+# -- how many run, and fail ------------------------------------------------------------------------
+
+
+def no_array(keys: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(key for key in keys if not key.startswith(ARRAY))
+
+
+@bug(State, "_bound")
+def the_limit_of_an_array_is_ignored(right):
+    return lambda self, first, array: right(self, first, structs.replace(array, at_most=0))
+
+
+@bug(State, "_bound")
+def the_fails_of_an_array_hold_nothing(right):
+    return lambda self, first, array: right(self, first, structs.replace(array, max_fails=0))
+
+
+@bug(gating, "note_end")
+def fails_of_elements_are_not_counted(right):
+    def note_end(state: State, job: Job, *more: object) -> None:
+        right(state, structs.replace(job, belongs=no_array(job.belongs)), *more)
+
+    return note_end
+
+
+@bug(gating, "_hold")
+def the_rest_of_an_array_is_not_held(right):
+    def hold(state: State, job: Job, *more: object) -> None:
+        if not job.rest:
+            right(state, job, *more)
+
+    return hold
+
+
+@bug(gating, "note_release")
+def fails_of_an_array_are_never_forgiven(right):
+    def note_release(state: State, job: Job) -> None:
+        right(state, structs.replace(job, belongs=no_array(job.belongs)))
+
+    return note_release
+
+
+@bug(State, "split")
+def an_element_does_not_belong_to_its_array(right):
+    def split(self: State, many: Job, job_id: JobId) -> Job:
+        element = right(self, many, job_id)
+        element.belongs = no_array(element.belongs)
+        return element
+
+    return split
+
+
+@bug(Gates, "__init__")
+def a_restart_forgets_the_limits_of_arrays(right):
+    class Forgetful(dict):
+        def update(self, kept) -> None:
+            super().update({key: k for key, k in kept.items() if not key.startswith(ARRAY)})
+
+    def init(self: Gates, *rules: object) -> None:
+        right(self, *rules)
+        self.kept = Forgetful()
+
+    return init
+
+
+@bug(Arrays, "records")
+def the_store_forgets_what_holds_an_array(right):
+    return lambda self: [structs.replace(job, held_by="") for job in right(self)]
+
+
+@bug(Groups, "move")
+def elements_are_counted_in_their_group_twice(right):
+    return lambda self, changes, elements: right(self, changes, ())
 
 
 @pytest.mark.slow

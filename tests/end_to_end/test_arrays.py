@@ -87,3 +87,37 @@ def test_a_queue_file_has_arrays(box: Box) -> None:
     assert [state for _, state, _ in rows(box, "1-4")] == ["succeeded"] * 3 + ["not-started"]
     assert "3 is greater than 1" in box.show(4)["job"]["why"]
     assert (box.home / "out").read_text().split() == ["1", "2", "3"]
+
+
+def test_so_many_run_at_a_time(box: Box) -> None:
+    daemon = box.serve(gpus="0 1 2")
+    go = box.home / "go"
+    [first] = box.submit("--array", "0-5%2", f"until test -e {go}; do sleep 0.05; done")
+    [other] = box.submit("true")
+    box.ctl("wait", str(other))
+    for _ in range(2):
+        assert [state for _, state, _ in rows(box, str(first))] == ["active"] * 2 + ["queued"]
+        told = box.ctl("why", f"{first}[2]").stdout
+        assert f"waits for a place in array {first}: 2 of 2 run" in told
+        box.kill(daemon)
+        daemon = box.serve(gpus="0 1 2")
+    go.touch()
+    box.ctl("wait", str(first))
+
+
+def test_after_so_many_fails_the_rest_is_held(box: Box) -> None:
+    daemon = box.serve(gpus="0")
+    fixed = box.home / "fixed"
+    [first] = box.submit("--array", "0-9", "--max-fails", "3", f"test -e {fixed}")
+    box.ctl("wait", f"{first}[0-2]", check=False)
+    for _ in range(2):
+        states = [(state, count) for _, state, count in rows(box, str(first))]
+        assert states == [("failed", 1)] * 3 + [("held", 7)]
+        told = box.ctl("why", f"{first}[5]").stdout
+        assert f"held since 3 jobs of array {first} failed: gpuctl release {first}" in told
+        box.kill(daemon)
+        daemon = box.serve(gpus="0")
+    fixed.touch()
+    box.ctl("release", str(first), "--yes")
+    assert box.ctl("wait", str(first), check=False).returncode == 1
+    assert [state for _, state, _ in rows(box, f"{first}[3-9]")] == ["succeeded"] * 7
