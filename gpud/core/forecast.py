@@ -152,12 +152,12 @@ class Walk:
             actions += handle(state, fact, now_ms)
         self._reckon_memory()
         actions += dispatch(state, now_ms)
-        self._note_ends(state.take_changes())
         for action in actions:
             if isinstance(action, StartAttempt):
                 self._note_start(state.attempts[action.job], ended)
             elif isinstance(action, StopAttempt | CheckpointAttempt):
                 self._expect_end(state.attempts[action.job])
+        self._note_ends(state.take_changes())  # once it is known how long all run that have started
 
     def _note_start(self, attempt: Attempt, ended: Sequence[Attempt]) -> None:
         job, now_ms = attempt.job, self._now_ms
