@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from gpud.ctl.render import Screen, duration
-from gpud.ctl.words import listed
+from gpud.ctl.words import job_id, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def would_start(reason: dict[str, Any]) -> str:
     """ "could start now with 2 GPUs, or with a time limit of 25m: gpuctl edit 42"; "" where nothing
     helps."""
     found: Sequence[str] = reason.get("starts_now", ())
-    return f"could start now {', or '.join(found)}: gpuctl edit {reason['job']}" if found else ""
+    edit = f"gpuctl edit {job_id(reason, 'job')}"
+    return f"could start now {', or '.join(found)}: {edit}" if found else ""
 
 
 def when(reason: dict[str, Any], on: Screen) -> str:

@@ -1,6 +1,6 @@
 """Whatever a life has come to, a forecast can be made of it, and it changes nothing.
 
-`ForeseeingMachine` is the machine of machine.py that makes forecasts now and then: for
+`ForeseeingMachine` is the machine of editing.py that makes forecasts now and then: for
 test_foretold.py, where it is also seen that they come true.
 """
 
@@ -15,19 +15,19 @@ from msgspec import structs
 from gpud.core.forecast import Walk, nobody_knows
 from gpud.core.model import JobId, JobState
 from gpud.core.ready import Rank, is_ready, rank_of
-from gpud.core.shape import Shape
+from gpud.core.shape import Shape, shape_of
 from gpud.core.spans import each
 from gpud.core.state import State
 from gpud.core.twin import REMADE, Twin
 
 from .draws import picks
-from .machine import CoreMachine
+from .editing import EditingMachine
 from .store import picture
 
 MOST_PIECES = 50
 
 
-class ForeseeingMachine(CoreMachine):
+class ForeseeingMachine(EditingMachine):
     @rule(picks=picks)
     def foresee(self, picks: list[int]) -> None:
         """It changes nothing, and nothing starts before now."""
@@ -76,8 +76,12 @@ def plain(value: object) -> object:
 
 def who_is_offered(state: State) -> set[tuple[Shape, Rank]]:
     """Without the leftovers in its queues."""
-    found = ((shape, rank, state.jobs.get(rank[-1])) for shape, rank in state.ready.waiting())
-    return {(s, r) for s, r, job in found if job and is_ready(job) and rank_of(job) == r}
+    found = set()
+    for shape, rank in state.ready.waiting():
+        job = state.jobs.get(rank[-1])
+        if job and is_ready(job) and (shape_of(job), rank_of(job)) == (shape, rank):
+            found.add((shape, rank))
+    return found
 
 
 def everything(state: State) -> object:
