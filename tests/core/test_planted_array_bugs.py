@@ -111,7 +111,7 @@ def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     BUGS[name](monkeypatch)
 
     @settings(
-        max_examples=2000,
+        max_examples=1000,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
