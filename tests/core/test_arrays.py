@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -193,13 +194,15 @@ def seen(job: Job) -> tuple[object, ...]:
     return tuple(sorted((name, repr(value)) for name, value in fields.items()))
 
 
-@settings(max_examples=200)
+@pytest.mark.timeout(300)
+@settings(max_examples=150)
 @given(deeds=deeds)
 def test_an_array_is_its_elements(deeds: list[tuple[str, object, object]]) -> None:
     live(Life(FakeStore(), arrays=False), Life(FakeStore(), arrays=True), deeds)
 
 
-@settings(max_examples=150)
+@pytest.mark.timeout(300)
+@settings(max_examples=100)
 @given(deeds=deeds)
 def test_the_store_knows_every_element(deeds: list[tuple[str, object, object]]) -> None:
     check_store(deeds)
