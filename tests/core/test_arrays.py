@@ -7,6 +7,7 @@ must do is in machine.py.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -151,6 +152,11 @@ class Life:
             return structs.replace(event, recalled=self.store.recall(done), outcomes=outcomes)
         return event
 
+    def reason(self, job: JobId) -> str:
+        """An array that others wait for is named as one."""
+        told = explain(self.state, job, NOW_MS)
+        return re.sub(r"^waits for (array \d+: \d+|\d+ jobs: ).*", "waits for several", told)
+
     def picture(self) -> dict[int, object]:
         """Every job, whoever has its record."""
         found: dict[int, object] = {}
@@ -158,7 +164,7 @@ class Life:
             for n in each(job.rest) if job.rest else (job.id,):
                 found[n] = (
                     seen(job),
-                    explain(self.state, JobId(n), NOW_MS),
+                    self.reason(JobId(n)),
                     ahead(self.state, JobId(n)),
                 )
         for job in self.store.jobs.values():
