@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -265,12 +265,14 @@ def seen(job: Job) -> tuple[object, ...]:
 
 
 @pytest.mark.timeout(300)
+@settings(max_examples=150)
 @given(deeds=deeds)
 def test_an_array_is_its_elements(deeds: list[tuple[str, object, object]]) -> None:
     live(Life(FakeStore(), arrays=False), Life(FakeStore(), arrays=True), deeds)
 
 
 @pytest.mark.timeout(300)
+@settings(max_examples=100)
 @given(deeds=deeds)
 def test_the_store_knows_every_element(deeds: list[tuple[str, object, object]]) -> None:
     check_store(deeds)
@@ -435,3 +437,11 @@ def test_an_entry_with_a_problem_is_one_job() -> None:
     state.add(NewJob(spec, "needs 5 GPUs"), NOW_MS)
     assert state.next_id == 2
     assert state.changes.jobs[JobId(1)].outcome is Outcome.NOT_STARTED
+
+
+def test_limits_of_an_array_are_refused_while_nobody_keeps_them() -> None:
+    state = ready(A)
+    for array in (Array(((0, 9, 1),), at_most=4), Array(((0, 9, 1),), max_fails=3)):
+        (refused,) = happens(state, JobsSubmitted(1, (NewJob(JobSpec(b"train", array=array)),)))
+        assert "how many of it may run (%N) or fail" in refused.message
+    assert state.next_id == 1
