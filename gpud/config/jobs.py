@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from gpud.config.belonging import labels_of
 from gpud.config.requests import retry_on
 from gpud.config.schema import JobDefaults
 from gpud.core.model import ONE_SLOT, JobSpec, Request, RetryPolicy
@@ -40,5 +41,7 @@ def spec_of(
         grace_s=defaults.grace_s,
         linger_s=None if isinstance(defaults.linger_s, str) else defaults.linger_s,
         uid=uid,
+        group=defaults.group or "",
+        labels=labels_of(defaults.labels),
         source=source,
     )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, structs
 
+from gpud.config.belonging import labels_of, read_group
 from gpud.config.limits import (
     LAST_MS,
     LONGEST_S,
@@ -57,6 +58,8 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
         if not argv or not argv[0]:
             raise GpudError("argv names no program")
         changes["command"], changes["argv"] = _quoted(argv), argv
+    if fields.labels is not UNSET:
+        changes["labels"] = labels_of(fields.labels, base.labels)
     if fields.env is not UNSET or fields.env_add is not UNSET:
         changes["env"] = _environment(base.env, fields, environments)
     if not (fields.gpus is fields.vram_mib is fields.gpu_model is fields.exclusive is UNSET):
@@ -208,4 +211,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "grace_s": lambda value: seconds(value, "grace_s"),
     "linger_s": _linger,
     "held": bool,
+    "group": lambda value: read_group(value) if value else "",
 }

@@ -91,6 +91,8 @@ def _fields(args: Args) -> dict[str, Any]:
         fields["backoff_s"], longest_s = args["backoff"]
         if longest_s is not None:
             fields["backoff_max_s"] = longest_s
+    if args["label"]:
+        fields["labels"] = dict(args["label"])
     if args["hold"]:
         fields["held"] = True
     if args["exclusive"]:
@@ -101,6 +103,7 @@ def _fields(args: Args) -> dict[str, Any]:
         ("vram", "vram_mib"),
         ("gpu-model", "gpu_model"),
         ("retry-on", "retry_on"),
+        ("group", "group"),
         ("after", "after"),
         ("after-any", "after_any"),
         ("after-failed", "after_failed"),
@@ -193,6 +196,23 @@ def _jobs(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
+def _group(text: str) -> str:
+    return str(_belonging("read_group", text))
+
+
+def _label(text: str) -> Any:
+    return _belonging("read_label", text)
+
+
+def _belonging(how: str, text: str) -> Any:
+    from gpud.config import belonging
+
+    try:
+        return getattr(belonging, how)(text)
+    except GpudError as error:
+        raise ValueError(error.message) from error
+
+
 def _moment(text: str) -> int:
     import time
 
@@ -245,6 +265,8 @@ VERBS = [
             Option("vram", "where that much memory is free: 12G, auto", "SIZE", _vram),
             Option("gpu-model", "only on GPUs with this in their name", "TEXT", _model),
             Option("exclusive", "nobody beside it on its GPUs"),
+            Option("group", "together with others: gpuctl group", "NAME", _group),
+            Option("label", "for people and for label:K=V", "K=V", _label, short="l", many=True),
             Option("priority", "higher runs first (default: 0)", "N", whole_number),
             Option("cwd", "where to run (default: here)", "DIR"),
             Option(

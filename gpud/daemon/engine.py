@@ -37,10 +37,12 @@ from gpud.core.changes import Changes
 from gpud.core.events import (
     DevicesChanged,
     Event,
+    RulesChanged,
 )
 from gpud.core.invariants import check_invariants
 from gpud.core.model import JobId, JobSpec, JobState
 from gpud.core.pool import Pool
+from gpud.core.rules import NO_RULES, Rules
 from gpud.core.scheduler import dispatch, handle, next_deadline
 from gpud.core.state import State
 from gpud.daemon.past import with_past
@@ -61,12 +63,14 @@ def wall_ms() -> int:
 
 
 class Engine:
-    """See the rules above. `meet_runner` makes the executor repeat what it knows."""
+    """See the rules above. `meet_runner` makes the executor repeat what it knows, `tell_windows`
+    the providers of windows what they said."""
 
     def __init__(
         self,
         store: Store,
         devices: DevicesChanged,
+        rules: Rules = NO_RULES,
         *,
         clock: Callable[[], int] = wall_ms,
         strikes: Strikes | None = None,
@@ -77,11 +81,13 @@ class Engine:
         self.storage_problem = ""
         self.executor: Executor | None = None
         self.meet_runner: Callable[[], None] = lambda: None
+        self.tell_windows: Callable[[], None] = lambda: None
         self._warn = warn
         self._strikes = strikes
         self.set_aside = strikes.set_aside() if strikes else {}
         self.look: Callable[[bool], None] = lambda afresh: None
         self.devices = devices
+        self.rules = rules
         self._loop = asyncio.get_running_loop()
         self._mailbox: list[Event] = []
         self._asked: dict[int, asyncio.Future[Answer]] = {}
@@ -98,12 +104,19 @@ class Engine:
     def _loaded_state(self) -> State:
         loaded = self.store.load()
         pool = self.devices
-        state = State(Pool(pool.devices, pool.unknown), pool.policy)
+        state = State(Pool(pool.devices, pool.unknown), pool.policy, self.rules)
         state.next_id = loaded.next_id
         state.draining = loaded.draining
         state.stopped_sources = set(loaded.stopped_sources)
         state.pool.usual_mib = dict(loaded.usual_mib)
-        state.load(loaded.jobs, loaded.attempts, loaded.quarantines, loaded.outcomes.get)
+        state.load(
+            loaded.jobs,
+            loaded.attempts,
+            loaded.quarantines,
+            loaded.outcomes.get,
+            loaded.gates,
+            loaded.usage,
+        )
         check_invariants(state)
         for job_id in self.set_aside:
             job = state.jobs.get(JobId(job_id))
@@ -154,6 +167,11 @@ class Engine:
         """Another pool, for now and for every state loaded later."""
         self.devices = devices
         self.post(devices)
+
+    def change_rules(self, rules: Rules) -> None:
+        """Other rules, for now and for every state loaded later."""
+        self.rules = rules
+        self.post(RulesChanged(rules))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
@@ -321,6 +339,7 @@ class Engine:
         self.state = state
         self.storage_problem = ""
         self._mailbox.clear()  # facts, which the runner repeats
+        self.tell_windows()
         self.meet_runner()
 
 

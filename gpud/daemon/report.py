@@ -40,6 +40,9 @@ def entry(spec: JobSpec) -> bytes:
         options.append(f"gpu-model={shlex.quote(model)}")
     if exclusive:
         options.append("exclusive=yes")
+    if spec.group:
+        options.append(f"group={spec.group}")
+    options += [f"label={label}" for label in spec.labels]
     if spec.priority:
         options.append(f"priority={spec.priority}")
     line = f"#gpud: {' '.join(options)}\n".encode() if options else b""

@@ -50,6 +50,8 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
     held: bool | UnsetType = UNSET
+    group: str | UnsetType = UNSET  # "": none
+    labels: dict[str, str] | UnsetType = UNSET  # over those there are
     # Selectors: jobs that must have succeeded before, and jobs that must have ended. `@` is the job
     # before this one, in `common` the last one before the submit.
     after: tuple[Selector, ...] | UnsetType = UNSET

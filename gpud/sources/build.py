@@ -17,6 +17,7 @@ from pathlib import Path
 from msgspec import structs
 
 from gpud import environment
+from gpud.config.belonging import labels_of
 from gpud.config.jobs import spec_of
 from gpud.config.requests import (
     asked_of,
@@ -43,6 +44,7 @@ _AS_THEY_ARE: tuple[Field, ...] = (
     "grace_s",
     "linger_s",
     "held",
+    "group",
 )
 _OF_RETRY: tuple[Field, ...] = ("retries", "backoff", "backoff_max_s", "retry_on")
 
@@ -104,6 +106,8 @@ class Template:
             changes["retry"] = _retry(base.retry, chosen)
         if "env" in chosen:
             changes["env"] = self._environment(chosen["env"])
+        if "labels" in chosen:
+            changes["labels"] = labels_of(chosen["labels"], base.labels)
         return structs.replace(base, command=command, entry_key=key, where=where, **changes)
 
     def _environment(self, extra: dict[bytes, bytes]) -> bytes:
@@ -145,6 +149,7 @@ _OVERRIDES = (
     "time_limit_s",
     "grace_s",
     "linger_s",
+    "group",
 )
 
 
@@ -168,6 +173,7 @@ def template_of(
         if not key or "=" in key or "\0" in key + value:
             raise GpudError(f"cannot use env.{key} of source {name}: not a variable", kind="config")
         extra[os.fsencode(key)] = os.fsencode(value)
+    given["labels"] = defaults.labels | config.labels
     spec = spec_of(
         structs.replace(defaults, **given),
         source=name,

@@ -23,6 +23,7 @@ from gpud.config.asking import (
     read_retry_on,
     read_vram,
 )
+from gpud.config.belonging import read_group, read_label
 from gpud.config.limits import (
     LONGEST_S,
     MOST_PRIORITY,
@@ -60,6 +61,8 @@ class Options(TypedDict, total=False):
     linger_s: float | None  # None: wait
     cwd: bytes
     held: bool
+    group: str
+    labels: dict[str, str]
     after: tuple[str, ...]  # selectors
     after_any: tuple[str, ...]
     after_failed: str
@@ -114,6 +117,10 @@ def _parse_line(text: str, found: dict[str, object], keys: Keys) -> None:
             raise GpudError(f'the option "{_shown(key)}" has no value ({_shown(key)}=…)')
         field, read = keys[name]
         try:
+            if field == "labels":  # they add up
+                labels = cast("dict[str, str]", found.setdefault(field, {}))
+                labels.update([read_label(value)])
+                continue
             found[field] = read(value)
         except GpudError as error:
             raise GpudError(
@@ -261,6 +268,8 @@ Field = Literal[
     "linger_s",
     "cwd",
     "held",
+    "group",
+    "labels",
     "after",
     "after_any",
     "after_failed",
@@ -287,6 +296,8 @@ KEYS: Keys = {
     "linger": ("linger_s", _linger),
     "cwd": ("cwd", _directory),
     "hold": ("held", _truth),
+    "group": ("group", read_group),
+    "label": ("labels", read_label),
 }
 OF_SUBMIT: Keys = {
     "after": ("after", _jobs),

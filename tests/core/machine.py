@@ -49,6 +49,7 @@ from .draws import (
     ENDS,
     HALF_LIVES_MS,
     KEYS,
+    OFTEN,
     POLICIES_OF_POOL,
     POOLS,
     RICH,
@@ -217,7 +218,7 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         self.go_on(fate)
 
     @rule(
-        key=st.sampled_from(KEYS),
+        key=st.sampled_from([*OFTEN, *KEYS]),
         limit=st.sampled_from(WORDS),
         max_fails=st.sampled_from(WORDS),
         fate=fates,
