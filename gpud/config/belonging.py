@@ -1,4 +1,4 @@
-"""What jobs have in common, as people write it: a group, and labels like `sweep=lr`.
+"""What jobs have in common, as people write it: a group, labels like `sweep=lr`, a user.
 
 Used wherever a person writes them: gpuctl, options of a queue file, the configuration. Raises
 GpudError with a clause. Standard library only: gpuctl starts fast.
@@ -6,6 +6,7 @@ GpudError with a clause. Standard library only: gpuctl starts fast.
 
 from __future__ import annotations
 
+import pwd
 import re
 from collections.abc import Iterable, Mapping
 
@@ -44,3 +45,21 @@ def labels_of(pairs: Mapping[str, str], base: Iterable[str] = ()) -> tuple[str, 
     merged = dict(label.split("=", 1) for label in base) | dict(pairs)
     check_labels(merged)
     return tuple(f"{key}={value}" for key, value in sorted(merged.items()))
+
+
+def user_name(uid: int) -> str:
+    """Its number, where this machine knows no name for it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def uid_of(name: str) -> int | None:
+    """Of a name or a number; None: this machine knows no such user."""
+    if name.isdecimal() and name.isascii():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        return None

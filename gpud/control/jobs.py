@@ -15,7 +15,8 @@ from gpud.config.jobs import spec_of
 from gpud.control.afters import come_after, seen_from
 from gpud.control.fields import Environments, lay_over
 from gpud.core.events import JobsSubmitted
-from gpud.core.model import JobSpec, NewJob
+from gpud.core.explain import explain
+from gpud.core.model import JobId, JobSpec, NewJob
 from gpud.errors import GpudError
 from gpud.ports import Controlled
 from gpud.protocol.framing import encoder
@@ -68,8 +69,20 @@ class Submission:
         digest = self._digest.hexdigest() if key else ""
         answer = await self._daemon.ask(lambda number: JobsSubmitted(number, jobs, key, digest))
         return Submitted(
-            id=self._request.id, first=answer.jobs[0], count=answer.count, again=answer.again
+            id=self._request.id,
+            first=answer.jobs[0],
+            count=answer.count,
+            again=answer.again,
+            note=self._held(answer.jobs[0]) or UNSET,
         )
+
+    def _held(self, first: JobId) -> str:
+        """Why they were held at once, though nobody asked for that."""
+        state = self._daemon.state
+        job = state.jobs.get(first)
+        if job is None or not job.held_by:
+            return ""
+        return explain(state, first, self._daemon.now_ms())
 
     def _lay(self, fields: JobFields, which: str) -> JobSpec:
         if self._request.key:

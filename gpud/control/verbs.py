@@ -11,7 +11,7 @@ import socket
 from typing import assert_never
 
 from gpud import __version__
-from gpud.control import changes, queries
+from gpud.control import belonging, changes, queries
 from gpud.control.views import gpu_views
 from gpud.ports import Controlled
 from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
@@ -19,6 +19,8 @@ from gpud.protocol.requests import (
     Cancel,
     Drain,
     Gpus,
+    Group,
+    Groups,
     Heal,
     Hold,
     Ls,
@@ -32,6 +34,7 @@ from gpud.protocol.requests import (
     SourceStop,
     Status,
     Undrain,
+    Users,
     Why,
 )
 
@@ -49,6 +52,9 @@ OneReply = (
     | Undrain
     | Gpus
     | Heal
+    | Groups
+    | Group
+    | Users
     | Sources
     | SourceStop
     | SourceStart
@@ -80,6 +86,12 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return GpusReply(id=request.id, gpus=gpus, note=daemon.gpu_note())
         case Heal():
             return await changes.heal(daemon, request)
+        case Groups():
+            return belonging.groups(daemon, request)
+        case Group():
+            return await belonging.rule_group(daemon, request)
+        case Users():
+            return belonging.users(daemon, request)
         case Sources():
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
         case Cancel() | Retry() | Hold() | Release():

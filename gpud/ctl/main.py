@@ -36,6 +36,9 @@ MODULE_OF = {
     "reload": "daemon",
     "ping": "daemon",
     "gpus": "pool",
+    "groups": "groups",
+    "group": "groups",
+    "users": "groups",
     "sources": "pool",
     "source": "pool",
 }

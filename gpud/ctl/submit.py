@@ -153,7 +153,12 @@ def _report(reply: dict[str, Any], args: Args) -> None:
         if reply.get("again") and args["key"]:
             print(f'{which}: there already, by the key "{args["key"]}"{all_of}')
         else:
-            print(f"{which} {'held' if args['hold'] else 'queued'}{all_of}")
+            held = args["hold"] or reply.get("note")
+            print(f"{which} {'held' if held else 'queued'}{all_of}")
+    if reply.get("note"):
+        from gpud.ctl.trouble import remark
+
+        remark(str(reply["note"]))
 
 
 def _check_retries(args: Args, job: int) -> None:

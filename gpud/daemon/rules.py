@@ -7,11 +7,11 @@ machine has no rule, and that is said.
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Mapping
 
 from msgspec import Struct
 
+from gpud.config.belonging import uid_of, user_name
 from gpud.config.schema import Config, User
 from gpud.config.windows import Windows, read_windows
 from gpud.core.rules import EVERY_USER, GPU, GROUP, LABEL, SOURCE, USER, Rule, Rules
@@ -75,9 +75,8 @@ def _users(named: Mapping[str, User]) -> tuple[dict[int, tuple[str, User]], list
     for name, user in named.items():
         if name == EVERYBODY:
             continue
-        try:
-            uid = int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-        except KeyError:
+        uid = uid_of(name)
+        if uid is None:
             notes.append(f"users.{name} has no effect: this machine knows no such user")
             continue
         whole = User(
@@ -87,10 +86,3 @@ def _users(named: Mapping[str, User]) -> tuple[dict[int, tuple[str, User]], list
         )
         found[uid] = user_name(uid) if name.isdecimal() else name, whole
     return found, notes
-
-
-def user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -7,8 +7,9 @@ numbers, texts that are not UTF-8 are `{"b64": …}`.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
+from gpud.protocol.belonging import GroupView, UserView
 from gpud.protocol.gpus import GpuView
 from gpud.protocol.text import Text
 
@@ -174,6 +175,7 @@ class Submitted(Reply, frozen=True, tag="submitted"):
     first: int
     count: int
     again: bool = False
+    note: str | UnsetType = UNSET  # a sentence: they were held at once, and why
 
 
 class StatusReply(Reply, frozen=True, tag="status"):
@@ -252,6 +254,19 @@ class GpusReply(Reply, frozen=True, tag="gpus", omit_defaults=True):
 class Healed(Reply, frozen=True, tag="healed", omit_defaults=True):
     count: int  # of GPUs that were quarantined
     afresh: bool = False  # a GPU was named, or one has a problem: the driver is asked about it
+
+
+class GroupsReply(Reply, frozen=True, tag="groups"):
+    groups: tuple[GroupView, ...]
+
+
+class GroupRuled(Reply, frozen=True, tag="group"):
+    group: GroupView  # as it is now
+
+
+class UsersReply(Reply, frozen=True, tag="users"):
+    users: tuple[UserView, ...]
+    half_life_s: float  # of `used_s`; 0: no fair share
 
 
 class SourcesReply(Reply, frozen=True, tag="sources"):

@@ -153,6 +153,25 @@ class Heal(RequestBase, frozen=True, tag="heal"):
     gpus: tuple[str, ...] = ()
 
 
+class Groups(RequestBase, frozen=True, tag="groups"):
+    pass
+
+
+LimitWord = int | Literal["none", "default"]  # default: as configured
+
+
+class Group(RequestBase, frozen=True, tag="group"):
+    """A word about a group that goes before the configuration; left out: as before."""
+
+    name: str
+    limit: LimitWord | UnsetType = UNSET  # of running jobs
+    max_fails: LimitWord | UnsetType = UNSET  # after so many the rest is held
+
+
+class Users(RequestBase, frozen=True, tag="users"):
+    pass
+
+
 class Sources(RequestBase, frozen=True, tag="sources"):
     pass
 
@@ -197,6 +216,9 @@ AnyRequest = (
     | Undrain
     | Gpus
     | Heal
+    | Groups
+    | Group
+    | Users
     | Sources
     | SourceStop
     | SourceStart

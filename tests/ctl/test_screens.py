@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.model import DEFAULT_RETRY_ON
-from gpud.ctl import events, ls, overview, pool, show, status, words
+from gpud.ctl import events, groups, ls, overview, pool, show, status, words
 from gpud.ctl.args import help_of
 from gpud.ctl.main import MODULE_OF, find
 from gpud.ctl.render import Column, Screen, columns, duration, table
@@ -50,6 +50,9 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
     "status-troubled": lambda on: status.lines(
         {**plain(samples.EMPTY), "gpus": plain(samples.TROUBLED)}, on
     ),
+    "groups": lambda on: groups.group_lines(plain(samples.GROUPS), on),
+    "users": lambda on: groups.user_lines(plain(samples.USERS), on),
+    "users-alone": lambda on: groups.user_lines(plain(samples.USERS[2:]), on),
     "sources": lambda on: pool.source_lines(plain(samples.SOURCES), on),
     "events": lambda on: [events.line(event, on) for event in plain(samples.DETAIL.story)],
 }
