@@ -399,8 +399,8 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         daemon.change_devices(RICH)
         self.post(UndrainRequested(self.request()), Fate.WHOLE)
         daemon.change_rules(Rules(half_life_ms=self.half_life_ms))
-        for key in KEYS:
-            self.post(GateRequested(self.request(), key, DEFAULT, DEFAULT), Fate.WHOLE)
+        for key in self.daemon.ledger.said:
+            self.daemon.post(GateRequested(self.request(), key, DEFAULT, DEFAULT))
         daemon.gpus.all_is_well()
         daemon.gpus.under_way.clear()
         self.post(HealRequested(self.request(), ()), Fate.WHOLE)
