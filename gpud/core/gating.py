@@ -88,6 +88,10 @@ def hold_if_tripped(state: State, job: Job, now_ms: int) -> bool:
     return False
 
 
+def any_tripped(state: State) -> bool:
+    return bool(_tripped(state))
+
+
 def note_release(state: State, job: Job) -> None:
     """Somebody releases it: the fails of its gates are forgiven."""
     for key in state.gates.of(job.belongs):

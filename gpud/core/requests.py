@@ -105,11 +105,12 @@ def add_all(
     for new in jobs:
         state.add(new, now_ms, outcome_of)
     state.tell_many(first, len(jobs), "submitted", now_ms)
+    tripped = gating.any_tripped(state)
     for number, new in enumerate(jobs):
         if new.problem:
             outcome = Outcome.NOT_STARTED.value
             state.tell(JobId(first + number), 0, "ended", now_ms, outcome=outcome, why=new.problem)
-        elif not new.spec.held:
+        elif tripped and not new.spec.held:
             gating.hold_if_tripped(state, state.jobs[JobId(first + number)], now_ms)
     return first
 

@@ -182,9 +182,8 @@ class State:
             begin_ms=spec.begin_ms,
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
-            uid=spec.uid,
-            belongs=belongs_of(spec),
         )
+        job.uid, job.belongs = spec.uid, belongs_of(spec)
         self.next_id = JobId(job.id + 1)
         self.changes.new.append((job.id, new))
         self.changes.next_id = self.next_id

@@ -84,17 +84,20 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
 
 
 def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Iterator[Job]:
-    last = None
+    last = last_source = None
     for row in db.execute(OPEN, (state.value,)):
         job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
         source, amended, why = row[8:]
-        if template != last:
-            last, common = template, interned.template(template)[1]
+        if template != last or source != last_source:
+            last, last_source = template, source
+            common = interned.template(template)[1]
+            uid = common.uid
+            belongs = keys_of(common.group, uid, source, common.labels)
             request, retry, grace_s = common.request, common.retry, common.grace_s
             bound_s = within_s(common.time_limit_s, grace_s, common.linger_s)
             last_ms = last_start_ms(common.deadline_ms, common.time_limit_s)
         more = decode_amended(amended)
-        yield Job(
+        job = Job(
             job_id,
             more.request or request,
             priority,
@@ -113,11 +116,10 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             retry_args=more.retry_args,
             begin_ms=common.begin_ms,
             last_start_ms=last_ms,
-            why=why,
-            uid=common.uid,
-            belongs=keys_of(common.group, common.uid, source, common.labels),
-            held_by=more.held_by,
         )
+        # Not by keyword: msgspec looks through all fields for each of these.
+        job.why, job.uid, job.belongs, job.held_by = why, uid, belongs, more.held_by
+        yield job
 
 
 def _live(row: tuple[Any, ...]) -> Attempt:
