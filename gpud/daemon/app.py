@@ -74,6 +74,7 @@ class App:
         strikes = Strikes(directory.path)
         self.engine = Engine(store, gpus.pool, settings.rules, strikes=strikes, warn=warn)
         self._clock: Clock | None = None
+        self._notes: Sequence[str] = ()
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
         self.executor = RunnerExecutor(
             directory.path,
@@ -144,8 +145,10 @@ class App:
         self._store.close()
         self._directory.close()
 
-    def rule(self, rules: Rules, windows: Mapping[str, Windows]) -> None:
-        """These rules from now on; `windows`: by the keys of gates, when they are open."""
+    def rule(self, rules: Rules, windows: Mapping[str, Windows], notes: Sequence[str] = ()) -> None:
+        """These rules from now on; `windows`: by the keys of gates, when they are open. `notes`:
+        sentences about what has no effect."""
+        self._notes = notes
         if rules != self.engine.rules:
             self.engine.change_rules(rules)
         if windows and self._clock is None:
@@ -236,6 +239,7 @@ class App:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
         if why := self.state.shortage.why:
             found.append(f"the last start failed, and is tried again: {why}")
+        found += self._notes
         found += self._misused()
         found += [
             f"job {job} is set aside: its {event} has crashed gpud three times (gpuctl show {job})"

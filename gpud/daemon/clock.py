@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from datetime import tzinfo
 
 from gpud.config.limits import LAST_MS
+from gpud.config.rules import CLOCK
 from gpud.config.windows import AHEAD_DAYS, Windows, in_words
 from gpud.core.events import Event, WindowsTurned
 from gpud.core.rules import Window
-from gpud.daemon.rules import CLOCK
 
 LOOK_AGAIN_S = 60.0
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpud.config.load import load
+from gpud.config.rules import ruling_of
 from gpud.config.schema import Config, SourceConfig
 from gpud.daemon.app import App
 from gpud.daemon.devices import Plan
-from gpud.daemon.rules import ruling_of
 from gpud.errors import GpudError
 from gpud.ports import Source
 
@@ -77,7 +77,7 @@ class Configured:
 
     def _change_rules(self, old: Config, new: Config) -> list[str]:
         before, ruling = ruling_of(old), ruling_of(new)
-        self._app.rule(ruling.rules, ruling.windows)
+        self._app.rule(ruling.rules, ruling.windows, ruling.notes)
         changed = [name for name in RULES if getattr(new, name) != getattr(old, name)]
         said = [f"[{name}] has changed" for name in changed]
         return said + [note for note in ruling.notes if note not in before.notes]

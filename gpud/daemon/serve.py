@@ -27,6 +27,7 @@ from gpud.config.gpu_words import (
 )
 from gpud.config.limits import MOST_SLOTS
 from gpud.config.load import default_path, load
+from gpud.config.rules import ruling_of
 from gpud.config.schema import Config
 from gpud.core.model import Outcome
 from gpud.daemon import systemd
@@ -36,7 +37,6 @@ from gpud.daemon.gpus import Gpus
 from gpud.daemon.logs import configure
 from gpud.daemon.neighbours import announce, shared_gpus
 from gpud.daemon.reload import Configured, cpu_slots_of
-from gpud.daemon.rules import ruling_of
 from gpud.errors import GpudError
 from gpud.executors.delegated import delegated
 from gpud.protocol.replies import EventView
@@ -137,7 +137,7 @@ async def _serve(options: argparse.Namespace) -> int:
     app = await App.open(directory, settings, gpus, warn=log.warning)
     try:
         app.subscribe(lambda events: _log_events(events, log, verbose=level == "debug"))
-        app.rule(ruling.rules, ruling.windows)
+        app.rule(ruling.rules, ruling.windows, ruling.notes)
         in_force = Configured(app, path, config, lambda new: plan_of(new, options))
         in_force.start_sources()
         app.reloader = lambda: _reload(in_force, log)

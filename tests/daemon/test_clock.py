@@ -15,6 +15,7 @@ import pytest
 
 from gpud.config.limits import LAST_MS
 from gpud.config.load import parse
+from gpud.config.rules import ruling_of
 from gpud.config.schema import Config
 from gpud.config.windows import read_windows
 from gpud.core.events import DevicesChanged, Event, JobsSubmitted, WindowsTurned
@@ -23,7 +24,6 @@ from gpud.core.model import Device, JobId, JobSpec, NewJob
 from gpud.core.rules import EVERY_USER, Rule, Window
 from gpud.daemon.clock import LOOK_AGAIN_S, Clock
 from gpud.daemon.engine import Engine
-from gpud.daemon.rules import ruling_of
 from gpud.executors.fake import FakeExecutor, FakeRunner
 from gpud.store.sqlite import SqliteStore
 

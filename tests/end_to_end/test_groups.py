@@ -129,8 +129,12 @@ def test_a_bad_configuration_changes_nothing(box: Box) -> None:
 
 
 def test_users_have_limits_and_are_counted(box: Box) -> None:
-    config = configure(box, f'[users.{ME}]\nlimit = 1\n[fair_share]\nhalf_life_s = "7d"\n')
+    nobody = "[users.no-such-user]\nlimit = 9\n"
+    text = f'[users.{ME}]\nlimit = 1\n{nobody}[fair_share]\nhalf_life_s = "7d"\n'
+    config = configure(box, text)
     daemon = box.serve("--config", str(config))
+    noted = "users.no-such-user has no effect: this machine knows no such user"
+    assert noted in json.loads(box.ctl("status", "--json").stdout)["problems"]
     hold = gate(box)
     first, second = (box.submit(f"read x < {hold}")[0] for _ in range(2))
     assert why(box, second) == f"waits: user {ME} has 1 of 1 running"

@@ -1,7 +1,7 @@
 """The rules of gates and fair shares, from the configuration.
 
-Called by daemon/serve.py and reload.py. Users are numbers from here on; who is not known on this
-machine has no rule, and that is said.
+Called by daemon/serve.py and daemon/reload.py. Users are numbers from here on; who is not known on
+this machine has no rule, and that is said.
 """
 
 from __future__ import annotations
