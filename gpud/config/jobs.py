@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from gpud.config.belonging import labels_of
 from gpud.config.requests import retry_on
 from gpud.config.schema import JobDefaults
 from gpud.core.model import ONE_SLOT, JobSpec, Request, RetryPolicy
@@ -41,5 +42,7 @@ def spec_of(
         linger_s=None if isinstance(defaults.linger_s, str) else defaults.linger_s,
         checkpoint=defaults.checkpoint,
         uid=uid,
+        group=defaults.group or "",
+        labels=labels_of(defaults.labels),
         source=source,
     )

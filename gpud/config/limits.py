@@ -14,6 +14,8 @@ MOST_PRIORITY = 1_000_000_000  # as far below 0 as above
 LONGEST_NAME = 200  # characters
 LONGEST_MODEL = 100
 LEAST_SHARE = 0.001  # of a GPU
+MOST_LIMIT = 1_000_000  # of running jobs, or of fails
+MOST_WEIGHT = 1_000_000
 MOST_VRAM_MIB = 1 << 30
 
 

@@ -6,12 +6,17 @@ sentence. Looks at paths on the disk only to see whether two are one file.
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from gpud.config import gpu_words
+from gpud.config.belonging import labels_of
+from gpud.config.lines import dotted
 from gpud.config.requests import request_of
 from gpud.config.schema import Config, Pool, SourceConfig
+from gpud.config.windows import read_windows
 from gpud.errors import GpudError
 
 Finding = tuple[tuple[str, ...], str]
@@ -22,14 +27,52 @@ OF_A_REQUEST = ("exclusive", "vram", "gpu_model", "gpus")
 
 def findings(config: Config) -> Iterator[Finding]:
     yield from _of_pool(config.pool)
+    for name, text in config.windows.items():
+        yield from _of_window(("windows", name), text)
+    for path, text in windows_used(config):
+        if text not in config.windows:
+            yield from _of_window(path, text, config.windows)
+    yield from _of_labels(("defaults", "labels"), config.defaults.labels)
     readers: dict[str, str] = {}
     for name, source in config.source.items():
         yield from _of_request(name, source)
+        labels = config.defaults.labels | source.labels
+        yield from _of_labels(("source", name, "labels"), labels)
         real = os.path.realpath(source.path)
         if real in readers:
             both = f"source.{name} reads {source.path}, and so does source.{readers[real]}"
             yield ("source", name, "path"), f"{both}: each line would run twice"
         readers.setdefault(real, name)
+
+
+def windows_used(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Where a window is named or written, and as what."""
+    for table in ("groups", "users", "labels", "source"):
+        for name, settings in getattr(config, table).items():
+            if settings.window is not None:
+                yield (table, name, "window"), settings.window
+    for name, text in config.pool.windows.items():
+        yield ("pool", "windows", name), text
+
+
+def _of_window(path: tuple[str, ...], text: str, known: Iterable[str] = ()) -> Iterator[Finding]:
+    try:
+        read_windows(text)
+    except GpudError as error:
+        why = error.message
+        if known and re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", text):
+            near = difflib.get_close_matches(text, known, 1)
+            meant = near[0] if near else f"there are {', '.join(known)}"
+            why = f'[windows] has no "{text}": '
+            why += f"did you mean {meant}?" if near else meant
+        yield path, f"{dotted(path)}: {why}"
+
+
+def _of_labels(path: tuple[str, ...], labels: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        labels_of(labels)
+    except GpudError as error:
+        yield path, f"{dotted(path)}: {error.message}"
 
 
 def _of_pool(pool: Pool) -> Iterator[Finding]:

@@ -13,13 +13,22 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from gpud.config.belonging import (
+    GROUP_PATTERN,
+    GROUP_RULE,
+    LABEL_KEY_PATTERN,
+    LABEL_RULE,
+    LABEL_VALUE_PATTERN,
+)
 from gpud.config.limits import (
     LONGEST_MODEL,
     LONGEST_S,
     MOST_GPUS,
+    MOST_LIMIT,
     MOST_PRIORITY,
     MOST_RETRIES,
     MOST_SLOTS,
+    MOST_WEIGHT,
 )
 
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_S)]
@@ -56,6 +65,7 @@ GuestWords = Annotated[
     tuple[Annotated[str, Meta(min_length=1)], ...],
     Meta(description="like [2, 3]", extra={"numbers": True}),
 ]
+GpuName = Annotated[str, Meta(min_length=1)]
 Programs = tuple[Annotated[str, Meta(min_length=1)], ...]
 Slots = Annotated[int, Meta(ge=0, le=MOST_SLOTS)]
 ManySlots = Annotated[int, Meta(ge=1, le=MOST_SLOTS)]
@@ -79,6 +89,36 @@ EnvName = Annotated[
         extra={"secret": True},
     ),
 ]
+# Of jobs that run at a time; and of those that fail, 0: however many.
+Limit = Annotated[int, Meta(ge=0, le=MOST_LIMIT)]
+Weight = Annotated[float, Meta(gt=0, le=MOST_WEIGHT, extra={"number": True})]
+# A name of `[windows]`, or what could stand there.
+WindowText = Annotated[str, Meta(min_length=1, max_length=1000, extra={"line": True})]
+WindowName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}\Z",
+        description='the name of a window begins with a letter and has letters, digits, ".", "_" '
+        'and "-", 64 at most',
+    ),
+]
+GroupName = Annotated[str, Meta(pattern=GROUP_PATTERN, description=GROUP_RULE)]
+LabelKey = Annotated[str, Meta(pattern=LABEL_KEY_PATTERN, description=LABEL_RULE)]
+LabelValue = Annotated[str, Meta(pattern=LABEL_VALUE_PATTERN, description=LABEL_RULE)]
+Label = Annotated[
+    str,
+    Meta(
+        pattern=LABEL_KEY_PATTERN[:-2] + "=" + LABEL_VALUE_PATTERN[1:],
+        description=f'{LABEL_RULE}; in quotes: [labels."sweep=lr"]',
+    ),
+]
+UserName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*|[^\s:*]{1,64})\Z",
+        description='write the name of a user, its number, or "*" for every other user',
+    ),
+]
 # Never shown: not when it is wrong, and not what somebody wrote beside it by mistake.
 EnvValue = Annotated[str, Meta(extra={"secret": True})]
 
@@ -98,6 +138,8 @@ class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     grace_s: Seconds = 10.0
     linger_s: Seconds | Literal["wait"] = 10.0
     checkpoint: Signal = 0  # at which a job saves its state and leaves
+    group: GroupName | None = None
+    labels: dict[LabelKey, LabelValue] = {}
 
 
 class QueueFileSource(
@@ -132,6 +174,9 @@ class QueueFileSource(
     grace_s: Seconds | None = None
     linger_s: Seconds | Literal["wait"] | None = None
     checkpoint: Signal | None = None
+    group: GroupName | None = None
+    labels: dict[LabelKey, LabelValue] = {}  # over those of [defaults]
+    window: WindowText | None = None  # when its jobs may start
 
 
 SourceConfig = QueueFileSource  # a union once there are more
@@ -160,6 +205,37 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     release_wait_s: Seconds = 60.0  # for the memory of an ended job, before it is a fault
     idle_after_s: Seconds = 1800.0  # a job whose GPUs did nothing for so long is pointed out; 0: no
     stop_idle: bool = False  # and stopped
+    # When a GPU takes new jobs, by the names above.
+    windows: dict[GpuName, WindowText] = {}
+
+
+class Group(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[groups.NAME]`; what a person says by `gpuctl group` goes before it."""
+
+    limit: Limit | None = None  # of running jobs
+    max_fails: Limit = 0  # after so many the rest is held; 0: however many
+    window: WindowText | None = None
+
+
+class User(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[users.NAME]`; what it does not say, `[users."*"]` says."""
+
+    limit: Limit | None = None
+    weight: Weight | None = None  # in a fair share; 1 where nobody says otherwise
+    window: WindowText | None = None
+
+
+class LabelRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[labels."KEY=VALUE"]`."""
+
+    limit: Limit | None = None
+    window: WindowText | None = None
+
+
+class FairShare(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[fair_share]`: of equal priority, who has used less of the GPUs goes first."""
+
+    half_life_s: Seconds = 0.0  # of what was used; 0: no fair share
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,4 +254,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pool: Pool = field(default_factory=Pool)
     defaults: JobDefaults = field(default_factory=JobDefaults)
     log: Log = field(default_factory=Log)
+    windows: dict[WindowName, WindowText] = {}  # config/windows.py
+    groups: dict[GroupName, Group] = {}
+    users: dict[UserName, User] = {}
+    labels: dict[Label, LabelRule] = {}
+    fair_share: FairShare = field(default_factory=FairShare)
     source: dict[SourceName, SourceConfig] = {}

@@ -96,6 +96,11 @@ class Walk:
             self._choice(kind.values, value, path)
         elif isinstance(kind, inspect.FloatType) and "gpus" in marks:
             self._gpus(value, path)
+        elif isinstance(kind, inspect.FloatType) and "number" in marks:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._bounds(kind, value, path)
+            else:
+                self._wrong_type(path, "a number", value)
         elif isinstance(kind, inspect.FloatType):
             return self._duration(kind, value, path)
         elif isinstance(kind, inspect.IntType) and "size" in marks:
@@ -108,7 +113,7 @@ class Walk:
             else:
                 self._wrong_type(path, "a whole number", value)
         elif isinstance(kind, inspect.StrType):
-            return self._text(kind, value, path, marks)
+            return self._text(kind, value, path, marks, description)
         elif isinstance(kind, inspect.BoolType):
             if not isinstance(value, bool):
                 bare = ": write it without quotes" if isinstance(value, str) else ""
@@ -203,7 +208,12 @@ class Walk:
             self.problem(path, f"{dotted(path)} cannot be {value}: {error.message}")
 
     def _text(
-        self, kind: inspect.StrType, value: Any, path: KeyPath, marks: Mapping[str, Any]
+        self,
+        kind: inspect.StrType,
+        value: Any,
+        path: KeyPath,
+        marks: Mapping[str, Any],
+        description: str,
     ) -> Any:
         if "secret" in marks and not isinstance(value, str):
             self.problem(path, f"{dotted(path)} must be text: put it in quotes")
@@ -216,6 +226,8 @@ class Walk:
             self.problem(path, f"{dotted(path)} may have {kind.max_length} characters at most")
         elif "line" in marks and not value.isprintable():
             self.problem(path, f"{dotted(path)} may not contain a line break or the like")
+        elif kind.pattern is not None and not re.search(kind.pattern, value):
+            self.problem(path, f"{dotted(path)} cannot be {value[:60]!r}{description}")
         elif "\0" in value:
             self.problem(path, f"{dotted(path)} may not contain a NUL character")
         elif "path" in marks:
@@ -258,16 +270,16 @@ def _unwrap(kind: inspect.Type) -> tuple[inspect.Type, dict[str, Any], str]:
 
 
 def _unknown_key(path: KeyPath, known: Sequence[str]) -> str:
-    """The nearest key of the same table; else where the key belongs; else what there is."""
+    """Where the key belongs; else the nearest one of the same table; else what there is."""
     name = str(path[-1])
+    homes = " or ".join(table for table, names in _tables().items() if name in names)
+    if homes:
+        return f"unknown key {dotted(path)}: it belongs in {homes}"
     near = difflib.get_close_matches(name, known, 1)
     if not near:
         near = [key for key in known if key.startswith((f"{name}_", f"{name}s"))][:1]
     if near:
         return f"unknown key {dotted(path)}: did you mean {near[0]}?"
-    homes = " or ".join(table for table, names in _tables().items() if name in names)
-    if homes:
-        return f"unknown key {dotted(path)}: it belongs in {homes}"
     return f"unknown key {dotted(path)}: known here are {', '.join(known)}"
 
 

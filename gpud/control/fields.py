@@ -17,6 +17,7 @@ from msgspec import UNSET, structs
 
 from gpud.config.arrays import MOST, read_array
 from gpud.config.asking import read_checkpoint
+from gpud.config.belonging import labels_of, read_group
 from gpud.config.limits import (
     LAST_MS,
     LONGEST_S,
@@ -59,6 +60,8 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
         if not argv or not argv[0]:
             raise GpudError("argv names no program")
         changes["command"], changes["argv"] = _quoted(argv), argv
+    if fields.labels is not UNSET:
+        changes["labels"] = labels_of(fields.labels, base.labels)
     if fields.env is not UNSET or fields.env_add is not UNSET:
         changes["env"] = _environment(base.env, fields, environments)
     if not (fields.gpus is fields.vram_mib is fields.gpu_model is fields.exclusive is UNSET):
@@ -236,4 +239,5 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "linger_s": _linger,
     "checkpoint": _checkpoint,
     "held": bool,
+    "group": lambda value: read_group(value) if value else "",
 }

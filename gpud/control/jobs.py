@@ -16,8 +16,9 @@ from gpud.config.jobs import spec_of
 from gpud.control.afters import come_after, seen_from
 from gpud.control.fields import Environments, lay_over
 from gpud.core.events import JobsSubmitted
+from gpud.core.explain import explain
 from gpud.core.indices import size
-from gpud.core.model import JobSpec, NewJob
+from gpud.core.model import JobId, JobSpec, NewJob
 from gpud.errors import GpudError
 from gpud.ports import Controlled
 from gpud.protocol.framing import encoder
@@ -76,7 +77,16 @@ class Submission:
             count=answer.count,
             again=answer.again,
             arrays=tuple(_arrays(first, jobs)) or UNSET,
+            note=self._held(first) or UNSET,
         )
+
+    def _held(self, first: JobId) -> str:
+        """Why they were held at once, though nobody asked for that."""
+        state = self._daemon.state
+        job = state.jobs.get(first)
+        if job is None or not job.held_by:
+            return ""
+        return explain(state, first, self._daemon.now_ms())
 
     def _lay(self, fields: JobFields, which: str) -> JobSpec:
         if self._request.key:

@@ -11,7 +11,7 @@ import socket
 from typing import assert_never
 
 from gpud import __version__
-from gpud.control import changes, edits, queries
+from gpud.control import belonging, changes, edits, queries
 from gpud.control.views import gpu_views
 from gpud.ports import Controlled
 from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
@@ -22,6 +22,8 @@ from gpud.protocol.requests import (
     Drain,
     Edit,
     Gpus,
+    Group,
+    Groups,
     Heal,
     Hold,
     Ls,
@@ -38,6 +40,7 @@ from gpud.protocol.requests import (
     Status,
     Swap,
     Undrain,
+    Users,
     Why,
 )
 
@@ -61,6 +64,9 @@ OneReply = (
     | Undrain
     | Gpus
     | Heal
+    | Groups
+    | Group
+    | Users
     | Sources
     | SourceStop
     | SourceStart
@@ -92,6 +98,12 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return GpusReply(id=request.id, gpus=gpus, note=daemon.gpu_note())
         case Heal():
             return await changes.heal(daemon, request)
+        case Groups():
+            return belonging.groups(daemon, request)
+        case Group():
+            return await belonging.rule_group(daemon, request)
+        case Users():
+            return belonging.users(daemon, request)
         case Sources():
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
         case Cancel() | Retry() | Hold() | Release() | Pause() | Continue() | Checkpoint():

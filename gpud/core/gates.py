@@ -33,6 +33,7 @@ from gpud.core.rules import (
 )
 
 NOT_LOOKED_AT = "which is being looked at"
+MOST_REMEMBERED = 10_000  # what jobs belong to; with labels of their own each is another
 
 
 class Gate:
@@ -101,6 +102,8 @@ class Gates:
         """Those of a job's keys that have a gate."""
         found = self._of.get(belongs)
         if found is None:
+            if len(self._of) >= MOST_REMEMBERED:
+                self._of.clear()
             found = self._of[belongs] = tuple(key for key in belongs if self.is_one(key))
         return found
 
@@ -170,6 +173,11 @@ class Gates:
             again = self._gates[key] = Gate(key, self._rule(key), kept)
             again.running, again.promised = gate.running, gate.promised
             again.windows = gate.windows
+
+    def forget(self, key: str) -> None:
+        """Nobody belongs to it any more."""
+        self.kept.pop(key, None)
+        self._gates.pop(key, None)
 
     def tell(self, provider: str, windows: Mapping[str, Window]) -> None:
         """All that this provider has to say: of gates that are not in it, nothing."""

@@ -55,6 +55,21 @@ def on_gate_requested(state: State, event: GateRequested) -> Sequence[Action]:
     return (Answer(event.request),)
 
 
+def begin_gate(
+    state: State, key: str, limit: int | None = None, max_fails: int | None = None
+) -> None:
+    """A gate for a key to which nobody belongs yet, such as that of an array that is submitted
+    now: without a walk over all jobs."""
+    kept = state.changes.gates[key] = Kept(limit, max_fails)
+    state.gates.keep(key, kept)
+
+
+def end_gate(state: State, key: str) -> None:
+    """Nobody belongs to it any more."""
+    state.gates.forget(key)
+    state.changes.gates[key] = NOTHING_KEPT
+
+
 def _said(word: int | None, before: int | None) -> int | None:
     if word is None:
         return before
@@ -86,6 +101,10 @@ def hold_if_tripped(state: State, job: Job, now_ms: int, but_for: tuple[str, ...
             _hold(state, job, key, now_ms)
             return True
     return False
+
+
+def any_tripped(state: State) -> bool:
+    return bool(_tripped(state))
 
 
 def note_release(state: State, job: Job) -> None:

@@ -12,6 +12,8 @@ from gpud.core.links import edges, is_met
 from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState, Phase
 from gpud.core.ready import is_ready, rank_of
 from gpud.core.shares import gpu_milli
+from gpud.core.standing import shut_by
+from gpud.core.standing import waiting as waiting_in
 from gpud.core.state import State
 
 
@@ -142,10 +144,10 @@ def _check_gates(state: State) -> None:
         for key in gates.of(job.belongs):
             running[key] = running.get(key, 0) + 1
         held[job.uid] = held.get(job.uid, 0) + gpu_milli(attempt.lease)
-    for key in {*running, *state.ready.shut_by()}:
+    for key in {*running, *shut_by(state.ready)}:
         if gates[key].running != running.get(key, 0):
             raise ContradictionError(f"{gates.label(key)} counts {gates[key].running}: {running}")
-    for key in state.ready.shut_by():
+    for key in shut_by(state.ready):
         if not gates[key].names and not gates[key].is_full:
             raise ContradictionError(f"jobs wait at {gates.label(key)}, which is open")
     for uid, account in state.shares.accounts.items():
@@ -159,7 +161,7 @@ def _check_indices(state: State) -> None:
         raise ContradictionError("an attempt of no known job is live")
     _check_gates(state)
     delayed, expiring = state.delayed.entries(), state.expiring.entries()
-    waiting = state.ready.waiting()
+    waiting = waiting_in(state.ready)
     for job in state.jobs.values():
         last_ms, waits = job.last_start_ms, job.state is not JobState.ACTIVE
         if waits and last_ms and (last_ms, job.id) not in expiring:

@@ -19,7 +19,7 @@ Called by core/state.py, and by core/heads.py to see who is next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 
 from gpud.core.gates import Gates
@@ -44,7 +44,7 @@ from gpud.core.shelves import (
 
 class Ready:
     """See the rules above. `jobs` are all that are not done. `by_user`: each user's jobs stand in
-    rows of their own."""
+    bays of their own. `by_kind` has all bays, `piles` all piles, by gate."""
 
     def __init__(self, jobs: dict[JobId, Job], pool: Pool, gates: Gates | None = None) -> None:
         self._jobs = jobs
@@ -53,8 +53,8 @@ class Ready:
         self.by_user = False
         self._lines: dict[Spot, Line] = {}
         self._alike: dict[str, set[Spot]] = {}  # likeness -> lines that ask for `auto`
-        self._bays: dict[tuple[Kind, int], Bay] = {}  # by kind and user
-        self._piles: dict[str, dict[Row, Pile]] = {}  # by gate
+        self.by_kind: dict[tuple[Kind, int], Bay] = {}  # and user
+        self.piles: dict[str, dict[Row, Pile]] = {}
         self._made = 0
         self._first_of_users: dict[int, Rank] | None = None  # since the last dispatch
 
@@ -87,8 +87,8 @@ class Ready:
         self.by_user = by_user
         self._lines.clear()
         self._alike.clear()
-        self._bays.clear()
-        self._piles.clear()
+        self.by_kind.clear()
+        self.piles.clear()
         self.load(job for job in self._jobs.values() if is_ready(job))
 
     def spot_of(self, job: Job) -> Spot:
@@ -99,14 +99,14 @@ class Ready:
     def bays(self) -> list[Bay]:
         """For a dispatch, which begins with it."""
         self._first_of_users = None
-        return [*self._bays.values()]
+        return [*self.by_kind.values()]
 
     def first_of_users(self, now_ms: int) -> dict[int, Rank]:
         """Of those who have a job that waits for GPUs and for no gate, the first; for people, and
         as of the first time that anybody asks after a dispatch."""
         if self._first_of_users is None:
             found: dict[int, Rank] = {}
-            for bay in [*self._bays.values()] if self.by_user else ():
+            for bay in [*self.by_kind.values()] if self.by_user else ():
                 for row in [*bay.rows.values()] if bay.on_gpus else ():
                     if (first := self.first(row, now_ms)) is not None:
                         found[bay.user] = min(first[0], found.get(bay.user, first[0]))
@@ -250,10 +250,10 @@ class Ready:
     def _shelf_of(self, line: Line) -> Shelf:
         asks, ((_, within_s), gates, user) = line.asks, line.spot
         kind = (asks.gpus, asks.share_milli, asks.gpu_model, asks.exclusive, asks.vram_mib > 0)
-        bay = self._bays.get((kind, user))
+        bay = self.by_kind.get((kind, user))
         if bay is None:
             on_gpus = self._pool.wanted(asks) != 0
-            bay = self._bays[kind, user] = Bay(kind, user, self._number(), on_gpus=on_gpus)
+            bay = self.by_kind[kind, user] = Bay(kind, user, self._number(), on_gpus=on_gpus)
         row = bay.rows.get(within_s)
         if row is None:
             row = bay.rows[within_s] = Row(bay, within_s, self._number())
@@ -287,7 +287,7 @@ class Ready:
         if not row.shelves:
             del bay.rows[row.within_s]
         if not bay.rows:
-            del self._bays[bay.kind, bay.user]
+            del self.by_kind[bay.kind, bay.user]
 
     def _number(self) -> int:
         self._made += 1
@@ -297,15 +297,15 @@ class Ready:
 
     def reopen(self, gate: str) -> None:
         """This gate may be open now."""
-        for pile in [*self._piles.get(gate, {}).values()]:
+        for pile in [*self.piles.get(gate, {}).values()]:
             self._put_up_pile(pile)
 
     def reopen_all(self) -> None:
-        for gate in [*self._piles]:
+        for gate in [*self.piles]:
             self.reopen(gate)
 
     def _pile_up(self, shelf: Shelf, rank: Rank, gate: str) -> None:
-        piles = self._piles.setdefault(gate, {})
+        piles = self.piles.setdefault(gate, {})
         pile = piles.get(shelf.row)
         if pile is None:
             pile = piles[shelf.row] = Pile(shelf.row, gate, self._number())
@@ -332,10 +332,10 @@ class Ready:
         if pile.listed is not None:
             self._put_in_row(pile.row, pile.listed, pile)
             return
-        piles = self._piles[pile.gate]
+        piles = self.piles[pile.gate]
         del piles[pile.row]
         if not piles:
-            del self._piles[pile.gate]
+            del self.piles[pile.gate]
 
     # -- what a request means --------------------------------------------------------------------
 
@@ -346,8 +346,8 @@ class Ready:
 
     def resolve_all(self) -> None:
         """The pool has other devices."""
-        self._bays.clear()
-        self._piles.clear()
+        self.by_kind.clear()
+        self.piles.clear()
         for spot in self._lines:
             self._resolve(spot)
 
@@ -357,41 +357,6 @@ class Ready:
         line.ranks, before.listed = before.ranks, None
         if line.ranks:
             self._list(line, line.ranks[0])
-
-    # -- for core/invariants.py --------------------------------------------------------------------
-
-    def waiting(self) -> set[tuple[Spot, Rank]]:
-        """Who will be offered capacity, and as what."""
-        found: set[tuple[Spot, Rank]] = set()
-        for row in (row for bay in self._bays.values() for row in bay.rows.values()):
-            standing = {(rank, no) for rank, no, _ in row.heap}
-            for shelf in row.shelves.values():
-                if shelf.listed is not None and self._stands(shelf, standing):
-                    found.update(self._on(shelf, shelf.listed))
-        return found
-
-    def shut_by(self) -> list[str]:
-        """Gates at which somebody may wait."""
-        piles = ((gate, pile) for gate, all_ in self._piles.items() for pile in all_.values())
-        return [gate for gate, pile in piles if pile.listed is None]
-
-    def _stands(self, shelf: Shelf, standing: set[tuple[Rank, int]]) -> bool:
-        pile, here = shelf.pile, (shelf.listed, shelf.no)
-        if pile is None:
-            return here in standing
-        if here not in {(rank, no) for rank, no, _ in pile.heap}:
-            return False
-        if self._piles.get(pile.gate, {}).get(pile.row) is not pile:
-            return False
-        return pile.listed is None or (pile.listed, pile.no) in standing
-
-    def _on(self, shelf: Shelf, since: Rank) -> Iterator[tuple[Spot, Rank]]:
-        for mib, lines in shelf.lines.items():
-            first = shelf.firsts.least(mib + 1)
-            for listed, _, line in lines:
-                if listed != line.listed or first is None or listed < max(first[0], since):
-                    continue
-                yield from ((line.spot, rank) for rank in line.ranks if rank >= listed)
 
 
 def rank_of(job: Job) -> Rank:

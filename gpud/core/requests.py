@@ -120,11 +120,12 @@ def add_all(
     first = state.next_id
     added = [state.add(new, now_ms, outcome_of) for new in jobs]
     state.tell_many(first, state.next_id - first, "submitted", now_ms)
+    tripped = gating.any_tripped(state)
     for job in added:
         if job.outcome is not None:
             outcome = Outcome.NOT_STARTED.value
             state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=job.why)
-        elif job.state is JobState.QUEUED:
+        elif tripped and job.state is JobState.QUEUED:
             gating.hold_if_tripped(state, job, now_ms)
     return first
 

@@ -20,7 +20,7 @@ from gpud.core.model import CPU_LANE, FULL_MILLI, LeasePart
 from gpud.core.rules import NO_RULES, Rules
 
 ADVANCE_S = 60.0
-TINY_S = 1.0  # GPU-seconds; less than that is forgotten
+TINY_S = 1.0  # GPU-seconds; less than that is forgotten, a half-life after the last change
 
 Sum = tuple[float, int]  # GPU-seconds, as of then (ms)
 
@@ -87,7 +87,9 @@ class Shares:
         found = [
             uid
             for uid, account in self.accounts.items()
-            if not account.milli and self._used_s(account, now_ms) < TINY_S
+            if not account.milli
+            and now_ms - account.at_ms > self._rules.half_life_ms
+            and self._used_s(account, now_ms) < TINY_S
         ]
         for uid in found:
             del self.accounts[uid]

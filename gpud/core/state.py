@@ -208,11 +208,10 @@ class State:
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
             checkpoint=spec.checkpoint,
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
-            uid=spec.uid,
-            belongs=belongs_of(spec, first if array else JobId(0)),
             array=first if array else JobId(0),
             rest=((first, last),) if array else (),
         )
+        job.uid, job.belongs = spec.uid, belongs_of(spec, job.array)
         self.next_id = self.changes.next_id = JobId(last + 1)
         self.changes.new.append((first, new))
         self.touch(job)

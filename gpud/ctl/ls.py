@@ -113,14 +113,14 @@ VERBS = [
         ),
         about="""\
 JOBS: 42, 3-9, @ (the last one), @~2, name:NAME, state:failed, source:NAME,
-all. STATE: queued, held, active or done; starting, running, paused, stopping
-or finishing (its processes are gone; a look at its GPUs is awaited);
-succeeded, failed, killed, timed-out, cancelled, not-started or lost; bad is
-failed, killed, timed-out, not-started and lost. TIME is how long a job ran,
-or has waited while it waits. Of a long command there is only the beginning;
-without JOBS there are at most 10,000 lines. With --limit N what runs comes
-first, then what waits, then the last ended jobs, which have N/5 lines in any
-case.""",
+group:NAME, label:KEY=VALUE, user:NAME, all. STATE: queued, held, active or
+done; starting, running, paused, stopping or finishing (its processes are gone;
+a look at its GPUs is awaited); succeeded, failed, killed, timed-out, cancelled,
+not-started or lost; bad is failed, killed, timed-out, not-started and lost.
+TIME is how long a job ran, or has waited while it waits. Of a long command
+there is only the beginning; without JOBS there are at most 10,000 lines. With
+--limit N what runs comes first, then what waits, then the last ended jobs,
+which have N/5 lines in any case.""",
         examples=(
             "gpuctl ls state:failed",
             "gpuctl ls state:running",

@@ -42,6 +42,9 @@ MODULE_OF = {
     "reload": "daemon",
     "ping": "daemon",
     "gpus": "gpus",
+    "groups": "groups",
+    "group": "groups",
+    "users": "groups",
     "sources": "sources",
     "source": "sources",
 }

@@ -19,6 +19,8 @@ look
   events      what happened; -f follows
   gpus        the GPUs, who uses them, and why one takes no work
   sources     where jobs come from, and whether that works
+  groups      groups of jobs: who runs, waits and failed, and their limits
+  users       users: who runs and waits, and what they have used
 
 change jobs (before more than ten you are asked; without a terminal: --yes)
   cancel      end jobs that wait or run
@@ -36,11 +38,12 @@ change gpud
   drain       start nothing new; running jobs go on
   undrain     start jobs again
   source      stop or start reading a source
+  group       how many jobs of a group may run, or fail
   reload      read the configuration again
   ping        say whether gpud answers
 
 jobs are selected by: 42, 3-9, @ (the last one), @~2, name:NAME,
-  state:failed, source:NAME, all
+  state:failed, source:NAME, group:NAME, label:K=V, user:NAME, all
 
 examples:
   gpuctl submit "python train.py --lr 1e-3 > log"

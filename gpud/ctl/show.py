@@ -117,6 +117,8 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("directory", from_text(detail["cwd"])),
         ("GPUs", words.asked(job)),
         ("usual VRAM", words.size(usual) if usual else ""),
+        ("group", job.get("group", "")),
+        ("labels", ", ".join(f"{k}={v}" for k, v in job.get("labels", {}).items())),
         ("priority", str(job["priority"]) if job["priority"] else ""),
         ("retries", _retries(detail)),
         ("after", _after(detail)),

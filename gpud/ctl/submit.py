@@ -126,6 +126,8 @@ def fields_of(given: Given) -> dict[str, Any]:
         fields["backoff_s"], longest_s = given["backoff"]
         if longest_s is not None:
             fields["backoff_max_s"] = longest_s
+    if given["label"]:
+        fields["labels"] = dict(given["label"])
     if given["exclusive"]:
         fields["exclusive"] = True
     return fields
@@ -169,7 +171,12 @@ def _report(reply: dict[str, Any], args: Args) -> None:
         if reply.get("again") and args["key"]:
             print(f'{which}: there already, by the key "{args["key"]}"{all_of}')
         else:
-            print(f"{which} {'held' if args['hold'] else 'queued'}{all_of}")
+            held = args["hold"] or reply.get("note")
+            print(f"{which} {'held' if held else 'queued'}{all_of}")
+    if reply.get("note"):
+        from gpud.ctl.trouble import remark
+
+        remark(str(reply["note"]))
 
 
 def _without_elements(ids: range, arrays: Iterable[tuple[int, int]]) -> Iterable[int]:
@@ -221,6 +228,23 @@ def _ends(text: str) -> Any:
 
 def _jobs(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
+
+
+def _group(text: str) -> str:
+    return str(_belonging("read_group", text))
+
+
+def _label(text: str) -> Any:
+    return _belonging("read_label", text)
+
+
+def _belonging(how: str, text: str) -> Any:
+    from gpud.config import belonging
+
+    try:
+        return getattr(belonging, how)(text)
+    except GpudError as error:
+        raise ValueError(error.message) from error
 
 
 def _moment(text: str) -> int:
@@ -289,6 +313,8 @@ VERBS = [
             Option("vram", "where that much memory is free: 12G, auto", "SIZE", _vram),
             Option("gpu-model", "only on GPUs with this in their name", "TEXT", _model),
             Option("exclusive", "nobody beside it on its GPUs"),
+            Option("group", "together with others: gpuctl group", "NAME", _group),
+            Option("label", "for people and for label:K=V", "K=V", _label, short="l", many=True),
             Option("priority", "higher runs first (default: 0)", "N", whole_number),
             Option("cwd", "where to run (default: here)", "DIR"),
             Option(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from gpud.config.schema import JobDefaults, SourceConfig
 from gpud.core.actions import Answer
 from gpud.core.events import Event
 from gpud.core.explain import misuses
+from gpud.core.rules import NO_RULES, Rules
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms
 from gpud.daemon.gpus import Gpus
@@ -34,7 +35,9 @@ from gpud.store.sqlite import SqliteStore
 from gpud.store.statedir import StateDir
 
 if TYPE_CHECKING:
+    from gpud.config.windows import Windows
     from gpud.control.server import ControlServer
+    from gpud.daemon.clock import Clock
 
 # What asyncio reports to the loop's handler when accept(2) runs out; it tries again by itself.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -47,6 +50,7 @@ class Settings(Struct, frozen=True):
     sockets: tuple[Path, ...] = ()  # where it listens; none: nobody can talk to it
     cgroup: Path | None = None
     defaults: JobDefaults = JobDefaults()
+    rules: Rules = NO_RULES
 
 
 class App:
@@ -69,7 +73,9 @@ class App:
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reloader: Callable[[], Sequence[str]] | None = None
         strikes = Strikes(directory.path)
-        self.engine = Engine(store, gpus.pool, strikes=strikes, warn=warn)
+        self.engine = Engine(store, gpus.pool, settings.rules, strikes=strikes, warn=warn)
+        self._clock: Clock | None = None
+        self._notes: Sequence[str] = ()
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
         self.executor = RunnerExecutor(
             directory.path,
@@ -132,11 +138,27 @@ class App:
         await self.sources_hosted.close()
         for server in self._servers:
             await server.close()
+        if self._clock is not None:
+            self._clock.close()
         self.engine.close()
         await self.gpus.close()
         await self.executor.close(retire=retire_runner)
         self._store.close()
         self._directory.close()
+
+    def rule(self, rules: Rules, windows: Mapping[str, Windows], notes: Sequence[str] = ()) -> None:
+        """These rules from now on; `windows`: by the keys of gates, when they are open. `notes`:
+        sentences about what has no effect."""
+        self._notes = notes
+        if rules != self.engine.rules:
+            self.engine.change_rules(rules)
+        if windows and self._clock is None:
+            from gpud.daemon.clock import Clock  # few have any
+
+            self._clock = Clock(self.engine.post)
+            self.engine.tell_windows = self._clock.tell_again
+        if self._clock is not None:
+            self._clock.set(windows)
 
     def make_source(self, name: str, config: SourceConfig) -> Source:
         """The adapter for a configured source."""
@@ -218,6 +240,7 @@ class App:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
         if why := self.state.shortage.why:
             found.append(f"the last start failed, and is tried again: {why}")
+        found += self._notes
         found += misuses(self.state, self.now_ms())
         found += [
             f"job {job} is set aside: its {event} has crashed gpud three times (gpuctl show {job})"

@@ -17,6 +17,7 @@ from gpud.config.schema import Pool
 from gpud.core.events import DevicesChanged
 from gpud.core.health import GpuPolicy
 from gpud.core.model import Device
+from gpud.core.rules import GPU
 from gpud.core.sight import NOT_LISTED, GpuInfo
 
 NO_DRIVER = (
@@ -91,6 +92,16 @@ def unknown_guests(plan: Plan, known: Known) -> list[str]:
     ]
 
 
+def unknown_windows(plan: Plan, devices: Sequence[Device]) -> list[str]:
+    """GPUs with a window that are not there."""
+    gates = {gate for device in devices for gate in device.gates}
+    return [
+        f"pool.windows: there is no GPU {name}"
+        for name in plan.pool.windows
+        if GPU + name not in gates
+    ]
+
+
 def policy_of(pool: Pool) -> GpuPolicy:
     return GpuPolicy(
         respect_others=pool.respect_others,
@@ -115,6 +126,7 @@ def _static(device: Device, pool: Pool) -> Device:
         memory_mib=pool.memory,
         maker=pool.maker,
         guest=not {device.key, *device.ids}.isdisjoint(pool.guests),
+        gates=tuple(GPU + name for name in pool.windows if name in (device.key, *device.ids)),
     )
 
 
@@ -126,6 +138,11 @@ def _known(device: Device, known: Known, pool: Pool) -> Device:
         labels = [_label(name, known, pool) for name in device.ids]
         return structs.replace(plain, ids=tuple(labels), problem="; ".join(dict.fromkeys(problems)))
     guests = {gpu.uuid for name in pool.guests if (gpu := _gpu(name, known.gpus)) is not None}
+    gates = [
+        GPU + name
+        for name in pool.windows
+        if name in (device.key, *device.ids) or _gpu(name, gpus) is not None
+    ]
     return structs.replace(
         plain,
         ids=tuple(_visible(gpu, pool) for gpu in gpus),
@@ -136,6 +153,7 @@ def _known(device: Device, known: Known, pool: Pool) -> Device:
         mig=any(gpu.mig for gpu in gpus),
         distance=gpus[0].distance if len(gpus) == 1 else {},
         guest=plain.guest or any(gpu.uuid in guests for gpu in gpus),
+        gates=tuple(gates),
     )
 
 

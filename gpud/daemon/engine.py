@@ -40,11 +40,13 @@ from gpud.core.changes import Changes
 from gpud.core.events import (
     DevicesChanged,
     Event,
+    RulesChanged,
 )
 from gpud.core.invariants import check_invariants
 from gpud.core.model import JobId, JobSpec, JobState
 from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
+from gpud.core.rules import NO_RULES, Rules
 from gpud.core.scheduler import dispatch, handle, next_deadline
 from gpud.core.state import State
 from gpud.daemon.past import with_past
@@ -65,12 +67,14 @@ def wall_ms() -> int:
 
 
 class Engine:
-    """See the rules above. `meet_runner` makes the executor repeat what it knows."""
+    """See the rules above. `meet_runner` makes the executor repeat what it knows, `tell_windows`
+    the providers of windows what they said."""
 
     def __init__(
         self,
         store: Store,
         devices: DevicesChanged,
+        rules: Rules = NO_RULES,
         *,
         clock: Callable[[], int] = wall_ms,
         strikes: Strikes | None = None,
@@ -81,11 +85,13 @@ class Engine:
         self.storage_problem = ""
         self.executor: Executor | None = None
         self.meet_runner: Callable[[], None] = lambda: None
+        self.tell_windows: Callable[[], None] = lambda: None
         self._warn = warn
         self._strikes = strikes
         self.set_aside = strikes.set_aside() if strikes else {}
         self.look: Callable[[bool], None] = lambda afresh: None
         self.devices = devices
+        self.rules = rules
         self._loop = asyncio.get_running_loop()
         self._mailbox: list[Event] = []
         self._asked: dict[int, asyncio.Future[Answer]] = {}
@@ -102,7 +108,7 @@ class Engine:
     def _loaded_state(self) -> State:
         loaded = self.store.load()
         pool = self.devices
-        state = State(Pool(pool.devices, pool.unknown), pool.policy)
+        state = State(Pool(pool.devices, pool.unknown), pool.policy, self.rules)
         state.next_id = loaded.next_id
         state.draining = loaded.draining
         state.stopped_sources = set(loaded.stopped_sources)
@@ -166,6 +172,11 @@ class Engine:
         """Another pool, for now and for every state loaded later."""
         self.devices = devices
         self.post(devices)
+
+    def change_rules(self, rules: Rules) -> None:
+        """Other rules, for now and for every state loaded later."""
+        self.rules = rules
+        self.post(RulesChanged(rules))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
@@ -347,6 +358,7 @@ class Engine:
         self.state = state
         self.storage_problem = ""
         self._mailbox.clear()  # facts, which the runner repeats
+        self.tell_windows()
         self.meet_runner()
 
 

@@ -22,6 +22,7 @@ from gpud.daemon.devices import (
     not_asked,
     now_lost,
     unknown_guests,
+    unknown_windows,
     without_driver,
 )
 from gpud.devices.presence import driver_is_there
@@ -61,7 +62,7 @@ class Gpus:
             self._watcher = NvmlWatcher(warn=warn)
         if self._watcher is None:
             self.pool = without_driver(plan)
-            self.note = NO_DRIVER if named else ""
+            self._note_without_driver()
         else:
             self.pool, self.note = not_asked(plan), f"{ASKING}: no GPU is used until then"
             self._start_finding()
@@ -96,6 +97,7 @@ class Gpus:
         self._plan = plan
         if self._watcher is None:
             self._change(without_driver(plan))
+            self._note_without_driver()
         elif self._known == Known():
             self._start_finding()
         else:
@@ -107,6 +109,12 @@ class Gpus:
             await asyncio.wait({self._finding})
         if self._watcher is not None:
             await self._watcher.close()
+
+    def _note_without_driver(self) -> None:
+        plan = self._plan
+        named = plan.named is None or any(device.ids for device in plan.named)
+        notes = [NO_DRIVER] if named else []
+        self.note = "; ".join([*notes, *unknown_windows(plan, self.pool.devices)])
 
     def _look(self, afresh: bool) -> None:
         if afresh and self._known == Known():
@@ -149,9 +157,10 @@ class Gpus:
     def _apply(self) -> None:
         """The configuration, to what is known."""
         notes = unknown_guests(self._plan, self._known)
+        pool = found(self._plan, self._known)
+        notes += unknown_windows(self._plan, pool.devices)
         if self._blind:
             notes.append(f"{OTHERS_UNSEEN}: {self._blind}")
-        pool = found(self._plan, self._known)
         self._say([*notes, *_problems(pool)])
         self.note = "; ".join(notes)  # the rest is in the table of GPUs
         self._change(pool)

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpud.config.load import load
+from gpud.config.rules import ruling_of
 from gpud.config.schema import Config, SourceConfig
 from gpud.daemon.app import App
 from gpud.daemon.devices import Plan
 from gpud.errors import GpudError
 from gpud.ports import Source
 
+RULES = ("windows", "groups", "users", "labels", "fair_share")
 NEEDS_RESTART = ("state_dir", "socket", "cgroup", "log")
 
 
@@ -56,6 +58,7 @@ class Configured:
         if new.defaults != old.defaults:
             self._app.defaults = new.defaults
             changes.append("the defaults of jobs have changed")
+        changes += self._change_rules(old, new)
         changes += self._change_sources(old, new)
         changes += [
             f"{key} has changed: this needs a restart"
@@ -71,6 +74,13 @@ class Configured:
         if plan.named is None:
             return "the pool has changed: every GPU there is, and the lane cpu"
         return "the pool is now " + ", ".join(d.key for d in (*plan.named, *plan.lane))
+
+    def _change_rules(self, old: Config, new: Config) -> list[str]:
+        before, ruling = ruling_of(old), ruling_of(new)
+        self._app.rule(ruling.rules, ruling.windows, ruling.notes)
+        changed = [name for name in RULES if getattr(new, name) != getattr(old, name)]
+        said = [f"[{name}] has changed" for name in changed]
+        return said + [note for note in ruling.notes if note not in before.notes]
 
     def _change_sources(self, old: Config, new: Config) -> list[str]:
         changes = []

@@ -43,6 +43,9 @@ def entry(spec: JobSpec) -> bytes:
         options.append("exclusive=yes")
     if spec.element:
         options.append(f"array={spec.element.index}")
+    if spec.group:
+        options.append(f"group={spec.group}")
+    options += [f"label={label}" for label in spec.labels]
     if spec.priority:
         options.append(f"priority={spec.priority}")
     if spec.checkpoint:

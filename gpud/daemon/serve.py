@@ -27,6 +27,7 @@ from gpud.config.gpu_words import (
 )
 from gpud.config.limits import MOST_SLOTS
 from gpud.config.load import default_path, load
+from gpud.config.rules import ruling_of
 from gpud.config.schema import Config
 from gpud.core.model import Outcome
 from gpud.daemon import systemd
@@ -109,10 +110,12 @@ async def _serve(options: argparse.Namespace) -> int:
     config = load(path) if path is not None else Config()
     level = options.log_level or config.log.level
     log = configure(level=level, form=options.log_format or config.log.format)
-    plan = plan_of(config, options)
+    plan, ruling = plan_of(config, options), ruling_of(config)
     directory = open_state_dir(options.state_dir, config)
     if directory.note:
         log.warning("state_directory", note=directory.note)
+    for note in ruling.notes:
+        log.warning("rules", note=note)
     gpus = Gpus(plan, warn=log.warning)
     try:
         await gpus.wait(DRIVER_WAIT_S)
@@ -126,10 +129,12 @@ async def _serve(options: argparse.Namespace) -> int:
         sockets=paths.listening_at(directory.path, given),
         cgroup=Path(config.cgroup) if config.cgroup else delegated(),
         defaults=config.defaults,
+        rules=ruling.rules,
     )
     app = await App.open(directory, settings, gpus, warn=log.warning)
     try:
         app.subscribe(lambda events: _log_events(events, log, verbose=level == "debug"))
+        app.rule(ruling.rules, ruling.windows, ruling.notes)
         in_force = Configured(app, path, config, lambda new: plan_of(new, options))
         in_force.start_sources()
         app.reloader = lambda: _reload(in_force, log)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
+from gpud.protocol.belonging import GroupView, UserView
 from gpud.protocol.gpus import GpuView
 from gpud.protocol.text import Text
 
@@ -216,6 +217,7 @@ class Submitted(Reply, frozen=True, tag="submitted"):
     count: int
     again: bool = False
     arrays: tuple[tuple[int, int], ...] | UnsetType = UNSET  # first and last id of each, if any
+    note: str | UnsetType = UNSET  # a sentence: they were held at once, and why
 
 
 class StatusReply(Reply, frozen=True, tag="status"):
@@ -319,6 +321,19 @@ class GpusReply(Reply, frozen=True, tag="gpus", omit_defaults=True):
 class Healed(Reply, frozen=True, tag="healed", omit_defaults=True):
     count: int  # of GPUs that were quarantined
     afresh: bool = False  # a GPU was named, or one has a problem: the driver is asked about it
+
+
+class GroupsReply(Reply, frozen=True, tag="groups"):
+    groups: tuple[GroupView, ...]
+
+
+class GroupRuled(Reply, frozen=True, tag="group"):
+    group: GroupView  # as it is now
+
+
+class UsersReply(Reply, frozen=True, tag="users"):
+    users: tuple[UserView, ...]
+    half_life_s: float  # of `used_s`; 0: no fair share
 
 
 class SourcesReply(Reply, frozen=True, tag="sources"):

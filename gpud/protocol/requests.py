@@ -54,6 +54,8 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     held: bool | UnsetType = UNSET
     array: str | UnsetType = UNSET  # indices: "0-99", "0,2,5-9%4": a job for each
     max_fails: int | UnsetType = UNSET  # so many failed elements hold the rest; 0: none do
+    group: str | UnsetType = UNSET  # "": none
+    labels: dict[str, str] | UnsetType = UNSET  # over those there are
     # Selectors: jobs that must have succeeded before, and jobs that must have ended. `@` is the job
     # before this one, in `common` the last one before the submit.
     after: tuple[Selector, ...] | UnsetType = UNSET
@@ -196,6 +198,25 @@ class Heal(RequestBase, frozen=True, tag="heal"):
     gpus: tuple[str, ...] = ()
 
 
+class Groups(RequestBase, frozen=True, tag="groups"):
+    pass
+
+
+LimitWord = int | Literal["none", "default"]  # default: as configured
+
+
+class Group(RequestBase, frozen=True, tag="group"):
+    """A word about a group that goes before the configuration; left out: as before."""
+
+    name: str
+    limit: LimitWord | UnsetType = UNSET  # of running jobs
+    max_fails: LimitWord | UnsetType = UNSET  # after so many the rest is held
+
+
+class Users(RequestBase, frozen=True, tag="users"):
+    pass
+
+
 class Sources(RequestBase, frozen=True, tag="sources"):
     pass
 
@@ -246,6 +267,9 @@ AnyRequest = (
     | Undrain
     | Gpus
     | Heal
+    | Groups
+    | Group
+    | Users
     | Sources
     | SourceStop
     | SourceStart

@@ -17,6 +17,7 @@ from pathlib import Path
 from msgspec import structs
 
 from gpud import environment
+from gpud.config.belonging import labels_of
 from gpud.config.jobs import spec_of
 from gpud.config.requests import (
     asked_of,
@@ -44,6 +45,7 @@ _AS_THEY_ARE: tuple[Field, ...] = (
     "linger_s",
     "checkpoint",
     "held",
+    "group",
 )
 _OF_RETRY: tuple[Field, ...] = ("retries", "backoff", "backoff_max_s", "retry_on")
 
@@ -109,6 +111,8 @@ class Template:
             changes["array"] = Array(*chosen["array"], chosen.get("max_fails", 0))
         if "env" in chosen:
             changes["env"] = self._environment(chosen["env"])
+        if "labels" in chosen:
+            changes["labels"] = labels_of(chosen["labels"], base.labels)
         return structs.replace(base, command=command, entry_key=key, where=where, **changes)
 
     def _environment(self, extra: dict[bytes, bytes]) -> bytes:
@@ -151,6 +155,7 @@ _OVERRIDES = (
     "grace_s",
     "linger_s",
     "checkpoint",
+    "group",
 )
 
 
@@ -174,6 +179,7 @@ def template_of(
         if not key or "=" in key or "\0" in key + value:
             raise GpudError(f"cannot use env.{key} of source {name}: not a variable", kind="config")
         extra[os.fsencode(key)] = os.fsencode(value)
+    given["labels"] = defaults.labels | config.labels
     spec = spec_of(
         structs.replace(defaults, **given),
         source=name,

@@ -25,6 +25,7 @@ from gpud.config.asking import (
     read_retry_on,
     read_vram,
 )
+from gpud.config.belonging import read_group, read_label
 from gpud.config.limits import (
     LONGEST_S,
     MOST_PRIORITY,
@@ -65,6 +66,8 @@ class Options(TypedDict, total=False):
     held: bool
     array: tuple[Runs, int]  # and how many may run at a time
     max_fails: int
+    group: str
+    labels: dict[str, str]
     after: tuple[str, ...]  # selectors
     after_any: tuple[str, ...]
     after_failed: str
@@ -119,6 +122,10 @@ def _parse_line(text: str, found: dict[str, object], keys: Keys) -> None:
             raise GpudError(f'the option "{_shown(key)}" has no value ({_shown(key)}=…)')
         field, read = keys[name]
         try:
+            if field == "labels":  # they add up
+                labels = cast("dict[str, str]", found.setdefault(field, {}))
+                labels.update([read_label(value)])
+                continue
             found[field] = read(value)
         except GpudError as error:
             raise GpudError(
@@ -269,6 +276,8 @@ Field = Literal[
     "held",
     "array",
     "max_fails",
+    "group",
+    "labels",
     "after",
     "after_any",
     "after_failed",
@@ -298,6 +307,8 @@ KEYS: Keys = {
     "hold": ("held", _truth),
     "array": ("array", read_array),
     "max-fails": ("max_fails", _whole(0, MOST)),
+    "group": ("group", read_group),
+    "label": ("labels", read_label),
 }
 OF_SUBMIT: Keys = {
     "after": ("after", _jobs),

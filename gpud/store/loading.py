@@ -95,13 +95,16 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
     for row in db.execute(OPEN, (state.value,)):
         job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
         source, amended, array, place, why = row[8:]
-        if template != last:
-            last, common = template, interned.template(template)[1]
+        if (template, source, array) != last:
+            last = (template, source, array)
+            common = interned.template(template)[1]
+            uid = common.uid
+            belongs = keys_of(common.group, uid, source, common.labels, array)
             request, retry, grace_s = common.request, common.retry, common.grace_s
             bound_s = within_s(common.time_limit_s, grace_s, common.linger_s)
             last_ms = last_start_ms(common.deadline_ms, common.time_limit_s)
         more = decode_amended(amended)
-        yield Job(
+        job = Job(
             job_id,
             more.request or request,
             priority,
@@ -124,11 +127,10 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             checkpoint=common.checkpoint,
             array=array,
             place=place or 0,
-            why=why,
-            uid=common.uid,
-            belongs=keys_of(common.group, common.uid, source, common.labels, array),
-            held_by=more.held_by,
         )
+        # Not by keyword: msgspec looks through all fields for each of these.
+        job.why, job.uid, job.belongs, job.held_by = why, uid, belongs, more.held_by
+        yield job
 
 
 def _live(row: tuple[Any, ...]) -> Attempt:

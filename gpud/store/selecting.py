@@ -5,11 +5,11 @@ Read-only. Called by SqliteStore.select.
 
 from __future__ import annotations
 
-import pwd
 import sqlite3
 from collections.abc import Iterable
 from typing import NoReturn
 
+from gpud.config.belonging import uid_of
 from gpud.core import indices
 from gpud.core.model import JobId, JobState, Phase
 from gpud.errors import GpudError
@@ -81,12 +81,12 @@ def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list
 def _meant(tag: str) -> str:
     """The tag as it is stored: users by number."""
     kind, _, name = tag.partition(":")
-    if kind != "user" or name.isdecimal():
+    if kind != "user":
         return tag
-    try:
-        return f"user:{pwd.getpwnam(name).pw_uid}"
-    except (KeyError, ValueError):
+    uid = uid_of(name)
+    if uid is None:
         _nothing(f'"{tag}"', "this machine knows no such user")
+    return f"user:{uid}"
 
 
 def _check_ids(db: sqlite3.Connection, arrays: Arrays, ids: Iterable[int]) -> set[JobId]:

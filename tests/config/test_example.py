@@ -15,7 +15,17 @@ import msgspec
 import pytest
 
 from gpud.config.load import load, parse
-from gpud.config.schema import Config, JobDefaults, Log, Pool, QueueFileSource
+from gpud.config.schema import (
+    Config,
+    FairShare,
+    Group,
+    JobDefaults,
+    LabelRule,
+    Log,
+    Pool,
+    QueueFileSource,
+    User,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 SETTING = re.compile(r"#?([a-z_]+) = ")
@@ -24,9 +34,17 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "pool": Pool,
     "defaults": JobDefaults,
     "log": Log,
+    "groups.lr": Group,
+    "users.alice": User,
+    'labels."sweep=lr"': LabelRule,
+    "fair_share": FairShare,
     "source.nightly": QueueFileSource,
 }
-NOT_SETTINGS = {"pool", "defaults", "log", "source"}  # tables
+NAMES = "windows"  # a table whose keys are names
+# Tables.
+NOT_SETTINGS = {
+    *("pool", "defaults", "log", "windows", "groups", "users", "labels", "fair_share", "source")
+}
 
 
 def uncommented() -> str:
@@ -47,11 +65,11 @@ def described() -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     table, prose, settled = "", "", False
     for line in EXAMPLE.read_text().splitlines():
-        header = re.fullmatch(r"#?\[([a-z.]+)\]", line)
+        header = re.fullmatch(r"#?\[([a-z_.\"=]+)\]", line)
         setting = SETTING.match(line)
         if header:
             table, prose = header[1], ""
-        elif setting:
+        elif setting and table != NAMES:
             assert (table, setting[1]) not in found, f"{setting[1]} stands twice in [{table}]"
             found[table, setting[1]] = prose
             settled = True
@@ -76,8 +94,7 @@ def test_with_every_key_set_it_is_a_good_configuration(monkeypatch: pytest.Monke
 def test_every_key_is_there_and_no_other() -> None:
     document = tomllib.loads(uncommented())
     tables = {"": {k: v for k, v in document.items() if k not in NOT_SETTINGS}}
-    tables |= {name: document[name] for name in ("pool", "defaults", "log")}
-    tables["source.nightly"] = document["source"]["nightly"]
+    tables |= {name: inside(document, name) for name in TABLES if name}
     for name, kind in TABLES.items():
         assert set(tables[name]) == keys_of(kind), f"in [{name}]"
     assert {(name, key) for name in TABLES for key in tables[name]} == set(described())
@@ -91,21 +108,26 @@ def test_the_defaults_shown_are_the_real_ones() -> None:
         if default in (None, (), {}):
             assert "Default" in prose, f"{table}.{key} does not say what its default is"
             continue
-        value: Any = config
-        for part in filter(None, table.split(".")):
-            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        value = inside(config, table)
         assert getattr(value, key) == default, f"the default of {table}.{key}"
 
 
 def test_what_a_source_takes_from_the_defaults_is_shown_with_their_default() -> None:
     source = parse(uncommented(), name="example", directory=Path("/")).source["nightly"]
     for field in msgspec.structs.fields(JobDefaults):
-        if hasattr(source, field.name) and field.default is not None:
+        if hasattr(source, field.name) and field.default not in (None, msgspec.NODEFAULT):
             assert getattr(source, field.name) == field.default, field.name
 
 
 def test_it_is_no_wider_than_the_code() -> None:
     assert max(map(len, EXAMPLE.read_text().splitlines())) <= 100
+
+
+def inside(document: Any, table: str) -> Any:
+    """What stands in this table."""
+    for part in filter(None, table.replace('"', "").split(".")):
+        document = document[part] if isinstance(document, dict) else getattr(document, part)
+    return document
 
 
 def default_of(kind: type[msgspec.Struct], key: str) -> Any:

@@ -119,10 +119,11 @@ specs = st.builds(
     grace_s=st.sampled_from([10.0, 0.5]),
     checkpoint=st.sampled_from([0, 10]),
     uid=st.sampled_from([1, 1, 2, 3]),
-    group=st.sampled_from(["", "", "g", "h"]),
-    labels=st.sampled_from([(), (), (), ("a=b",)]),
+    group=st.sampled_from(["", "g", "g", "h"]),
+    labels=st.sampled_from([(), (), ("a=b",)]),
     source=st.sampled_from(["", "", "s"]),
 )
+OFTEN = ("group:g", "group:g", "group:g", "user:1", "label:a=b")
 KEYS = ("group:g", "group:h", "user:1", "user:2", "label:a=b", "source:s", "gpu:a")
 NIGHTS = {"clock": "the window nights"}
 CLEAN = {"carbon": "clean power"}
@@ -130,7 +131,7 @@ RULES = [
     Rules(),
     Rules(),
     Rules({"group:g": Rule(limit=1), "group:h": Rule(limit=2, max_fails=1)}),
-    Rules({"user:*": Rule(limit=1), "user:2": Rule(limit=2)}, weights={1: 3.0}),
+    Rules({"user:*": Rule(limit=1), "user:1": Rule(limit=2)}, weights={1: 3.0}),
     Rules({"group:g": Rule(max_fails=2), "label:a=b": Rule(limit=1, max_fails=1)}),
     Rules({"group:h": Rule(windows=NIGHTS), "gpu:a": Rule(windows=NIGHTS)}, weight=2.0),
     Rules({"user:*": Rule(limit=3, windows=NIGHTS | CLEAN), "group:g": Rule(limit=2)}),

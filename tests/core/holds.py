@@ -20,7 +20,7 @@ from .promises import Ledger
 
 FAILED = (Outcome.FAILED, Outcome.KILLED, Outcome.TIMED_OUT, Outcome.LOST)
 ADVANCE_S = 60
-NOT_SURE_S = 2.0  # GPU-seconds: less than that is forgotten, and rounding
+NOT_SURE_S = 2.5  # GPU-seconds: one is forgotten each half-life at most, and there is rounding
 
 Told = Mapping[str, Mapping[str, Window]]  # provider -> key -> window
 
@@ -122,7 +122,9 @@ class Holds:
         return (self.used.get(uid, 0) + ADVANCE_S * self.holds.get(uid, 0)) / weight
 
     def shares(self) -> dict[int, float]:
-        return {spec.uid: self.share(spec.uid) for spec in self.specs.values()}
+        if not self.rules.half_life_ms:
+            return {}
+        return {uid: self.share(uid) for uid in {spec.uid for spec in self.specs.values()}}
 
     def is_before(self, one: Job, other: Job, *, lane: bool) -> bool:
         """For sure, as things stand now."""

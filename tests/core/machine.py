@@ -53,6 +53,7 @@ from .draws import (
     ENDS,
     HALF_LIVES_MS,
     KEYS,
+    OFTEN,
     POLICIES_OF_POOL,
     POOLS,
     RICH,
@@ -227,7 +228,7 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         self.go_on(fate)
 
     @rule(
-        key=st.sampled_from(KEYS),
+        key=st.sampled_from([*OFTEN, *KEYS]),
         limit=st.sampled_from(WORDS),
         max_fails=st.sampled_from(WORDS),
         fate=fates,
@@ -419,8 +420,8 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         daemon.change_devices(RICH)
         self.post(UndrainRequested(self.request()), Fate.WHOLE)
         daemon.change_rules(Rules(half_life_ms=self.half_life_ms))
-        for key in KEYS:
-            self.post(GateRequested(self.request(), key, DEFAULT, DEFAULT), Fate.WHOLE)
+        for key in self.daemon.ledger.said:
+            self.daemon.post(GateRequested(self.request(), key, DEFAULT, DEFAULT))
         daemon.gpus.all_is_well()
         daemon.gpus.under_way.clear()
         self.post(HealRequested(self.request(), ()), Fate.WHOLE)

@@ -16,6 +16,8 @@ from gpud.core.events import (
     WindowsTurned,
 )
 from gpud.core.explain import ahead, explain
+from gpud.core.gates import MOST_REMEMBERED, Gates
+from gpud.core.gating import begin_gate, end_gate
 from gpud.core.model import Device, JobId, JobState, NewJob, Request, RetryPolicy
 from gpud.core.rules import DEFAULT, EVERY_USER, NONE, Kept, Rule, Rules, Window
 from gpud.core.state import State
@@ -123,14 +125,28 @@ def test_a_rule_that_comes_later_counts_what_runs_already() -> None:
 
 def test_any_key_may_be_a_gate_such_as_that_of_an_array() -> None:
     state = ready(FOUR)
-    happens(state, GateRequested(9, "array:1", limit=1))
+    begin_gate(state, "array:1", limit=1, max_fails=1)
+    assert state.changes.gates == {"array:1": Kept(1, 1)}
     happens(state, JobsSubmitted(1, (NewJob(spec_of(held=True)),) * 2))
     for job in (first := state.jobs[JobId(1)], second := state.jobs[JobId(2)]):
         job.belongs = (*job.belongs, "array:1")
     happens(state, ReleaseRequested(2, (first.id, second.id)))
     assert why(state, second.id) == "waits for a place in array 1: 1 of 1 run"
-    happens(state, ended(state, first.id, exit_code=0))
-    assert second.id in state.attempts
+    happens(state, ended(state, first.id, exit_code=1))
+    held = f"held since 1 job of array 1 failed: gpuctl release {first.id}"
+    assert why(state, second.id) == held
+    happens(state, CancelRequested(3, (second.id,)))
+    end_gate(state, "array:1")
+    assert not state.gates.is_one("array:1")
+    assert not state.changes.gates["array:1"]
+
+
+def test_labels_of_their_own_do_not_fill_the_memory() -> None:
+    gates = Gates(Rules({"label:a=b": Rule(limit=1)}))
+    for number in range(2 * MOST_REMEMBERED + 10):
+        belongs = (f"label:n={number}", "label:a=b")
+        assert gates.of(belongs) == ("label:a=b",)
+    assert len(gates._of) <= MOST_REMEMBERED
 
 
 def test_what_keeps_gpus_keeps_its_place_too() -> None:

@@ -203,7 +203,7 @@ def a_gate_that_opens_and_calls_nobody(state: State) -> None:
 @breaks("job 3 waits, and will not be offered capacity")
 def a_job_on_a_pile_that_is_lost(state: State) -> None:
     ruled(state)
-    state.ready._piles.clear()
+    state.ready.piles.clear()
 
 
 @breaks("users hold {0: 1000}, and of 0 0 is counted")

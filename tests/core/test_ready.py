@@ -15,6 +15,7 @@ from gpud.core.ready import Ready, is_ready, rank_of
 from gpud.core.rules import Rule, Rules, Window, keys_of
 from gpud.core.shape import shape_of
 from gpud.core.shelves import ANY_MEMORY, ANYBODY, Row
+from gpud.core.standing import waiting
 
 from .build import CPUS, A, happens, submit
 from .build import ready as ready_with
@@ -155,9 +156,9 @@ def test_who_waits_for_the_lane_takes_a_gpu_that_is_found() -> None:
 
 
 def check(ready: Ready, jobs: dict[JobId, Job], pool: Pool, below: int, shut: set[str]) -> None:
-    waiting = [job for job in jobs.values() if is_ready(job) and shut.isdisjoint(job.belongs)]
+    open_ = [job for job in jobs.values() if is_ready(job) and shut.isdisjoint(job.belongs)]
     wanted: dict[object, tuple[object, int]] = {}
-    for job in waiting:
+    for job in open_:
         asks = resolved(pool, job.request)
         kind = (asks.gpus, asks.share_milli, asks.gpu_model, asks.exclusive, asks.vram_mib > 0)
         key = kind, shape_of(job)[1], job.uid if ready.by_user else ANYBODY
@@ -167,13 +168,13 @@ def check(ready: Ready, jobs: dict[JobId, Job], pool: Pool, below: int, shut: se
     found = {}
     for row in rows_of(ready):
         first = ready.first(row, NOW_MS)
-        assert first is None or first[0][-1] in {job.id for job in waiting}
+        assert first is None or first[0][-1] in {job.id for job in open_}
         if (first := ready.first(row, NOW_MS, below)) is not None:
             found[row.bay.kind, row.within_s, row.bay.user] = first[:2]
             assert ready.asks(first) == resolved(pool, jobs[first[0][-1]].request)
     assert found == wanted
     spots = {(ready.spot_of(job), rank_of(job)) for job in jobs.values() if is_ready(job)}
-    assert spots <= ready.waiting()
+    assert spots <= waiting(ready)
 
 
 def rows_of(ready: Ready) -> list[Row]:

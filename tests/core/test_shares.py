@@ -126,6 +126,15 @@ def test_usage_halves_and_what_is_tiny_is_forgotten() -> None:
     assert state.changes.usage[ALICE] is None
 
 
+def test_many_short_jobs_add_up() -> None:
+    shares = Shares(WEEKS)
+    for at in range(NOW_MS, NOW_MS + 100_000, 1000):
+        shares.begin(ALICE, 1000, at)
+        shares.end(ALICE, 1000, at, at + 500)
+        assert not shares.drop_tiny(at + 600)
+    assert shares.used_s(ALICE, NOW_MS + 100_000) == pytest.approx(50, rel=0.01)
+
+
 def test_a_restart_goes_on_where_it_was() -> None:
     state = shared(A, B)
     job = submit(state, uid=ALICE)

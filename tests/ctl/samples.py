@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpud.protocol import replies
+from gpud.protocol.belonging import GroupView, UserView
 from gpud.protocol.gpus import GpuProcessView, GpuSightView, GpuView
 from gpud.protocol.text import Raw
 
@@ -121,6 +122,20 @@ SOURCES = (
     replies.SourceView("old", "queue-file", "/srv/lab/old.queue", True, "", "", 0, 0, 0),
 )  # fmt: skip
 
+OPENS = "the window nights, which opens at 22:00"
+GROUPS = (
+    GroupView("lr", 4, 4, 93, 0, 12, 2, 3, 2),
+    GroupView("broken", None, 0, 0, 17, 3, 3, max_fails=3, fails=3),
+    GroupView("nightly", 0, 0, 2, 0, 0, 0, window="the window nights", closed=OPENS),
+    GroupView("a-group-with-a-name-that-is-very-long-indeed", None, 1, 0, 0, 0, 0,
+              window="its window (9:00-17:00 Mon-Fri) and clean power"),
+)  # fmt: skip
+USERS = (
+    UserView("alice", 1000, 8, 8, 12, 1, weight=2.0, used_s=123_456.7),
+    UserView("bob", 1001, None, 0, 3, 0, used_s=0.0, window="the window nights", closed=OPENS),
+    UserView("root", 0, None, 1, 0, 0),
+)
+
 STATUS = replies.StatusReply(
     id=0, gpud="0.1.0", host="node7", pid=4242, started_at_ms=NOW_MS - 8_000_000, now_ms=NOW_MS,
     state_dir="/var/lib/gpud", socket="/run/gpud/gpud.sock", draining=False, queued=31, held=1,
@@ -170,7 +185,7 @@ def detail(
 DETAIL = detail(
     done(
         37, "failed", exit_code=2, attempt=2, name="sweep", gpus=1, priority=5, retries_left=0,
-        source="night", where="gpu.queue:7",
+        source="night", where="gpu.queue:7", group="lr", labels={"seed": "1", "sweep": "lr"},
     ),
     (
         attempt(37, 1, phase="", outcome="killed", signal=9, why="it used too much memory",

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.model import DEFAULT_RETRY_ON
-from gpud.ctl import events, form, gpus, ls, overview, show, sources, status, why, words
+from gpud.ctl import events, form, gpus, groups, ls, overview, show, sources, status, why, words
 from gpud.ctl.args import help_of
 from gpud.ctl.main import MODULE_OF, find
 from gpud.ctl.render import Column, Screen, columns, duration, table
@@ -56,6 +56,9 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
     "status-troubled": lambda on: status.lines(
         {**plain(samples.EMPTY), "gpus": plain(samples.TROUBLED)}, on
     ),
+    "groups": lambda on: groups.group_lines(plain(samples.GROUPS), on),
+    "users": lambda on: groups.user_lines(plain(samples.USERS), on),
+    "users-alone": lambda on: groups.user_lines(plain(samples.USERS[2:]), on),
     "sources": lambda on: sources.source_lines(plain(samples.SOURCES), on),
     "events": lambda on: [events.line(event, on) for event in plain(samples.DETAIL.story)],
 }

@@ -23,6 +23,7 @@ from gpud.daemon.devices import (
     now_lost,
     policy_of,
     unknown_guests,
+    unknown_windows,
     without_driver,
 )
 from gpud.daemon.gpus import Gpus
@@ -51,6 +52,20 @@ def test_every_gpu_is_a_device_when_nobody_named_any() -> None:
     assert second.ids == ("1",)
     assert (instance.ids, instance.mig) == (("MIG-cccc",), True)
     assert lane == LANE[0]
+
+
+def test_a_window_is_that_of_the_gpu_by_any_of_its_names() -> None:
+    there = plan(windows={"1": "nights", "GPU-aaaa": "days", "7": "days"})
+    first, second, *_ = found(there, known(A, B)).devices
+    assert (first.gates, second.gates) == (("gpu:GPU-aaaa",), ("gpu:1",))
+    (pair, _) = found(plan("0,1", windows={"1": "nights"}), known(A, B)).devices
+    assert pair.gates == ("gpu:1",)
+    assert unknown_windows(there, [first, second]) == ["pool.windows: there is no GPU 7"]
+
+
+def test_also_without_a_driver() -> None:
+    there = plan("0", "1,2", windows={"0": "nights", "2": "days"})
+    assert [d.gates for d in without_driver(there).devices] == [("gpu:0",), ("gpu:2",), ()]
 
 
 def test_uuids_where_they_are_wanted() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gpud import environment
 from gpud.config.schema import JobDefaults, QueueFileSource
@@ -51,6 +52,27 @@ def test_every_option() -> None:
     assert (spec.entry_key, spec.where, spec.uid) == ("1:0", "gpu.queue:5", 5)
 
 
+def test_labels_add_up_to_those_of_the_source() -> None:
+    base = structs.replace(BASE, group="any", labels=("by=hand", "seed=0"))
+    template = Template(base, "gpu.queue")
+    spec = template.build(entry(b"label=seed=1 label=sweep=lr", b"label=seed=2"), "1:0").spec
+    assert (spec.group, spec.labels) == ("any", ("by=hand", "seed=2", "sweep=lr"))
+    assert template.build(entry(b"group=lr"), "1:0").spec.group == "lr"
+    many = b" ".join(b"label=k%d=v" % n for n in range(31))
+    told = "cannot run line 2 of gpu.queue: a job has at most 32 labels"
+    assert template.build(entry(many), "1:0").problem == told
+
+
+def test_a_source_has_a_group_and_labels(tmp_path: Path) -> None:
+    defaults = JobDefaults(group="any", labels={"by": "hand", "seed": "0"})
+    config = QueueFileSource(path="q", labels={"seed": "1"})
+    places = {"path": tmp_path / "q", "base_dir": tmp_path, "uid": 0, "environ": {}}
+    spec = template_of("a", config, defaults, **places).spec
+    assert (spec.group, spec.labels) == ("any", ("by=hand", "seed=1"))
+    config = structs.replace(config, group="lr")
+    assert template_of("a", config, defaults, **places).spec.group == "lr"
+
+
 def test_underscores_and_the_last_one_counts() -> None:
     assert built(b"time_limit=1 time-limit=2", b"time-limit=3").time_limit_s == 3.0
     assert built(b"cwd=/x").cwd == b"/x"
@@ -81,6 +103,8 @@ def test_underscores_and_the_last_one_counts() -> None:
         (b"name=", ["takes a name"]),
         (b"name=" + b"x" * 201, ["longer than 200 characters"]),
         (b"gpus=1025", ["from 0 to 1024"]),
+        (b"group='a b'", ['"group" cannot be "a b"', "a group has letters"]),
+        (b"label=sweep", ['"label" cannot be "sweep"', "a label is KEY=VALUE"]),
         (b"env.1=a", ["letters"]),
         (b"env.A=a\0b", ["NUL"]),
         (b"env=a", ['"env"', "env.NAME"]),

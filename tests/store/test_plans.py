@@ -24,7 +24,10 @@ def filled(waiting: int, ended: int) -> SqliteStore:
     store = SqliteStore.in_memory()
     state = State(Pool([Device("0", ("0",))]))
     for number in range(ended):
-        job = state.add(NewJob(JobSpec(b"x", name="n" if number < 3 else "")), number)
+        group, labels = ("g", ("a=b",)) if number < 3 else ("", ())
+        name = "n" if number < 3 else ""
+        spec = JobSpec(b"x", name=name, group=group, labels=labels)
+        job = state.add(NewJob(spec), number)
         state.finish(job, Outcome.FAILED if number < 3 else Outcome.SUCCEEDED, "", number)
         state.tell(job.id, 0, "ended", number)
     for _ in range(waiting):
@@ -82,6 +85,8 @@ CALLS: dict[str, Callable[[SqliteStore], object]] = {
     "runs of an array": lambda store: store.runs_ms(Likeness(array=5), JobId(10**6)),
     "counts": lambda store: (store.counts(), store.source_counts()),
     "ids": lambda store: store.select(parse(["5", "@", "@~3", "7-9"])),
+    "tags": lambda store: store.select(parse(["group:g", "label:a=b"])),
+    "groups": lambda store: store.group_counts(),
     "name": lambda store: store.select(parse(["name:n"])),
     "failed": lambda store: store.select(parse(["state:failed", "state:active", "state:held"])),
 }
