@@ -179,8 +179,11 @@ class Endings:
 
     def checkpoint(self, a: Attempt, number: int, grace_s: float) -> None:
         """The signal, and a stop after the grace; once more, that can only come earlier. Not of
-        what is about to end by itself."""
-        if a.phase == "stopping" or not a.waits():
+        what is on its way out, or has ended by itself and is not reaped yet."""
+        everybody = self.payloads.of(a)
+        shell_lives = any(p.pid == a.pid for p in everybody)
+        counts = shell_lives or (a.linger_s == inf and everybody)
+        if a.phase == "stopping" or not counts:
             return
         now = time.monotonic()
         first = a.phase != "checkpointing"
@@ -188,17 +191,12 @@ class Endings:
         a.grace_s, a.term_at = grace_s, min(a.term_at, now + grace_s)
         self.ledger.note(a, a.line("checkpointing", grace_s=grace_s, clock_s=now))
         self.ledger.flush()
-        if first:
-            self.send_checkpoint(a, number)
-        self.go_on(a)
-
-    def send_checkpoint(self, a: Attempt, number: int) -> None:
-        """To each process that catches it: a shell, or the worker of a data loader, would die of
-        it while the others save. Where none does, to all."""
-        everybody = self.payloads.of(a)
-        for p in [p for p in everybody if catches(p, number)] or everybody:
+        # A shell, or the worker of a data loader, would die of it while the others save.
+        meant = [p for p in everybody if catches(p, number)] or everybody
+        for p in meant if first else ():
             send_signal(p, number)
             send_signal(p, SIGCONT)
+        self.go_on(a)
 
     def terminate_all(self, grace_s: float) -> None:
         for a in list(self.ledger.live.values()):

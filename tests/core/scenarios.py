@@ -94,7 +94,7 @@ def hold_or_release(machine: CoreMachine, dice: Random) -> None:
     machine.hold_or_release(some(dice), dice.random() < 0.8, fate(dice))
 
 
-@act(3)
+@act(1)
 def interrupt(machine: CoreMachine, dice: Random) -> None:
     ask = dice.choice(INTERRUPTIONS)
     machine.interrupt(whom(machine, dice, ask), ask, fate(dice))
@@ -120,13 +120,22 @@ MEANT = {
 }
 
 
-@act(1)
+@act(0)
+def stands_still(machine: CoreMachine, dice: Random) -> None:
+    """For so long that some would be called idle."""
+    machine.interrupt(whom(machine, dice, PauseRequested), PauseRequested, Fate.WHOLE)
+    for _ in range(3):
+        machine.time_passes(6_000, Fate.WHOLE)
+        machine.look(True, 1, Fate.WHOLE)
+
+
+@act(0)
 def retry_what_resumed(machine: CoreMachine, dice: Random) -> None:
     if resumed := tuple(sorted(machine.daemon.ledger.resuming)):
         machine.post(RetryRequested(machine.request(), resumed), fate(dice))
 
 
-@act(2)
+@act(0)
 def ends_while_it_is_asked(machine: CoreMachine, dice: Random) -> None:
     """For a checkpoint, and nobody has heard of the end."""
     for key in sorted(machine.daemon.runner.alive())[:2]:
@@ -221,7 +230,7 @@ def look_is_told_again(machine: CoreMachine, dice: Random) -> None:
         machine.look_is_told_again(some(dice), fate(dice))
 
 
-@act(8)
+@act(6)
 def others(machine: CoreMachine, dice: Random) -> None:
     name = dice.choice(["python", "python", "python", "Xorg", "dcgm"])
     comes, seen = dice.random() < 0.6, dice.random() < 0.5
@@ -251,12 +260,14 @@ def heal(machine: CoreMachine, dice: Random) -> None:
     machine.heal(picks, dice.random() < 0.8, fate(dice))
 
 
-# Days on which people interrupt jobs.
+# Days on which people interrupt jobs more often.
 INTERRUPTED = {
     interrupt: 16,
     ends_while_it_is_asked: 4,
     retry_what_resumed: 8,
-    break_down: 14,
+    stands_still: 4,
+    break_down: 20,
+    others: 14,
     runner_trouble: 4,
     cancel: 6,
     look: 14,

@@ -182,6 +182,7 @@ class Daemon:
         if isinstance(event, RetryRequested):
             done = {job_id for job_id in range(1, first) if job_id not in attempts}
             may_be_retried = afters.can_be_retried(event, done - self.ledger.bad_entries, now_ms)
+            succeeded = {j for j in done if afters.outcome_of(JobId(j)) is Outcome.SUCCEEDED}
         elif isinstance(event, JobsSubmitted):
             possible = [
                 afters.can_be_submitted(new.spec, JobId(first + n), first, now_ms)
@@ -257,7 +258,7 @@ class Daemon:
                     job = self.state.jobs[job_id]
                     assert job.retries_left == job.retry.retries, f"{job} has not all its retries"
                     assert event.args is None or job.retry_args == event.args
-                    if self.store.jobs[job_id].outcome is Outcome.SUCCEEDED:
+                    if job_id in succeeded:
                         self.ledger.resuming.discard(job_id)
                     tried = job.attempt
                     before = self.ledger.rounds.get(job_id, ())

@@ -353,6 +353,20 @@ def test_a_checkpoint_goes_on_when_the_daemon_and_the_runner_die(either_box: Box
     assert box.log().read_text() == "usr1\n"
 
 
+def test_what_has_ended_and_is_not_reaped_yet_has_ended(box: Box) -> None:
+    """The end and the wish for a checkpoint lie there at the same time."""
+    c = box.up()
+    os.mkfifo(box.path / "fifo")
+    pid = box.start(c, "read line < fifo; exit 0")["pid"]
+    os.kill(box.runner.pid, signal.SIGSTOP)
+    ask(c, "checkpoint", signal=signal.SIGUSR1, grace_s=60)
+    box.release("fifo")
+    wait_gone(pid)
+    os.kill(box.runner.pid, signal.SIGCONT)
+    ended = c.until("ended")
+    assert (ended["exit"], ended["stopped"]) == ({"code": 0}, False)
+
+
 @pytest.mark.parametrize(("linger_s", "asked"), [(0.2, False), (None, True)])
 def test_a_shell_that_has_ended_has_ended_unless_the_rest_is_the_job(
     box: Box, linger_s: float | None, asked: bool
