@@ -117,6 +117,8 @@ def _check(daemon: Controlled, change: JobFields) -> None:
     if change.held is not UNSET:
         hint = "gpuctl hold, gpuctl release"
         raise GpudError("cannot edit whether a job is held", kind="usage", hint=hint)
+    if not (change.array is change.max_fails is UNSET):
+        raise GpudError("cannot edit which elements an array has, and its rules", kind="usage")
     if change == JobFields():
         raise GpudError("cannot edit: nothing is said to be changed", kind="usage")
     plain = spec_of(daemon.defaults, uid=os.geteuid())
@@ -136,7 +138,7 @@ def _changed(was: JobSpec, change: JobFields, said: Named, environments: Environ
 
 def _as_it_is(daemon: Controlled, job: JobId) -> JobSpec:
     """What it says now; of a job that is done as far as that is of use."""
-    spec, record = daemon.store.spec(job), daemon.state.jobs.get(job)
+    spec, record = daemon.store.spec(job), daemon.state.find(job)
     if record is None:
         return spec
     args = spec.retry_args if record.retry_args is None else record.retry_args
@@ -167,5 +169,5 @@ def _only(daemon: Controlled, to: str, where: Selector) -> JobId:
 
 def _is_open(state: State, job: JobId, *, active: bool = False) -> bool:
     """Not done, and not active unless that is fine."""
-    record = state.jobs.get(job)
+    record = state.find(job)
     return record is not None and (active or record.state is not JobState.ACTIVE)

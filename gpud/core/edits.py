@@ -86,7 +86,7 @@ def _change(state: State, job: Job, spec: JobSpec, fields: set[str], now_ms: int
         job.retries_left = max(0, spec.retry.retries - job.retry_no)
     if "retry_args" in fields:
         job.retry_args = None
-    job.grace_s = spec.grace_s
+    job.grace_s, job.checkpoint = spec.grace_s, spec.checkpoint
     job.within_s = within_s(spec.time_limit_s, spec.grace_s, spec.linger_s)
     job.last_start_ms = last_start_ms(spec.deadline_ms, spec.time_limit_s)
     if "begin_ms" in fields:

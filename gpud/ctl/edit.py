@@ -36,16 +36,17 @@ NONE: dict[str, Any] = {
     "deadline": 0,
     "after": [],
     "after-any": [],
+    "checkpoint": form.NONE,
 }
 OF_LATER_TRIES = {
     *("priority", "retries", "backoff_s", "backoff_max_s", "retry_on", "retry_args"),
 }  # fields that can be changed while a job runs
 NOTHING = object()  # such an option, when it is "none"
-FIELD_OF = dict(submit.FIELDS)
+FIELD_OF = {**dict(submit.FIELDS), "checkpoint": "checkpoint"}
 COMMON = (
     *("name", "gpus", "vram", "gpu-model", "exclusive", "priority", "cwd", "env"),
     *("retries", "backoff", "retry-on", "retry-args", "time-limit", "grace"),
-    *("after", "after-any", "after-failed", "begin", "deadline"),
+    *("after", "after-any", "after-failed", "begin", "deadline", "checkpoint"),
 )
 HELP = {"cwd": "where to run", "priority": "higher runs first"}
 SAID = """\
@@ -76,6 +77,8 @@ def _fields(given: dict[str, Any]) -> Fields:
     }
     given = {name: None if value is NOTHING else value for name, value in given.items()}
     fields |= submit.fields_of(given)
+    if given["checkpoint"] is not None:
+        fields["checkpoint"] = given["checkpoint"]
     if given["no-exclusive"]:
         fields["exclusive"] = False
     if given["command"] is not None:
@@ -233,7 +236,7 @@ VERBS = [
 Without options one job opens in $VISUAL, $EDITOR or vi, as a small TOML; what
 is wrong with it is said above it, and what you have typed is never lost.
 "none" takes away what --gpus, --vram, --time-limit, --begin, --deadline,
---after or --after-any say; "" does so for a text. --env adds or replaces a
+--checkpoint, --after or --after-any say; "" does so for a text. --env adds or replaces a
 variable. Of a job that runs only the priority and the retries can be changed.
 The story of the job tells what was changed (gpuctl show), but no value of a
 variable.""",

@@ -85,12 +85,21 @@ def test_options_are_those_of_a_submit(server: FakeServer, gpuctl: Gpuctl) -> No
 
 
 def test_none_takes_things_away(server: FakeServer, gpuctl: Gpuctl) -> None:
-    options = ("gpus", "vram", "time-limit", "begin", "deadline", "after", "after-any")
+    options = (
+        "gpus",
+        "vram",
+        "time-limit",
+        "begin",
+        "deadline",
+        "after",
+        "after-any",
+        "checkpoint",
+    )
     given = [f"--{option}=none" for option in options]
     assert gpuctl("edit", "45", *given, "--no-exclusive", "--gpu-model", "", "--name=").status == 0
     assert change(server) == JobFields(
         gpus=None, vram_mib=0, time_limit_s=None, begin_ms=0, deadline_ms=0, after=(),
-        after_any=(), exclusive=False, gpu_model="", name="",
+        after_any=(), exclusive=False, gpu_model="", name="", checkpoint="none",
     )  # fmt: skip
 
 
