@@ -109,6 +109,7 @@ class GpuWatcher(Protocol):
     (a person has healed it) it is: until the driver has answered for it or has hung once more, it
     is seen with a `problem` that is not `broken`, and looks at the others go on. No pause is kept
     after trouble with the whole driver then, and GPUs that are not listed any more are forgotten.
+    Until then these are `broken`; not so one in whose place there is something else (MIG).
     An Xid that makes a GPU useless is posted as `GpuBroke` as soon as the driver tells. `found` is
     called when what there is has changed (another index, MIG switched, one answers that did not).
     Nothing is posted after `close`, which returns at once, whatever the driver does.
@@ -271,7 +272,7 @@ class Store(Protocol):
 
     def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
         """How long jobs of this likeness with ids before this one ran that succeeded, each in its
-        last attempt: the newest first. A look at a few of them is enough."""
+        last attempt, without its pauses: the newest first. A look at a few of them is enough."""
         ...
 
     def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:

@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
-from gpud.core.actions import Action, StartAttempt, StopAttempt
+from gpud.core.actions import Action, CheckpointAttempt, StartAttempt, StopAttempt
 from gpud.core.blame import blame, endless
 from gpud.core.changes import Changes
 from gpud.core.events import (
@@ -31,7 +31,8 @@ from gpud.core.events import (
     UndrainRequested,
 )
 from gpud.core.model import Attempt, JobId, JobState, Outcome, Phase
-from gpud.core.scheduler import AnyEvent, dispatch, handle, next_deadline
+from gpud.core.reservation import NEVER
+from gpud.core.scheduler import AnyEvent, dispatch, end_ms, handle, next_deadline
 from gpud.core.state import State
 from gpud.core.twin import Twin
 
@@ -144,18 +145,19 @@ class Walk:
             if attempt is not None and attempt.no == no and attempt not in ended:
                 self._assumes |= {assumed} if assumed else set()
                 ended.append(attempt)
-                facts.append(AttemptEnded(job, no, now_ms, exit_code=0))
+                stopped = attempt.phase is Phase.STOPPING
+                facts.append(AttemptEnded(job, no, now_ms, exit_code=0, stopped=stopped))
         actions: list[Action] = []
         for fact in facts or [Tick()]:
             actions += handle(state, fact, now_ms)
         self._reckon_memory()
         actions += dispatch(state, now_ms)
-        self._note_ends(state.take_changes())
         for action in actions:
             if isinstance(action, StartAttempt):
                 self._note_start(state.attempts[action.job], ended)
-            elif isinstance(action, StopAttempt):
+            elif isinstance(action, StopAttempt | CheckpointAttempt):
                 self._expect_end(state.attempts[action.job])
+        self._note_ends(state.take_changes())  # once it is known how long all run that have started
 
     def _note_start(self, attempt: Attempt, ended: Sequence[Attempt]) -> None:
         job, now_ms = attempt.job, self._now_ms
@@ -197,17 +199,13 @@ class Walk:
             heappush(self._ends, (now_ms + int(1000 * grace_s), job.id, attempt.no, None))
         if attempt.phase not in (Phase.STARTING, Phase.RUNNING):
             return  # the core itself ends what is finishing
-        began_ms = attempt.started_at_ms or now_ms
-        limit_ms = 1000 * job.within_s
+        began_ms = (attempt.started_at_ms or now_ms) + attempt.paused_ms
+        limit_end_ms = end_ms(self._state, now_ms, attempt)
         usual_ms = _usual_ms(self._runs_like(job.id), now_ms - began_ms)
-        if usual_ms and not 0 < limit_ms <= usual_ms:
-            takes_ms, rests_on = usual_ms, Assumption.USUAL
-        elif limit_ms:
-            takes_ms, rests_on = limit_ms, Assumption.LIMITS
-        else:
-            return
-        end_ms = max(now_ms, began_ms + takes_ms)
-        heappush(self._ends, (end_ms, job.id, attempt.no, rests_on))
+        if usual_ms and began_ms + usual_ms < limit_end_ms:
+            heappush(self._ends, (began_ms + usual_ms, job.id, attempt.no, Assumption.USUAL))
+        elif limit_end_ms != NEVER:
+            heappush(self._ends, (limit_end_ms, job.id, attempt.no, Assumption.LIMITS))
 
     def _reckon_memory(self) -> None:
         """What a look found in use beyond what was promised is there as long as those are that were

@@ -76,8 +76,11 @@ def _kept_for_others(state: State, job: Job, job_id: JobId, now_ms: int) -> Rese
     kept, pool = kept_now(state), state.pool
     if kept is not None:
         return kept if kept.job != job_id else None
-    rank = (-job.priority, job_id, job.id)
+    alone = structs.replace(job, id=job_id, rest=())
+    rank = (*rank_of(alone)[:2], job.id)
     firsts: dict[Request, Rank] = {}
+    if job.rest and job.rest[0][0] != job_id:  # others of its array come first
+        firsts[job.request] = rank_of(job)
     for other in state.jobs.values():
         if is_ready(other) and rank_of(other) < firsts.get(other.request, rank):
             firsts[other.request] = rank_of(other)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+MOST_POWER_MW = 10_000_000  # several times what any board takes
 NOT_LISTED = "the driver does not list it any more"
 
 

@@ -34,12 +34,13 @@ class Twin:
         pool.usual_mib = dict(live.pool.usual_mib)
         pool.watched = False
         self.state = State(pool, live.health.policy)
-        ours: dict[int, object] = {id(live): self.state}
+        ours: dict[int, object] = {id(live): self.state}  # in the place of what it may refer to
         ours |= {id(getattr(live, name)): getattr(self.state, name) for name in REMADE}
         for name in vars(live).keys() - REMADE:
             setattr(self.state, name, deepcopy(getattr(live, name), ours))
         self._jobs = [structs.replace(job) for job in live.jobs.values()]
         self._outcomes = dict(live.links.outcomes)
+        # What attempts have used so far decides nothing, and would have to be copied, too.
         attempts = [structs.replace(attempt, usage=None) for attempt in live.attempts.values()]
         gpus = live.health.gpus.items()
         quarantines = {uuid: gpu.quarantine for uuid, gpu in gpus if gpu.quarantine is not None}

@@ -142,7 +142,7 @@ def _gpu_row(gpu: dict[str, Any]) -> list[Cell]:
         gpu.get("model", "") + (" (guest)" if gpu.get("guest") else ""),
         gpu_state(gpu),
         free(gpu) if takes_work(gpu) else "-",
-        f"{used / 1024:.1f}/{total / 1024:.0f}G" if total else "",
+        memory(used, total),
         f"{promised / 1024:.1f}".removesuffix(".0") + "G" if promised else "",
         f"{util / len(seen):.0f}%" if util is not None else "",
         f"{max(warm)}C" if warm else "",
@@ -150,6 +150,14 @@ def _gpu_row(gpu: dict[str, Any]) -> list[Cell]:
         words.ids(gpu["jobs"]),
         gpu.get("problem", ""),
     ]
+
+
+def memory(used_mib: int | None, total_mib: int | None) -> str:
+    """ "2.0/80G"; None: the driver does not say, or says more than there is."""
+    if not total_mib:
+        return ""
+    used = "?" if used_mib is None else f"{used_mib / 1024:.1f}"
+    return f"{used}/{total_mib / 1024:.0f}G"
 
 
 def _sum(seen: Sequence[dict[str, Any]], field: str) -> Any:

@@ -30,9 +30,10 @@ TIMES = {
 
 
 def would_start(reason: dict[str, Any]) -> str:
-    """ "could start now with 2 GPUs, or with a time limit of 25m"; "" where nothing helps."""
+    """ "could start now with 2 GPUs, or with a time limit of 25m: gpuctl edit 42"; "" where nothing
+    helps."""
     found: Sequence[str] = reason.get("starts_now", ())
-    return f"could start now {', or '.join(found)}" if found else ""
+    return f"could start now {', or '.join(found)}: gpuctl edit {reason['job']}" if found else ""
 
 
 def when(reason: dict[str, Any], on: Screen) -> str:

@@ -57,7 +57,7 @@ def found(plan: Plan, known: Known) -> DevicesChanged:
         indices = known.unusable.keys() - {gpu.index for gpu in known.gpus}
         named = (
             *(Device(gpu.uuid, (gpu.uuid,)) for gpu in known.gpus),
-            *(Device(gpu.uuid, (gpu.uuid,)) for gpu in known.lost),
+            *(Device(gpu.uuid, (gpu.uuid,)) for gpu in known.lost if gpu.index not in indices),
             *(Device(str(index), (str(index),)) for index in sorted(indices)),
         )
     devices: list[Device] = []

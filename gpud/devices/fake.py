@@ -133,7 +133,7 @@ class FakeWatcher:
         self._busy_s = busy_s
         self._told: GpusFound | None = None
         self._skipped: set[str] = set()  # UUIDs of those that once hung
-        self._known: dict[str, None] = {}  # UUIDs of those that were usable once, since `find`
+        self._known: dict[str, GpuInfo] = {}  # those that were usable once, since `find`
         self._next: asyncio.Handle | None = None
         self._post: Callable[[Event], None] = lambda event: None
         self._watched: Callable[[], Watched] = Watched
@@ -189,9 +189,9 @@ class FakeWatcher:
         machine, blind = self.machine, bool(self.machine.blind)
         self._touch()
         found = []
-        for uuid in self._known:
+        for uuid, info in self._known.items():
             if uuid not in machine.gpus:
-                found.append(GpuSight(uuid, NOT_LISTED, broken=True))
+                found.append(GpuSight(uuid, NOT_LISTED, broken=not self._is_divided(info)))
             elif uuid in self._skipped:
                 found.append(GpuSight(uuid, DID_NOT_ANSWER, broken=True))
             else:
@@ -212,17 +212,23 @@ class FakeWatcher:
         }
         return GpusFound(machine.driver, infos, unusable, machine.blind)
 
+    def _is_divided(self, gone: GpuInfo) -> bool:
+        """Whether MIG was switched there, so that something else is in its place."""
+        now = [gpu.info for gpu in self.machine.gpus.values()]
+        return any(one.index == gone.index and one.mig != gone.mig for one in now)
+
     def _touch(self) -> None:
         for uuid, gpu in self.machine.gpus.items():
             if gpu.hangs:
                 self._skipped.add(uuid)
             elif uuid not in self._skipped and not gpu.fails:
-                self._known[uuid] = None
+                self._known[uuid] = gpu.info
 
     def _forget(self) -> None:
         """Which ones hung, and those that are gone."""
         self._skipped.clear()
-        self._known = {uuid: None for uuid in self._known if uuid in self.machine.gpus}
+        here = self.machine.gpus
+        self._known = {uuid: info for uuid, info in self._known.items() if uuid in here}
 
     def _schedule(self, handle: asyncio.Handle) -> None:
         """In the place of the look that was to be the next."""

@@ -11,6 +11,7 @@ import sqlite3
 from gpud.core.model import JobId, Outcome
 from gpud.ports import Likeness
 from gpud.store.arrays import Arrays
+from gpud.store.codec import decode_on_gpu
 from gpud.store.intern import Interned
 
 LOOKED_AT = 200
@@ -19,7 +20,7 @@ ENOUGH = 20
 ONE = "SELECT template, name, array FROM jobs WHERE id = ?"
 OF_NAME = "name = :name AND name <> ''"
 OF_ARRAY = "id >= :array"
-RUNS = f"""SELECT template, a.ended_at_ms - a.started_at_ms FROM
+RUNS = f"""SELECT template, a.ended_at_ms - a.started_at_ms, a.on_gpu FROM
   (SELECT id, attempt, template, array FROM jobs WHERE {{}} AND id < :before
     ORDER BY id DESC LIMIT {LOOKED_AT})
   CROSS JOIN attempts a ON a.job = id AND a.no = attempt
@@ -49,8 +50,8 @@ def runs_ms(
     query = RUNS.format(OF_NAME if alike.name else OF_ARRAY)
     known = {"name": alike.name, "array": alike.array, "before": before}
     found = [
-        ms
-        for template, ms in db.execute(query, known).fetchall()
+        ms - decode_on_gpu(on_gpu).paused_ms
+        for template, ms, on_gpu in db.execute(query, known).fetchall()
         if not alike.name or interned.template(template)[1].uid == alike.uid
     ]
     return found[:ENOUGH]

@@ -428,10 +428,14 @@ def test_details(desk: Desk, tmp_path: Path) -> None:
 def test_how_long_alike_jobs_ran(desk: Desk) -> None:
     """Those of the same person, of the same name, that succeeded, in the attempt that did."""
 
-    def run(takes_ms: int, outcome: Outcome = Outcome.SUCCEEDED, **more: Any) -> Job:
+    def run(
+        takes_ms: int, outcome: Outcome = Outcome.SUCCEEDED, paused_ms: int = 0, **more: Any
+    ) -> Job:
         job = desk.add(command("x", **{"name": "n", "uid": 7} | more))
         desk.start(job)
-        desk.state.attempts[job.id].started_at_ms = desk.now + 1 - takes_ms
+        attempt = desk.state.attempts[job.id]
+        attempt.started_at_ms = desk.now + 1 - takes_ms - paused_ms
+        attempt.paused_ms = paused_ms
         desk.end(job, outcome)
         return job
 
@@ -442,7 +446,7 @@ def test_how_long_alike_jobs_ran(desk: Desk) -> None:
     tried = desk.add(command("x", name="n", uid=7))
     desk.start(tried)
     desk.end(tried, Outcome.FAILED, again_at=9_000)
-    last = run(90)
+    last = run(90, paused_ms=5)
     nameless, waits = desk.add(command("x")), desk.add(command("x", name="n", uid=7))
     desk.commit()
     store, like = desk.store, Likeness(uid=7, name="n")

@@ -364,9 +364,14 @@ async def test_what_there_is_may_change(rig: Rig) -> None:
         ]
         assert sight(seen, instance).total_mib == 10 * 1024
         gone = sight(seen, rig.uuid(2))
-        assert (gone.problem, gone.broken) == (NOT_LISTED, True)
+        assert (gone.problem, gone.broken) == (NOT_LISTED, False)
         await box.look(watcher)
         assert len(box.found) == 1
+        rig.have(3)
+        assert not any(one.broken for one in (await box.look(watcher)).gpus)
+        rig.have(2)
+        gone = sight(await box.look(watcher), rig.uuid(2))
+        assert (gone.problem, gone.broken) == (NOT_LISTED, True)
 
 
 async def test_close_returns_at_once_and_nothing_comes_after_it(rig: Rig) -> None:

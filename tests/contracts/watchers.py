@@ -89,6 +89,7 @@ class StubRig:
         )
 
     def have(self, gpus: int) -> None:
+        self.stub.put({f"gpu{index}.mig": None for index in range(gpus)})
         self.stub.have(gpus)
 
     def uuid(self, index: int) -> str:

@@ -58,7 +58,6 @@ from .draws import (
     specs,
     steps,
 )
-from .foreseen import Foresees
 from .gpus import FakeGpus
 from .turns import Daemon, Fate
 from .watched import LooksAtGpus
@@ -68,7 +67,7 @@ STEPS = 50
 INTERRUPTIONS = [*[PauseRequested, ContinueRequested] * 2, CheckpointRequested]
 
 
-class CoreMachine(LooksAtGpus, Foresees, RuleBasedStateMachine):
+class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_ms = 1_000_000

@@ -8,7 +8,10 @@ import pytest
 
 from gpud.core.events import (
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DrainRequested,
+    PauseRequested,
     RunnerGone,
 )
 from gpud.core.forecast import Assumption, Forecast, forecast
@@ -79,6 +82,25 @@ def test_a_job_that_is_being_stopped_has_its_grace() -> None:
     submit(state, limited(60))
     happens(state, CancelRequested(1, (JobId(1),), 5.0))
     assert when(state, 2) == Forecast(NOW_MS + 5 * S, (1,), ())
+
+
+def test_a_pause_puts_the_end_off() -> None:
+    state = ready(A)
+    running(state, limited(600))
+    submit(state, limited(60))
+    happens(state, PauseRequested(1, (JobId(1),)), now_ms=NOW_MS + 100 * S)
+    assert when(state, 2, NOW_MS + 200 * S) == Forecast(unknown="job 1 is paused")
+    happens(state, ContinueRequested(1, (JobId(1),)), now_ms=NOW_MS + 400 * S)
+    assert when(state, 2, NOW_MS + 500 * S) == Forecast(NOW_MS + 900 * S, (1,), (LIMITS,))
+
+
+def test_a_job_that_saves_its_state_comes_back() -> None:
+    """And in its turn, which is before the other's."""
+    state = ready(A)
+    running(state, limited(600, checkpoint=10))
+    submit(state, limited(60))
+    happens(state, CheckpointRequested(1, (JobId(1),)))
+    assert when(state, 2).start_ms == NOW_MS + 600 * S
 
 
 def test_those_whose_ends_make_room_are_named() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
+from hypothesis.stateful import run_state_machine_as_test
 
+from .foreseen import ForeseeingMachine
 from .foretold import (
     Life,
     check_changes_nothing,
@@ -12,6 +15,7 @@ from .foretold import (
     check_remedies_help,
     lives,
 )
+from .machine import machine_settings
 
 
 @settings(max_examples=500)
@@ -36,3 +40,9 @@ def test_a_twin_is_like_the_live_one(life: Life) -> None:
 @given(lives)
 def test_with_what_is_said_to_help_a_job_starts(life: Life) -> None:
     check_remedies_help(life)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_at_any_moment_of_any_life_there_is_a_forecast() -> None:
+    run_state_machine_as_test(ForeseeingMachine, settings=machine_settings(print_blob=True))

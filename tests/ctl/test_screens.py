@@ -204,6 +204,18 @@ def test_what_is_free_of_a_gpu(slots: int, free_milli: int, told: str, room: boo
     assert (gpus.free(gpu), gpus.has_room(gpu)) == (told, room)
 
 
+def test_what_the_driver_does_not_say_is_left_out_of_the_table() -> None:
+    """Each by itself: memory in use that is more than there is is not told, the whole is."""
+    whole = samples.seen(0, 2048)
+    for field in ("total_mib", "used_mib", "free_mib", "util", "temperature_c", "power_w"):
+        seen = msgspec.structs.replace(whole, **{field: None})
+        told = plain(samples.gpu(0, 1000, gpus=(seen,)))
+        _, row = gpus.gpu_lines([told], Screen(width=100))
+        shown = {"2.0/80G", "50%", "61C", "402W"} & set(row.split())
+        assert len(shown) == (4 if field == "free_mib" else 3)
+        assert ("?/80G" in row) == (field == "used_mib")
+
+
 WAITING = samples.running(
     10, state="queued", phase="", attempt=1, lease=("5:57",), ended_at_ms=samples.NOW_MS - 1000,
     reason="waits 9 s more before retry 1 of 3",

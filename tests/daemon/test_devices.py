@@ -102,6 +102,13 @@ def test_a_gpu_that_is_gone_stays_in_the_pool_and_says_so() -> None:
     assert found(plan("1"), gone).devices[0].problem == NOT_LISTED
 
 
+def test_a_gpu_that_is_divided_is_told_once() -> None:
+    why = "MIG is on and it has no instances"
+    for words in ((), ("0", "1")):
+        _, divided, lane = found(plan(*words), known(A, lost=(B,), unusable={1: why})).devices
+        assert (divided.label, divided.problem, lane.key) == ("1", why, "cpu")
+
+
 def test_what_is_lost_and_what_has_only_been_divided_anew() -> None:
     moved_up = structs.replace(B, index=0)
     assert now_lost((A, B), (moved_up,)) == (A,)

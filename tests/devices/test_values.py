@@ -55,6 +55,17 @@ def test_more_memory_than_there_is_is_not_told(stub: Stub, talk: Talk) -> None:
         assert (found.total_mib, found.problem) == (total, "")
 
 
+def test_a_process_with_more_memory_than_there_is_has_nobody_knows_how_much(
+    stub: Stub, talk: Talk
+) -> None:
+    total, pid = 80 * 1024, os.getpid()
+    for given, told in [(0, 0), (total, total), (total + 1, None), (2**31 - 1, None), (-1, None)]:
+        stub.gpu(0, compute=f"{pid}:{given}")
+        assert [one.mib for one in sight(talk).processes] == [told]
+    stub.gpu(0, total_mib=None, compute=f"{pid}:{total + 1}")
+    assert [one.mib for one in sight(talk).processes] == [total + 1]
+
+
 @pytest.mark.parametrize(
     ("code", "reserved_mib", "memory_mib"),
     [

@@ -61,3 +61,29 @@ def test_jobs_on_mig_instances(box: Box, stub: Stub) -> None:
     refused = box.ctl("submit", "--gpus", "2", "true", check=False)
     assert refused.returncode == 1
     assert "MIG" in refused.stderr
+
+
+def test_switching_mig_breaks_nothing(box: Box, stub: Stub) -> None:
+    """Neither a GPU nor an instance that is gone is ill: it is well when it is back."""
+    box.serve(gpus="")
+    stub.gpu(1, mig=1)
+
+    def labels() -> list[tuple[str, str]]:
+        return [(gpu["ids"][0], gpu["problem"]) for gpu in gpus(box)]
+
+    def look_until(expected: list[tuple[str, str]]) -> None:
+        box.ctl("submit", "true")  # who wants a GPU has it looked at
+        box.until("it is seen", lambda: labels() == expected)
+
+    one, other = mig_uuid(1, 0), mig_uuid(1, 1)
+    look_until([("0", ""), ("1", "MIG is on and it has no instances")])
+    stub.instance(1, 0)
+    look_until([("0", ""), (one, "")])
+    stub.instance(1, 1)
+    stub.gpu(1, **{"mig0.uuid": None})
+    look_until([("0", ""), (other, "")])
+    stub.instance(1, 0)
+    look_until([("0", ""), (one, ""), (other, "")])
+    stub.gpu(1, mig=0)
+    look_until([("0", ""), ("1", "")])
+    assert "quarantined" not in (box.home / "serve.log").read_text()
