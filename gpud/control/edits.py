@@ -100,10 +100,9 @@ async def move(daemon: Controlled, request: Move) -> Moved:
 
 async def swap(daemon: Controlled, request: Swap) -> Swapped:
     """Both or none: raises GpudError."""
-    single, under = choose_apart(daemon.store, "swap", request.jobs)
-    if under or len(single) != 2:
+    if len(request.jobs) != 2:
         raise GpudError("cannot swap: it takes two jobs", kind="usage", hint="gpuctl swap 42 17")
-    one, other = single
+    one, other = (_only(daemon, "swap", job) for job in request.jobs)
     answer = await daemon.ask(lambda number: events.SwapRequested(number, (one, other)))
     priorities = tuple(PriorityView(*got) for got in answer.priorities)
     return Swapped(id=request.id, jobs=answer.jobs, priorities=priorities)
@@ -154,16 +153,16 @@ def _where(daemon: Controlled, request: Move) -> tuple[events.Place, JobId]:
         hint = "before a job, after a job, first or last"
         raise GpudError("cannot move: it takes one place", kind="usage", hint=hint)
     if request.before is not None:
-        return "before", _only(daemon, "before", request.before)
+        return "before", _only(daemon, "move before", request.before)
     if request.after is not None:
-        return "after", _only(daemon, "after", request.after)
+        return "after", _only(daemon, "move after", request.after)
     return request.to or "last", JobId(0)
 
 
-def _only(daemon: Controlled, to: str, where: Selector) -> JobId:
-    found = choose(daemon.store, f"move {to}", [where])
+def _only(daemon: Controlled, verb: str, selector: Selector) -> JobId:
+    found = choose(daemon.store, verb, [selector])
     if len(found) != 1:
-        raise GpudError(f"cannot move {to} {where}: that is {len(found)} jobs", kind="usage")
+        raise GpudError(f"cannot {verb} {selector}: that is {len(found)} jobs", kind="usage")
     return found[0]
 
 

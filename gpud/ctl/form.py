@@ -61,7 +61,7 @@ def write(detail: dict[str, Any]) -> str:
     job = detail["job"]
     active = job["state"] == "active"
     name = f" ({one_line(job['name'])})" if job["name"] else ""
-    lines = [f"# Job {job['id']}{name}, {words.state(job)}"]
+    lines = [f"# Job {words.job_id(job)}{name}, {words.state(job)}"]
     if job["reason"]:
         lines.append(f"# {one_line(job['reason'])}")
     lines += ["#", "# Saving this changes the job. A line that stays as it is changes nothing."]

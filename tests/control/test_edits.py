@@ -290,6 +290,7 @@ def test_moves_and_swaps(path: Path) -> None:
             assert [r["message"] for r in reply["refused"]] == ["cannot move job 1: it is running"]
             reply = await client.ask("swap", jobs=[a, b])
             assert reply["type"] == "swapped"
+            assert reply["jobs"] == [a, b]
             assert sorted(reply["priorities"], key=lambda p: p["job"]) == [
                 {"job": a, "priority": 0}, {"job": b, "priority": 5},
             ]  # fmt: skip
@@ -317,6 +318,9 @@ async def waiting(client: Client) -> list[int]:
         ("swap", {"jobs": [3]}, "usage", ": it takes two jobs"),
         ("swap", {"jobs": [3, 4, 5]}, "usage", ": it takes two jobs"),
         ("swap", {"jobs": ["3-4"]}, "usage", ": it takes two jobs"),
+        ("swap", {"jobs": ["3-4", 5]}, "usage", " 3-4: that is 2 jobs"),
+        ("swap", {"jobs": [3, 99]}, "not-found", " job 99: no such job"),
+        ("swap", {"jobs": [3, "@~2"]}, "refused", " job 3 with itself"),
         ("swap", {"jobs": [3, 1]}, "refused", " job 1: it is running"),
     ],
 )
