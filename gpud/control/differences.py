@@ -12,6 +12,7 @@ from gpud.core.edits import changed_fields
 from gpud.core.model import JobSpec, Span
 from gpud.protocol.replies import MOST_OF_COMMAND
 from gpud.protocol.text import head_of, to_text
+from gpud.signals import signal_name
 
 Words = dict[str, object]
 
@@ -79,6 +80,10 @@ def _linger(spec: JobSpec) -> Words:
     return {"linger_s": "wait" if spec.linger_s is None else spec.linger_s}
 
 
+def _checkpoint(spec: JobSpec) -> Words:
+    return {"checkpoint": signal_name(spec.checkpoint) if spec.checkpoint else ""}
+
+
 def _after(spec: JobSpec) -> Words:
     return {
         "after": spans_of(spec.after.spans, ended=False),
@@ -93,5 +98,6 @@ WORDS: dict[str, Callable[[JobSpec], Words]] = {
     "request": _request,
     "retry": _retry,
     "linger_s": _linger,
+    "checkpoint": _checkpoint,
     "after": _after,
 }

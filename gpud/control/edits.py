@@ -100,10 +100,9 @@ async def move(daemon: Controlled, request: Move) -> Moved:
 
 async def swap(daemon: Controlled, request: Swap) -> Swapped:
     """Both or none: raises GpudError."""
-    single, under = choose_apart(daemon.store, "swap", request.jobs)
-    if under or len(single) != 2:
+    if len(request.jobs) != 2:
         raise GpudError("cannot swap: it takes two jobs", kind="usage", hint="gpuctl swap 42 17")
-    one, other = single
+    one, other = (_only(daemon, "swap", job) for job in request.jobs)
     answer = await daemon.ask(lambda number: events.SwapRequested(number, (one, other)))
     priorities = tuple(PriorityView(*got) for got in answer.priorities)
     return Swapped(id=request.id, jobs=answer.jobs, priorities=priorities)
@@ -117,6 +116,8 @@ def _check(daemon: Controlled, change: JobFields) -> None:
     if change.held is not UNSET:
         hint = "gpuctl hold, gpuctl release"
         raise GpudError("cannot edit whether a job is held", kind="usage", hint=hint)
+    if not (change.array is change.max_fails is UNSET):
+        raise GpudError("cannot edit which elements an array has, and its rules", kind="usage")
     if change == JobFields():
         raise GpudError("cannot edit: nothing is said to be changed", kind="usage")
     plain = spec_of(daemon.defaults, uid=os.geteuid())
@@ -136,7 +137,7 @@ def _changed(was: JobSpec, change: JobFields, said: Named, environments: Environ
 
 def _as_it_is(daemon: Controlled, job: JobId) -> JobSpec:
     """What it says now; of a job that is done as far as that is of use."""
-    spec, record = daemon.store.spec(job), daemon.state.jobs.get(job)
+    spec, record = daemon.store.spec(job), daemon.state.find(job)
     if record is None:
         return spec
     args = spec.retry_args if record.retry_args is None else record.retry_args
@@ -152,20 +153,20 @@ def _where(daemon: Controlled, request: Move) -> tuple[events.Place, JobId]:
         hint = "before a job, after a job, first or last"
         raise GpudError("cannot move: it takes one place", kind="usage", hint=hint)
     if request.before is not None:
-        return "before", _only(daemon, "before", request.before)
+        return "before", _only(daemon, "move before", request.before)
     if request.after is not None:
-        return "after", _only(daemon, "after", request.after)
+        return "after", _only(daemon, "move after", request.after)
     return request.to or "last", JobId(0)
 
 
-def _only(daemon: Controlled, to: str, where: Selector) -> JobId:
-    found = choose(daemon.store, f"move {to}", [where])
+def _only(daemon: Controlled, verb: str, selector: Selector) -> JobId:
+    found = choose(daemon.store, verb, [selector])
     if len(found) != 1:
-        raise GpudError(f"cannot move {to} {where}: that is {len(found)} jobs", kind="usage")
+        raise GpudError(f"cannot {verb} {selector}: that is {len(found)} jobs", kind="usage")
     return found[0]
 
 
 def _is_open(state: State, job: JobId, *, active: bool = False) -> bool:
     """Not done, and not active unless that is fine."""
-    record = state.jobs.get(job)
+    record = state.find(job)
     return record is not None and (active or record.state is not JobState.ACTIVE)

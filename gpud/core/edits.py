@@ -95,7 +95,7 @@ def _change(state: State, job: Job, spec: JobSpec, fields: set[str], now_ms: int
     if fields & OF_GATES:
         job.belongs = belongs_of(spec, job.array)
         job.held_by = job.held_by if job.held_by in job.belongs else ""
-    job.grace_s = spec.grace_s
+    job.grace_s, job.checkpoint = spec.grace_s, spec.checkpoint
     job.within_s = within_s(spec.time_limit_s, spec.grace_s, spec.linger_s)
     job.last_start_ms = last_start_ms(spec.deadline_ms, spec.time_limit_s)
     if "begin_ms" in fields:

@@ -7,20 +7,27 @@ ones: nothing is ever refused for that.
 
 Rule 1: who is put beside a job gets its priority, since else it would not stand there.
 Rule 2: the order of all others among themselves stays as it was.
+Rule 3: elements of an array that share a record stand at their ids; those stay, and what is put
+    between two of them has room there.
 
 Called by core/scheduler.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Sequence
+from itertools import groupby, pairwise
+from math import ceil, floor
+
+from msgspec import Struct
 
 from gpud.core.actions import Action, Answer, Refuse
 from gpud.core.events import MoveRequested, SwapRequested
 from gpud.core.model import Job, JobId, JobState
-from gpud.core.ready import rank_of
+from gpud.core.ready import Rank, rank_of
 from gpud.core.requests import absent, place_word
+from gpud.core.spans import Spans, spans_of, without
 from gpud.core.state import State
 
 
@@ -32,24 +39,27 @@ def on_move(state: State, event: MoveRequested, now_ms: int) -> Sequence[Action]
         elif job_id == event.beside:
             refused.append((job_id, f"cannot move job {job_id} {event.to} itself"))
         else:
-            moved.append(state.own(job_id))
-    moved.sort(key=rank_of)
-    if event.to in ("before", "after"):
-        if why := not_waiting(state, event.beside):
-            message = f"cannot move jobs {event.to} job {event.beside}: {why}"
-            return (Refuse(event.request, "refused", message),)
-        beside: Job | None = state.own(event.beside)
+            moved.append(_rank(state, job_id))
+    moved.sort()
+    if event.beside and (why := not_waiting(state, event.beside)):
+        message = f"cannot move jobs {event.to} job {event.beside}: {why}"
+        return (Refuse(event.request, "refused", message),)
+    if event.beside:
+        beside: Rank | None = _rank(state, event.beside)
     else:
-        beside = _outermost(state, {job.id for job in moved}, first=event.to == "first")
-    got = []
-    if beside is not None and moved and not _stand_there(state, moved, beside, event.to):
-        detail = {"beside": event.beside} if event.beside else {}
-        got = [(job.id, beside.priority) for job in moved if job.priority != beside.priority]
-        _put(state, moved, beside, behind=event.to in ("after", "last"))
-        for job in moved:
-            state.tell(job.id, job.attempt, "moved", now_ms, to=event.to, **detail)
-    jobs = tuple(job.id for job in moved)
-    return (Answer(event.request, jobs, refused=tuple(refused), priorities=tuple(got)),)
+        beside = _outermost(state, {rank[-1] for rank in moved}, first=event.to == "first")
+    jobs = tuple(rank[-1] for rank in moved)
+    got: tuple[tuple[JobId, int], ...] = ()
+    if beside is not None and moved:
+        gap = _gap(state, {*jobs}, beside, behind=event.to in ("after", "last"))
+        if not gap.has(moved):
+            got = tuple((job, gap.priority) for rank, _, job in moved if -rank != gap.priority)
+            _put(state, jobs, gap)
+            detail = {"beside": event.beside} if event.beside else {}
+            for job in jobs:
+                attempt = state.jobs[job].attempt
+                state.tell(job, attempt, "moved", now_ms, to=event.to, **detail)
+    return (Answer(event.request, jobs, refused=tuple(refused), priorities=got),)
 
 
 def on_swap(state: State, event: SwapRequested, now_ms: int) -> Sequence[Action]:
@@ -80,67 +90,138 @@ def not_waiting(state: State, job_id: JobId) -> str:
     return f"it is {place_word(state, job_id)}" if job.state is JobState.ACTIVE else ""
 
 
-def _outermost(state: State, but: set[JobId], *, first: bool) -> Job | None:
+def _rank(state: State, job_id: JobId) -> Rank:
+    """Of an element that shares its record, too."""
+    job = state.find(job_id)
+    assert job is not None
+    return (-job.priority, job_id, job_id) if job.rest else rank_of(job)
+
+
+def _outermost(state: State, but: set[JobId], *, first: bool) -> Rank | None:
     """The first or the last of the others that wait."""
-    others = [
-        job for job in state.jobs.values() if job.state is not JobState.ACTIVE and job.id not in but
-    ]
-    return (min if first else max)(others, key=rank_of, default=None)
+    taken = spans_of(but)
+    found: list[Rank] = []
+    for job in state.jobs.values():
+        if rest := without(job.rest, taken):
+            element = JobId(rest[0][0] if first else rest[-1][1])
+            found.append((-job.priority, element, element))
+        elif job.state is not JobState.ACTIVE and not job.rest and job.id not in but:
+            found.append(rank_of(job))
+    return (min if first else max)(found, default=None)
 
 
-def _stand_there(state: State, moved: Sequence[Job], beside: Job, to: str) -> bool:
-    """Whether nothing but these stands between the first of them and `beside`."""
-    row = [*moved, beside] if to in ("before", "first") else [beside, *moved]
-    if any(job.priority != beside.priority for job in moved) or row != sorted(row, key=rank_of):
-        return False
-    low, high = rank_of(row[0]), rank_of(row[-1])
-    return sum(low <= rank_of(job) <= high for job in state.jobs.values()) == len(row)
+# -- a place between others ------------------------------------------------------------------------
 
 
-def _put(state: State, moved: Sequence[Job], beside: Job, *, behind: bool) -> None:
-    but = {job.id for job in moved}
-    row = [job for job in _of_priority(state, beside.priority) if job.id not in but]
-    index = row.index(beside) + behind
+class Gap(Struct):
+    """`row` are all of this priority that have records of their own and stand between the same two
+    elements that have none, in their order: `low` (None: no such one) and `high`. What is put here
+    comes before `row[index]`."""
+
+    priority: int
+    row: list[Job]
+    index: int
+    low: float | None
+    high: float
+
+    def has(self, moved: Sequence[Rank]) -> bool:
+        """Whether these, and nobody else, stand here already."""
+        before = rank_of(self.row[self.index - 1]) if self.index else None
+        after = rank_of(self.row[self.index]) if self.index < len(self.row) else None
+        first, last = moved[0], moved[-1]
+        return (
+            {rank[0] for rank in moved} == {-self.priority}
+            and (before is None or before < first)
+            and (after is None or last < after)
+            and (self.low is None or self.low < first[1])
+            and last[1] < self.high
+        )
+
+
+def _gap(state: State, moved: Collection[JobId], beside: Rank, *, behind: bool) -> Gap:
+    priority, place, job_id = -beside[0], beside[1], beside[2]
+    shared = _sharing(state, priority, moved)
+    is_one = job_id not in state.jobs  # an element that shares its record
+    low = _last_below(shared, place, with_it=is_one and behind)
+    high = _first_above(shared, place, with_it=is_one and not behind)
+    row = [job for job in _of_priority(state, priority) if job.id not in moved]
     places = [rank_of(job)[1] for job in row]
-    start, numbers = with_room(places, index, len(moved), state.next_id)
-    row[index:index] = moved
+    start = 0 if low is None else bisect_right(places, low)
+    stop = len(row) if high is None else bisect_left(places, high)
+    at_end = start if behind else stop
+    index = at_end if is_one else row.index(state.jobs[job_id]) + behind
+    end = state.next_id if high is None else high
+    return Gap(priority, row[start:stop], index - start, low, end)
+
+
+def _put(state: State, moved: Sequence[JobId], gap: Gap) -> None:
+    row, index = [*gap.row], gap.index
+    places = [rank_of(job)[1] for job in row]
+    start, numbers = with_room(places, index, len(moved), gap.low, gap.high)
+    row[index:index] = [state.own(job) for job in moved]
     for job, number in zip(row[start : start + len(numbers)], numbers, strict=True):
-        job.priority, job.place = beside.priority, number
+        job.priority, job.place = gap.priority, number
         state.enter_again(job)
 
 
 def _tell_apart(state: State, priority: int) -> None:
-    """New places for all, if two have the same and only their ids say who is first: one was done
-    when the other was moved, and was retried."""
+    """New places, if two have the same and only their ids say who is first: one was done when the
+    other was moved, and was retried."""
     row = _of_priority(state, priority)
     if all(rank_of(a)[1] < rank_of(b)[1] for a, b in pairwise(row)):
         return
-    for job, number in zip(row, between(None, state.next_id, len(row)), strict=True):
-        job.place = number
-        state.enter_again(job)
+    shared = _sharing(state, priority, ())
+    for low, jobs in groupby(row, lambda job: _last_below(shared, rank_of(job)[1])):
+        some = [*jobs]
+        high = _first_above(shared, rank_of(some[-1])[1]) or state.next_id
+        for job, number in zip(some, between(low, high, len(some)), strict=True):
+            job.place = number
+            state.enter_again(job)
 
 
 def _of_priority(state: State, priority: int) -> list[Job]:
-    """In their order, those that are active included: they may come back."""
-    return sorted((j for j in state.jobs.values() if j.priority == priority), key=rank_of)
+    """Those with records of their own in their order; those that are active, too: they may come
+    back."""
+    jobs = (job for job in state.jobs.values() if job.priority == priority and not job.rest)
+    return sorted(jobs, key=rank_of)
+
+
+def _sharing(state: State, priority: int, but: Collection[JobId]) -> list[Spans]:
+    """Elements of this priority that share a record."""
+    taken = spans_of(but)
+    jobs = (job for job in state.jobs.values() if job.priority == priority and job.rest)
+    return [without(job.rest, taken) for job in jobs]
+
+
+def _last_below(shared: Sequence[Spans], place: float, *, with_it: bool = False) -> int | None:
+    most = floor(place) if with_it else ceil(place) - 1
+    found = (min(last, most) for spans in shared for first, last in spans if first <= most)
+    return max(found, default=None)
+
+
+def _first_above(shared: Sequence[Spans], place: float, *, with_it: bool = False) -> int | None:
+    least = ceil(place) if with_it else floor(place) + 1
+    found = (max(first, least) for spans in shared for first, last in spans if last >= least)
+    return min(found, default=None)
 
 
 # -- numbers ---------------------------------------------------------------------------------
 
 
 def with_room(
-    places: Sequence[float], index: int, count: int, end: float
+    places: Sequence[float], index: int, count: int, least: float | None, end: float
 ) -> tuple[int, list[float]]:
     """`count` are inserted before `places[index]`: (start, numbers) are the new places from
-    position `start` on, of these and of as few others as will do. `end` is more than all."""
+    position `start` on, of these and of as few others as will do. `least` is less than all (None:
+    there is no end), `end` is more."""
     reach = 0
     while True:
         start, stop = max(0, index - reach), min(len(places), index + reach)
-        low = places[start - 1] if start else None
+        low = places[start - 1] if start else least
         high = places[stop] if stop < len(places) else end
         numbers = between(low, high, stop - start + count)
         row = [*numbers, high] if low is None else [low, *numbers, high]
-        if all(a < b for a, b in pairwise(row)):
+        if all(a < b for a, b in pairwise(row)) or (start, stop) == (0, len(places)):
             return start, numbers
         reach = 2 * reach or 1
 

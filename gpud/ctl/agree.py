@@ -46,7 +46,7 @@ def chosen(
         covered = {*found, *_covered(connection, verb, single, states)}
         if len(covered) > MOST and not _agreed(verb, len(covered), words.ids(covered)):
             return None
-    return single + words.spans(found)
+    return single + [f"{low}-{high}" for low, high in words.runs(found)]
 
 
 def _covered(

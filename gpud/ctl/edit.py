@@ -10,7 +10,7 @@ import os
 
 from gpud.client import wire
 from gpud.client.connection import ask, connect
-from gpud.ctl import form, submit
+from gpud.ctl import form, submit, words
 from gpud.ctl.agree import YES, chosen, report
 from gpud.ctl.args import JSON, Option, Verb
 from gpud.ctl.editor import Editing, is_terminal
@@ -36,16 +36,17 @@ NONE: dict[str, Any] = {
     "deadline": 0,
     "after": [],
     "after-any": [],
+    "checkpoint": form.NONE,
 }
 OF_LATER_TRIES = {
     *("priority", "retries", "backoff_s", "backoff_max_s", "retry_on", "retry_args"),
 }  # fields that can be changed while a job runs
 NOTHING = object()  # such an option, when it is "none"
-FIELD_OF = dict(submit.FIELDS)
+FIELD_OF = {**dict(submit.FIELDS), "checkpoint": "checkpoint"}
 COMMON = (
     *("name", "gpus", "vram", "gpu-model", "exclusive", "priority", "cwd", "env"),
     *("retries", "backoff", "retry-on", "retry-args", "time-limit", "grace"),
-    *("after", "after-any", "after-failed", "begin", "deadline"),
+    *("after", "after-any", "after-failed", "begin", "deadline", "checkpoint"),
 )
 HELP = {"cwd": "where to run", "priority": "higher runs first"}
 SAID = """\
@@ -76,6 +77,8 @@ def _fields(given: dict[str, Any]) -> Fields:
     }
     given = {name: None if value is NOTHING else value for name, value in given.items()}
     fields |= submit.fields_of(given)
+    if given["checkpoint"] is not None:
+        fields["checkpoint"] = given["checkpoint"]
     if given["no-exclusive"]:
         fields["exclusive"] = False
     if given["command"] is not None:
@@ -92,8 +95,7 @@ def _fields(given: dict[str, Any]) -> Fields:
 
 
 def _in_editor(args: Args) -> int:
-    detail = _the_one(args)
-    job = detail["job"]["id"]
+    job, detail = _the_one(args)
     with Editing(f"edit job {job}", f"job-{job}.toml") as editing:
         before = body = form.write(detail)
         said, problem = "", None
@@ -108,34 +110,34 @@ def _in_editor(args: Args) -> int:
             try:
                 reply = _send(args, job, before, body)
             except GpudError as error:
-                if not _may_try_again(args, error, detail):
+                if not _may_try_again(args, error, job, detail["job"]["state"]):
                     raise
                 said, problem = SAID.format(form.one_line(error.message)), error
             else:
                 return report("change", reply, args, "changed")
 
 
-def _the_one(args: Args) -> dict[str, Any]:
-    """All about the job, if it is one that can be edited."""
+def _the_one(args: Args) -> tuple[str, dict[str, Any]]:
+    """What names the job, and all about it, if it is one that can be edited."""
     try:
         shown = ask(args["socket"], {"type": "ls", "jobs": args.words, "limit": 2})
     except GpudError as error:
         raise in_words_of("edit", error, "list") from error
-    if len(shown["jobs"]) != 1:
-        count = len(shown["jobs"]) + shown["more"]
+    count = sum(job.get("count", 1) for job in shown["jobs"]) + shown["more"]
+    if count != 1:
         raise GpudError(
             f"cannot edit {count} jobs in an editor: it takes one",
             kind="usage",
             hint="say what to change: gpuctl edit name:sweep --priority 9",
         )
-    (job,) = shown["jobs"]
-    if job["state"] == "done":
-        raise GpudError(f"cannot edit job {job['id']}: it is done ({job['outcome']})")
-    (detail,) = ask(args["socket"], {"type": "show", "jobs": [job["id"]]})["jobs"]
-    return dict(detail)
+    job = words.job_id(shown["jobs"][0])
+    if outcome := shown["jobs"][0]["outcome"]:
+        raise GpudError(f"cannot edit job {job}: it is done ({outcome})")
+    (detail,) = ask(args["socket"], {"type": "show", "jobs": [job]})["jobs"]
+    return job, dict(detail)
 
 
-def _send(args: Args, job: int, before: str, typed: str) -> dict[str, Any]:
+def _send(args: Args, job: str, before: str, typed: str) -> dict[str, Any]:
     """Raises GpudError for what cannot be read, and for what gpud refuses."""
     above = SAID.count("\n") if is_terminal() else 0  # where it is shown again
     try:
@@ -162,8 +164,10 @@ def _read(changes: dict[str, Any]) -> Fields:
             given["env"] = value
         else:
             given[name] = _convert(option, value)
-    words = {} if argv is None else {"argv": [wire.to_text(os.fsencode(word)) for word in argv]}
-    return _fields(given) | words
+    fields = _fields(given)
+    if argv is not None:
+        fields["argv"] = [wire.to_text(os.fsencode(word)) for word in argv]
+    return fields
 
 
 def _convert(option: Option, value: str) -> Any:
@@ -174,17 +178,16 @@ def _convert(option: Option, value: str) -> Any:
         raise GpudError(f'{option.name} cannot be "{shown}": {error}', kind="usage") from error
 
 
-def _may_try_again(args: Args, error: GpudError, detail: dict[str, Any]) -> bool:
+def _may_try_again(args: Args, error: GpudError, job: str, state: str) -> bool:
     """Whether a person is there, and the job is still one of which this can be changed."""
     if error.kind not in ("usage", "refused", "not-found") or not is_terminal():
         return False
-    job = detail["job"]
     try:
-        (now,) = ask(args["socket"], {"type": "ls", "jobs": [job["id"]], "limit": 1})["jobs"]
+        (now,) = ask(args["socket"], {"type": "ls", "jobs": [job], "limit": 1})["jobs"]
     except GpudError:
         return False
-    active = [one["state"] == "active" for one in (job, now)]
-    return bool(now["state"] != "done" and active[0] == active[1])
+    active = [one == "active" for one in (state, now["state"])]
+    return bool(not now["outcome"] and active[0] == active[1])
 
 
 # -- the verb --------------------------------------------------------------------------------------
@@ -233,7 +236,7 @@ VERBS = [
 Without options one job opens in $VISUAL, $EDITOR or vi, as a small TOML; what
 is wrong with it is said above it, and what you have typed is never lost.
 "none" takes away what --gpus, --vram, --time-limit, --begin, --deadline,
---after or --after-any say; "" does so for a text. --env adds or replaces a
+--checkpoint, --after or --after-any say; "" does so for a text. --env adds or replaces a
 variable. Of a job that runs only the priority and the retries can be changed.
 The story of the job tells what was changed (gpuctl show), but no value of a
 variable.""",

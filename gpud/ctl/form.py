@@ -40,6 +40,7 @@ HINTS = {
     "deadline": 'done by then, or not started: "06:00", "none"',
     "backoff": "pauses before tries",
     "retry-args": "added to the command from the second try on",
+    "checkpoint": 'the signal at which it saves and leaves: "SIGUSR1", "none"',
     "after": 'when these have succeeded: "12,14-20", "none"',
     "after-any": "when these have ended, however",
     "after-failed": 'what becomes of it when that cannot be: "cancel", "wait"',
@@ -48,7 +49,7 @@ GROUPS = (
     ("", ("command", "argv", "name", "cwd", "priority")),
     ("GPUs", ("gpus", "vram", "gpu-model", "exclusive")),
     ("time", ("time-limit", "grace", "begin", "deadline")),
-    ("tries", ("retries", "backoff", "retry-on", "retry-args")),
+    ("tries", ("retries", "backoff", "retry-on", "retry-args", "checkpoint")),
     ("order", ("after", "after-any", "after-failed")),
 )
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
@@ -60,7 +61,7 @@ def write(detail: dict[str, Any]) -> str:
     job = detail["job"]
     active = job["state"] == "active"
     name = f" ({one_line(job['name'])})" if job["name"] else ""
-    lines = [f"# Job {job['id']}{name}, {words.state(job)}"]
+    lines = [f"# Job {words.job_id(job)}{name}, {words.state(job)}"]
     if job["reason"]:
         lines.append(f"# {one_line(job['reason'])}")
     lines += ["#", "# Saving this changes the job. A line that stays as it is changes nothing."]
@@ -158,6 +159,7 @@ def _values(detail: dict[str, Any]) -> Values:
         "backoff": f"{format_duration(first)}..{format_duration(longest)}",
         "retry-on": ",".join(map(str, detail.get("retry_on", ()))),
         "retry-args": text(detail["retry_args"]),
+        "checkpoint": job.get("checkpoint") or NONE,
         "after": ",".join(detail.get("after", ())) or NONE,
         "after-any": ",".join(detail.get("after_any", ())) or NONE,
         "after-failed": detail.get("after_failed", "cancel"),

@@ -190,16 +190,21 @@ def ids(jobs: Iterable[int]) -> str:
     return ", ".join(spans(jobs))
 
 
-def spans(jobs: Iterable[int]) -> list[str]:
-    """The ids as few selectors: runs of three and more as ranges."""
-    runs: list[list[int]] = []
+def runs(jobs: Iterable[int]) -> list[list[int]]:
+    """Of ids that follow one another the first and the last."""
+    found: list[list[int]] = []
     for job in sorted(set(jobs)):
-        if runs and runs[-1][1] == job - 1:
-            runs[-1][1] = job
+        if found and found[-1][1] == job - 1:
+            found[-1][1] = job
         else:
-            runs.append([job, job])
+            found.append([job, job])
+    return found
+
+
+def spans(jobs: Iterable[int]) -> list[str]:
+    """The ids for people: runs of three and more as ranges."""
     return [
         part
-        for low, high in runs
+        for low, high in runs(jobs)
         for part in ([f"{low}-{high}"] if high > low + 1 else map(str, range(low, high + 1)))
     ]

@@ -76,6 +76,28 @@ def test_a_job_is_edited(path: Path) -> None:
     run(path, test)
 
 
+def test_elements_of_an_array_are_edited_by_themselves_or_all(path: Path) -> None:
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            await full(client, served, waiting=0)
+            first = await client.submit("train", name="sweep", array="0-9")
+            change = {"priority": 3, "checkpoint": "USR1"}
+            reply = await client.ask("edit", jobs=[f"{first}[7]"], change=change)
+            assert reply["jobs"] == [first + 7]
+            told_ = {"priority": [0, 3], "checkpoint": ["", "SIGUSR1"]}
+            assert await told(client, first + 7) == told_
+            assert len(served.daemon.state.jobs) == 2 + 2, "the others share their record"
+            reply = await client.ask("edit", jobs=["name:sweep"], change={"grace_s": 1})
+            assert reply["jobs"] == [*range(first, first + 10)]
+            change = {"checkpoint": "none", "after_any": [1]}
+            reply = await client.ask("edit", jobs=[first + 7], change=change)
+            assert reply["refused"][0]["message"].endswith(
+                ": what an element of an array comes after is said of all of them, in the submit"
+            )
+
+    run(path, test)
+
+
 def test_doing_it_twice_changes_nothing(path: Path) -> None:
     async def test(served: Served) -> None:
         async with served.client() as client:
@@ -170,6 +192,8 @@ def test_what_only_one_job_cannot_take_is_said_of_that_one(path: Path) -> None:
     [
         ({}, "usage", "cannot edit: nothing is said to be changed"),
         ({"held": True}, "usage", "cannot edit whether a job is held"),
+        ({"array": "0-9"}, "usage", "cannot edit which elements an array has, and its rules"),
+        ({"max_fails": 3}, "usage", "cannot edit which elements an array has, and its rules"),
         ({"priority": 10**10}, "usage", f"cannot edit: priority must be {BOUNDS}"),
         ({"command": " "}, "usage", "cannot edit: the command is empty"),
         ({"cwd": "x"}, "usage", "cannot edit: the working directory must be absolute"),
@@ -266,6 +290,7 @@ def test_moves_and_swaps(path: Path) -> None:
             assert [r["message"] for r in reply["refused"]] == ["cannot move job 1: it is running"]
             reply = await client.ask("swap", jobs=[a, b])
             assert reply["type"] == "swapped"
+            assert reply["jobs"] == [a, b]
             assert sorted(reply["priorities"], key=lambda p: p["job"]) == [
                 {"job": a, "priority": 0}, {"job": b, "priority": 5},
             ]  # fmt: skip
@@ -293,6 +318,9 @@ async def waiting(client: Client) -> list[int]:
         ("swap", {"jobs": [3]}, "usage", ": it takes two jobs"),
         ("swap", {"jobs": [3, 4, 5]}, "usage", ": it takes two jobs"),
         ("swap", {"jobs": ["3-4"]}, "usage", ": it takes two jobs"),
+        ("swap", {"jobs": ["3-4", 5]}, "usage", " 3-4: that is 2 jobs"),
+        ("swap", {"jobs": [3, 99]}, "not-found", " job 99: no such job"),
+        ("swap", {"jobs": [3, "@~2"]}, "refused", " job 3 with itself"),
         ("swap", {"jobs": [3, 1]}, "refused", " job 1: it is running"),
     ],
 )

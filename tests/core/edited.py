@@ -24,9 +24,9 @@ LATER = {"priority", "retry", "retry_args"}  # may be changed while an attempt i
 GATED = {"group", "labels"}
 TIME = {"begin_ms", "deadline_ms", "time_limit_s"}
 BY_EDIT = {
-    *("request", "grown", "priority", "retry", "retries_left", "retry_args", "grace_s"),
-    *("within_s", "begin_ms", "last_start_ms", "not_before_ms", "after", "unmet"),
-    *("belongs", "held_by"),
+    *("request", "grown", "priority", "retry", "retries_left", "retry_args"),
+    *("grace_s", "checkpoint", "within_s", "begin_ms", "last_start_ms"),
+    *("not_before_ms", "after", "unmet", "belongs", "held_by"),
 }
 
 
@@ -154,7 +154,7 @@ def check_record(was: Job, job: Job, edit: Edit, fields: set[str], now_ms: int) 
     assert job.retry == spec.retry
     assert job.request == (spec.request if "request" in fields else was.request)
     assert job.grown == (was.grown and "request" not in fields)
-    assert job.grace_s == spec.grace_s
+    assert (job.grace_s, job.checkpoint) == (spec.grace_s, spec.checkpoint)
     assert job.last_start_ms == last_start_of(spec)
     assert (job.within_s > 0) == (spec.time_limit_s is not None)
     assert job.within_s >= (spec.time_limit_s or 0)

@@ -21,7 +21,7 @@ from .turns import Fate
 
 FIELDS = (
     *("request", "priority", "retry", "retry_args", "time_limit_s", "begin_ms", "deadline_ms"),
-    *("grace_s", "after", "after", "group", "labels"),
+    *("grace_s", "checkpoint", "after", "after", "group", "labels"),
 )
 ENDS_OF_QUEUE = ("first", "last")
 

@@ -22,14 +22,18 @@ from gpud.core.events import (
     AttemptEnded,
     AttemptStarted,
     CancelRequested,
+    Edit,
+    EditRequested,
     Event,
     GateRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
     ReleaseRequested,
     RetryRequested,
     RulesChanged,
     RunnerReady,
+    SwapRequested,
     Tick,
 )
 from gpud.core.explain import ahead, explain
@@ -51,6 +55,7 @@ from gpud.core.model import (
 )
 from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
+from gpud.core.ready import rank_of
 from gpud.core.rules import DEFAULT, Kept, Rules
 from gpud.core.scheduler import next_deadline, step
 from gpud.core.spans import each
@@ -68,6 +73,7 @@ DEVICES = (A, B, CPUS, Device("m", ("m",), 2, memory_mib=16_000))
 FEW = tuple(structs.replace(d) for d in DEVICES)
 MOST = 30  # ids
 BOUND = -1  # the request that makes a limit of a label
+SHARED = ("priority", "request", "retry", "grace_s", "begin_ms", "after")  # of specs and records
 
 arrays = st.builds(
     lambda spec, size, at_most, max_fails: (
@@ -169,6 +175,7 @@ class Life:
             events += bounds(event.jobs, units)
         actions = step(self.state, [*events, self.with_past(event, list(units))], now_ms)
         actions = [a for a in actions if not isinstance(a, Answer) or a.request != BOUND]
+        assert all(job.place < self.state.next_id for job in self.state.jobs.values())
         check_invariants(self.state)
         changes = self.state.take_changes()
         self.store.commit(changes)
@@ -186,7 +193,27 @@ class Life:
         if isinstance(event, RetryRequested):
             done = [job for job in event.jobs if self.state.find(job) is None]
             return structs.replace(event, recalled=self.store.recall(done), outcomes=outcomes)
+        if isinstance(event, EditRequested):
+            edits = tuple(self.edit(edit.job, edit.told) for edit in event.edits)
+            return structs.replace(event, edits=edits, outcomes=outcomes)
         return event
+
+    def edit(self, job_id: JobId, fields: dict[str, object]) -> Edit:
+        """What the control server would make of it."""
+        record = self.state.find(job_id)
+        submitted = getattr(self.store, "specs", {}).get(job_id)  # of the fake store
+        was = JobSpec(b"train", array=submitted.array if submitted else None)
+        if record is not None:
+            shared = {name: getattr(record, name) for name in SHARED}
+            was = structs.replace(was, **shared)
+        return Edit(job_id, was, structs.replace(was, **fields), fields)
+
+    def order(self) -> list[int]:
+        """Who is first, of all elements of all records."""
+        ranks = []
+        for job in self.state.jobs.values():
+            ranks += [(-job.priority, n, n) for n in each(job.rest)] or [rank_of(job)]
+        return [rank[-1] for rank in sorted(ranks)]
 
     def reason(self, job: JobId) -> str:
         """An array that others wait for is named as one."""
@@ -259,7 +286,7 @@ def one_by_one(jobs: Sequence[NewJob], units: list[tuple[int, int]]) -> list[New
 
 def seen(job: Job) -> tuple[object, ...]:
     fields = structs.asdict(job)
-    for name in ("id", "array", "rest"):
+    for name in ("id", "array", "rest", "place"):
         del fields[name]
     return tuple(sorted((name, plain(repr(value))) for name, value in fields.items()))
 
@@ -353,6 +380,7 @@ def live(one: Life, many: Life, deeds: list[tuple[str, object, object]]) -> None
                 one.happens(now_ms, started)
                 many.happens(now_ms, started)
         assert many.picture() == one.picture(), event
+        assert many.order() == one.order(), event
         assert next_deadline(many.state) == next_deadline(one.state)
         assert many.gates(units) == one.gates(units), event
         assert sorted(many.told) == sorted(one.told), event
@@ -386,6 +414,14 @@ def event_of(
             return structs.replace(first, request=number)
         case "rules", Rules(), _:
             return RulesChanged(first)
+        case "edit", list(), dict():
+            edits = (Edit(JobId(n), JobSpec(b""), JobSpec(b""), second) for n in first)
+            return EditRequested(number, tuple(edits))
+        case "move", list(), (str(to), int(beside)):
+            other = JobId(beside) if to in ("before", "after") else JobId(0)
+            return MoveRequested(number, tuple(map(JobId, first)), to, other)
+        case "swap", (int(one), int(other)), _:
+            return SwapRequested(number, (JobId(one), JobId(other)))
         case "end", int(), int():
             live = sorted(state.attempts)
             if not live:

@@ -175,7 +175,7 @@ places = st.floats(-1e6, 1e6, allow_nan=False) | st.sampled_from([-1.0, 1.0, 2.0
 def test_room_is_made_and_the_order_is_kept(found: list[float], index: int, count: int) -> None:
     row, end = sorted(found), 1e6 + 1
     index = min(index, len(row))
-    start, numbers = with_room(row, index, count, end)
+    start, numbers = with_room(row, index, count, None, end)
     stop = start + len(numbers) - count
     assert start <= index <= stop
     whole = [*row[:start], *numbers, *row[stop:], end]
@@ -193,7 +193,7 @@ def test_however_often_it_is_moved(picks: list[int]) -> None:
     for pick in picks * 3:
         moved = row.pop(pick)
         index = pick // 2
-        start, new = with_room([numbers[job] for job in row], index, 1, 11)
+        start, new = with_room([numbers[job] for job in row], index, 1, None, 11)
         row.insert(index, moved)
         numbers |= dict(zip(row[start : start + len(new)], new, strict=True))
         assert sorted(row, key=lambda job: numbers[job]) == row

@@ -13,8 +13,9 @@ from gpud.core import edits, order, ready, requests
 from gpud.core.actions import Action
 from gpud.core.events import SwapRequested
 from gpud.core.lifecycle import ContradictionError
-from gpud.core.model import After, Attempt, Job, JobSpec
-from gpud.core.ready import rank_of
+from gpud.core.model import After, Attempt, Job, JobId, JobSpec
+from gpud.core.order import Gap
+from gpud.core.ready import Rank, rank_of
 from gpud.core.state import State
 
 from .edit_scenarios import live
@@ -162,31 +163,36 @@ def who_was_moved_starts_as_if_it_was_not(right):
 
 @bug(order, "_put")
 def who_is_moved_keeps_its_priority(right):
-    def put(state: State, moved: Sequence[Job], beside: Job, *, behind: bool) -> None:
-        before = [job.priority for job in moved]
-        right(state, moved, beside, behind=behind)
+    def put(state: State, moved: Sequence[JobId], gap: Gap) -> None:
+        before = [state.jobs[job].priority for job in moved]
+        right(state, moved, gap)
         for job, priority in zip(moved, before, strict=True):
-            job.priority = priority
-            state.enter_again(job)
+            state.jobs[job].priority = priority
+            state.enter_again(state.jobs[job])
 
     return put
 
 
-@bug(order, "_put")
+@bug(order, "_gap")
 def before_is_behind(right):
     return lambda state, moved, beside, *, behind: right(state, moved, beside, behind=True)
 
 
 @bug(order, "_put")
 def who_is_moved_together_is_turned_around(right):
-    return lambda state, moved, *more, **how: right(state, moved[::-1], *more, **how)
+    return lambda state, moved, gap: right(state, moved[::-1], gap)
+
+
+@bug(Gap, "has")
+def whoever_is_moved_stands_there_already(right):
+    return lambda gap, moved: True
 
 
 @bug(order, "_outermost")
 def the_first_is_one_that_runs(right):
-    def outermost(state: State, but: set[int], *, first: bool) -> Job | None:
-        others = [job for job in state.jobs.values() if job.id not in but]
-        return (min if first else max)(others, key=rank_of, default=None)
+    def outermost(state: State, but: set[int], *, first: bool) -> Rank | None:
+        others = [rank_of(job) for job in state.jobs.values() if job.id not in but]
+        return (min if first else max)(others, default=None)
 
     return outermost
 
@@ -204,9 +210,9 @@ def a_place_of_0_is_none(right):
 
 @bug(order, "with_room")
 def the_last_stands_behind_all_that_will_ever_come(right):
-    def with_room(places: Sequence[float], index: int, count: int, end: float):
+    def with_room(places: Sequence[float], index: int, count: int, *ends: float):
         if index < len(places):
-            return right(places, index, count, end)
+            return right(places, index, count, *ends)
         return index, [1e9 + n for n in range(count)]
 
     return with_room

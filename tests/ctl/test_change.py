@@ -100,7 +100,7 @@ def test_with_yes_exactly_those_that_were_found_are_sent(
 ) -> None:
     assert gpuctl("retry", "state:failed", "7", "--yes").status == 0
     (request,) = server.asked(requests.Retry)
-    assert request.jobs == ("7", "36-41")
+    assert request.jobs == ("7", "36-41"), "the 7 was named by itself"
     (lookup,) = server.asked(requests.Ls)
     assert (lookup.jobs, lookup.limit) == (("state:failed",), 0)
 
@@ -108,9 +108,9 @@ def test_with_yes_exactly_those_that_were_found_are_sent(
 @pytest.mark.parametrize(
     ("verb", "states", "sent"),
     [
-        ("pause", ("state:running",), ("42", "43")),
-        ("continue", ("state:paused",), ("47",)),
-        ("checkpoint", ("state:running", "state:paused"), ("47",)),
+        ("pause", ("state:running",), ("42-43",)),
+        ("continue", ("state:paused",), ("47-47",)),
+        ("checkpoint", ("state:running", "state:paused"), ("47-47",)),
     ],
 )
 def test_only_those_are_meant_that_the_verb_can_do_something_about(

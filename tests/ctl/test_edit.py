@@ -85,12 +85,21 @@ def test_options_are_those_of_a_submit(server: FakeServer, gpuctl: Gpuctl) -> No
 
 
 def test_none_takes_things_away(server: FakeServer, gpuctl: Gpuctl) -> None:
-    options = ("gpus", "vram", "time-limit", "begin", "deadline", "after", "after-any")
+    options = (
+        "gpus",
+        "vram",
+        "time-limit",
+        "begin",
+        "deadline",
+        "after",
+        "after-any",
+        "checkpoint",
+    )
     given = [f"--{option}=none" for option in options]
     assert gpuctl("edit", "45", *given, "--no-exclusive", "--gpu-model", "", "--name=").status == 0
     assert change(server) == JobFields(
         gpus=None, vram_mib=0, time_limit_s=None, begin_ms=0, deadline_ms=0, after=(),
-        after_any=(), exclusive=False, gpu_model="", name="",
+        after_any=(), exclusive=False, gpu_model="", name="", checkpoint="none",
     )  # fmt: skip
 
 
@@ -119,7 +128,7 @@ def test_running_jobs_count_where_they_can_be_changed(server: FakeServer, gpuctl
     server.answers[requests.Ls] = replies.JobsReply(id=0, jobs=samples.JOBS, more=0)
     gpuctl("edit", "name:x", "--retries", "3")
     gpuctl("edit", "name:x", "--retries", "3", "--grace", "5s")
-    assert [asked.jobs for asked in server.asked(requests.Edit)] == [("42-47",), ("45", "46")]
+    assert [asked.jobs for asked in server.asked(requests.Edit)] == [("42-47",), ("45-46",)]
 
 
 def test_nothing_that_is_different(server: FakeServer, gpuctl: Gpuctl) -> None:
@@ -148,7 +157,7 @@ def test_what_is_typed_is_sent(
     assert change(server) == JobFields(
         command='echo "hi" > log', priority=9, gpus=2, env_add=("LR=0.1",)
     )
-    assert server.asked(requests.Edit)[0].jobs == (45,)
+    assert server.asked(requests.Edit)[0].jobs == ("45",)
     assert not kept(tmp_path)
 
 
@@ -337,6 +346,22 @@ def test_the_editor_is_for_one_job_that_can_be_edited(
     result = gpuctl("edit", "name:x")
     assert result.status == status
     assert result.err.startswith(f"gpuctl: {why}")
+
+
+def test_an_array_is_many_and_its_first_element_is_one(
+    server: FakeServer, gpuctl: Gpuctl, editor: Callable[[str], None]
+) -> None:
+    editor("sed -i 's/^priority = 5/priority = 6/' \"$1\"")
+    array = samples.job(45, array=45, indices="0-9", count=10, priority=5)
+    server.answers[requests.Ls] = replies.JobsReply(id=0, jobs=(array,), more=0)
+    result = gpuctl("edit", "45")
+    assert result.err.startswith("gpuctl: cannot edit 10 jobs in an editor: it takes one\n")
+    first = samples.job(45, array=45, indices="0", priority=5)
+    server.answers[requests.Ls] = replies.JobsReply(id=0, jobs=(first,), more=0)
+    server.answers[requests.Show] = replies.Shown(id=0, jobs=(samples.detail(first),))
+    assert gpuctl("edit", "45[0]").status == 0
+    assert server.asked(requests.Show)[0].jobs == ("45[0]",)
+    assert server.asked(requests.Edit)[0].jobs == ("45[0]",), "45 would be all of them"
 
 
 def test_a_job_that_is_not_there(server: FakeServer, gpuctl: Gpuctl) -> None:

@@ -92,7 +92,7 @@ class Box:
     def submit(self, *args: str, **options: Any) -> list[int]:
         return [int(line) for line in self.ctl("submit", *args, **options).stdout.split()]
 
-    def show(self, job: int) -> dict[str, Any]:
+    def show(self, job: int | str) -> dict[str, Any]:
         shown: dict[str, Any] = json.loads(self.ctl("show", str(job), "--json").stdout)
         return dict(shown["jobs"][0])
 

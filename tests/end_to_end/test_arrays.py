@@ -56,6 +56,34 @@ def test_an_array_is_one_name_for_many(box: Box) -> None:
     assert [detail["job"]["id"], len(detail["attempts"])] == [first + 9, 2]
 
 
+def test_a_verb_that_finds_the_first_element_means_no_other(box: Box) -> None:
+    box.serve()
+    [first] = box.submit("--array", "0-3", "test $GPUD_ARRAY_INDEX -gt 0")
+    box.ctl("wait", str(first), check=False)
+    assert box.ctl("retry", "state:failed").stdout == f"job {first}: queued again\n"
+    box.ctl("wait", str(first), check=False)
+    tries = [box.show(f"{first}[{index}]")["attempts"] for index in range(4)]
+    assert [len(attempts) for attempts in tries] == [2, 1, 1, 1], "what succeeded runs once"
+
+
+def test_elements_are_edited_and_moved(box: Box) -> None:
+    box.serve(gpus="0")
+    [blocker] = box.submit("sleep 600")
+    [first] = box.submit("--name", "sweep", "--array", "0-5", "echo $GPUD_ARRAY_INDEX >> out")
+    [alone] = box.submit("echo alone >> out")
+    editor = {"EDITOR": "sed -i 's/echo /echo edited-/'"}
+    box.ctl("edit", f"{first}[0]", env=box.env | editor)
+    refused = box.ctl("edit", str(first), env=box.env | editor, check=False)
+    assert refused.stderr.startswith("gpuctl: cannot edit 6 jobs in an editor: it takes one\n")
+    box.ctl("move", str(alone), "--before", f"{first}[3]")
+    box.ctl("move", f"{first}[1]", "--last")
+    box.ctl("swap", f"{first}[2]", f"{first}[5]")
+    box.ctl("cancel", str(blocker))
+    box.ctl("wait", "all", check=False)
+    order = ["edited-0", "5", "alone", "3", "4", "2", "1"]
+    assert (box.home / "out").read_text().split() == order
+
+
 def test_what_cannot_be_is_refused_with_a_sentence(box: Box) -> None:
     box.serve()
     [first] = box.submit("--array", "0-3", "--hold", "true")
