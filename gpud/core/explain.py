@@ -170,6 +170,20 @@ def misuses(state: State, now_ms: int) -> list[str]:
     return found
 
 
+def unlisted(state: State) -> str:
+    """A sentence about GPUs on which the driver lists no processes; "" when there are none."""
+    seen = {uuid: gpu.sight for uuid, gpu in state.health.gpus.items()}
+    labels = [
+        device.label
+        for device in state.pool.devices.values()
+        if any(sight and not sight.attributable for sight in map(seen.get, device.uuids))
+    ]
+    if not labels:
+        return ""
+    get = "it gets" if len(labels) == 1 else "they get"
+    return f"the driver does not say who uses {_gpus(labels)}: {get} jobs, whoever else is there"
+
+
 def _not_here(state: State, device: Device, request: Request, gpus: int | None) -> str:
     pool = state.pool
     if device.key in pool.blocked:

@@ -25,8 +25,9 @@ from msgspec import Struct
 from gpud.core.actions import Action, Answer, Refuse
 from gpud.core.events import MoveRequested, SwapRequested
 from gpud.core.model import Job, JobId, JobState
-from gpud.core.ready import Rank, rank_of
+from gpud.core.ready import rank_of
 from gpud.core.requests import absent, place_word
+from gpud.core.shelves import Rank
 from gpud.core.spans import Spans, spans_of, without
 from gpud.core.state import State
 

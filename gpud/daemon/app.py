@@ -19,7 +19,7 @@ from msgspec import Struct
 from gpud.config.schema import JobDefaults, SourceConfig
 from gpud.core.actions import Answer
 from gpud.core.events import Event
-from gpud.core.explain import misuses
+from gpud.core.explain import misuses, unlisted
 from gpud.core.rules import NO_RULES, Rules
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms
@@ -219,7 +219,8 @@ class App:
         await (self.sources_hosted.stop if stopped else self.sources_hosted.start)(name)
 
     def gpu_note(self) -> str:
-        return self.gpus.note
+        notes = [self.gpus.note, "" if self.gpus.is_blind else unlisted(self.state)]
+        return "; ".join(filter(None, notes))
 
     def _watched(self) -> Watched:
         """What the watcher needs to tell our processes from others'."""

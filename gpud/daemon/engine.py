@@ -40,6 +40,7 @@ from gpud.core.changes import Changes
 from gpud.core.events import (
     DevicesChanged,
     Event,
+    GpuBroke,
     RulesChanged,
 )
 from gpud.core.invariants import check_invariants
@@ -134,7 +135,8 @@ class Engine:
 
     def post(self, event: Event) -> None:
         """Never blocks; handled in the next turn."""
-        self._mailbox.append(event)
+        if not self.storage_problem or is_told_once(event):
+            self._mailbox.append(event)
         if self._closed or self.storage_problem:
             return
         if self._turn_handle is None:
@@ -200,7 +202,7 @@ class Engine:
         try:
             actions, committed = self._decide(batch)
         except StorageError as error:
-            self._undo(error)
+            self._undo(error, batch)
             return
         except BaseException:
             self._closed = True
@@ -336,8 +338,10 @@ class Engine:
 
     # -- a disk that does not work ---------------------------------------------------------------
 
-    def _undo(self, error: StorageError) -> None:
-        """Rule 3. Until the disk works, the state in memory only answers questions."""
+    def _undo(self, error: StorageError, batch: Sequence[Event] = ()) -> None:
+        """Rule 3. Until the disk works, the state in memory only answers questions. `batch`: what
+        the turn had taken from the mailbox, if nothing of it is written."""
+        self._mailbox = [event for event in (*batch, *self._mailbox) if is_told_once(event)]
         self.storage_problem = error.message
         self._warn("storage_problem", why=error.message, again_in_s=STORAGE_RETRY_S)
         self._refuse_all(error)
@@ -357,9 +361,14 @@ class Engine:
         self._warn("storage_works_again")
         self.state = state
         self.storage_problem = ""
-        self._mailbox.clear()  # facts, which the runner repeats
         self.tell_windows()
+        self._tick()
         self.meet_runner()
+
+
+def is_told_once(event: Event) -> bool:
+    """An Xid is. Other facts come again: the runner repeats its own, and looks are taken anew."""
+    return isinstance(event, GpuBroke)
 
 
 def _stopping() -> GpudError:

@@ -67,6 +67,11 @@ class Gpus:
             self.pool, self.note = not_asked(plan), f"{ASKING}: no GPU is used until then"
             self._start_finding()
 
+    @property
+    def is_blind(self) -> bool:
+        """`note` says that of no process it is known whose it is."""
+        return bool(self._blind)
+
     async def wait(self, seconds: float) -> None:
         """Until the driver has answered, but not for ever. Raises GpudError when nobody named a GPU
         and there is no driver, or it has none."""

@@ -11,7 +11,7 @@ from gpud.core.events import (
     GpuBroke,
     GpusSeen,
 )
-from gpud.core.explain import devices_for, explain, kept_now, misuses
+from gpud.core.explain import devices_for, explain, kept_now, misuses, unlisted
 from gpud.core.health import GpuPolicy
 from gpud.core.model import Device, JobId, Request
 from gpud.core.sight import GpuProcess, GpuSight
@@ -225,3 +225,19 @@ def test_a_job_that_does_nothing_is_a_problem_until_it_works() -> None:
     assert misuses(state, NOW_MS + 3_601_000) == [f"{idle} 60 min"]
     look(state, *sights("GPU-u", util=50), at_ms=NOW_MS + 12_000)
     assert misuses(state, NOW_MS + 31_000) == []
+
+
+# -- what cannot be seen --------------------------------------------------------------------------
+
+
+def test_gpus_whose_users_the_driver_does_not_list_are_told() -> None:
+    state = ready(U, V, MIG, A)
+    unseen = [GpuSight(uuid, attributable=False) for uuid in ("GPU-u", "GPU-v")]
+    assert unlisted(state) == ""
+    look(state, *sights("GPU-u", "GPU-v", "MIG-1"))
+    assert unlisted(state) == ""
+    look(state, unseen[0], *sights("GPU-v", "MIG-1"))
+    says, beside = "the driver does not say who uses", "jobs, whoever else is there"
+    assert unlisted(state) == f"{says} GPU 0: it gets {beside}"
+    look(state, *unseen, *sights("MIG-1"))
+    assert unlisted(state) == f"{says} GPUs 0 and 1: they get {beside}"

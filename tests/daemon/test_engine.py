@@ -13,6 +13,7 @@ from gpud.core.changes import Changes
 from gpud.core.events import (
     CancelRequested,
     DevicesChanged,
+    GpuBroke,
     HoldRequested,
     JobsSubmitted,
     RetryRequested,
@@ -157,6 +158,24 @@ def test_a_full_disk_at_a_dispatch_starts_the_job_once(
         rig.store.full = False
         await rig.until(lambda: (second, 1) in rig.runner.starts)
         assert set(rig.runner.starts.values()) == {1}
+
+    play(tmp_path, scenario)
+
+
+def test_a_gpu_that_breaks_while_the_disk_is_full_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver tells an Xid once."""
+    monkeypatch.setattr(engine_module, "STORAGE_RETRY_S", 0.02)
+
+    async def scenario(rig: Rig) -> None:
+        rig.store.full = True
+        rig.engine.post(GpuBroke("GPU-a", 1, "Xid 48"))  # in the turn that is undone
+        await rig.until(lambda: bool(rig.engine.storage_problem))
+        rig.engine.post(GpuBroke("GPU-b", 2, "Xid 79"))  # while there are no turns
+        rig.store.full = False
+        await rig.until(lambda: not rig.engine.storage_problem)
+        await rig.until(lambda: len(rig.store._store.load().quarantines) == 2)
 
     play(tmp_path, scenario)
 

@@ -5,66 +5,26 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from gpud.core.events import GpusSeen
 from gpud.core.sight import GpuProcess, GpuSight
-from gpud.devices.survey import survey
 from gpud.devices.watcher import BUSY_S, IDLE_S, NvmlWatcher
-from gpud.errors import GpudError
 from gpud.ports import GpusFound, GpuWatcher, Watched
 from tests.contracts.watchers import NEVER_S, Box
+from tests.devices.cuda import HELD_MIB, cuda_job, real_gpus
 from tests.devices.test_watcher import cpu_s
 
 pytestmark = pytest.mark.gpu
-HELD_MIB = 1024
 RELEASE_S = 30
-# The CUDA driver's own interface, so that nothing needs to be installed.
-CUDA_PROGRAM = f"""
-import ctypes, sys
-cuda = ctypes.CDLL("libcuda.so.1")
-def do(name, *arguments):
-    if code := getattr(cuda, name)(*arguments):
-        sys.exit(f"{{name}}: CUDA error {{code}}")
-device, context, memory = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
-do("cuInit", 0)
-do("cuDeviceGet", ctypes.byref(device), 0)
-do("cuCtxCreate_v2", ctypes.byref(context), 0, device)
-do("cuMemAlloc_v2", ctypes.byref(memory), ctypes.c_size_t({HELD_MIB} << 20))
-print("ready", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture(scope="module")
 def real() -> GpusFound:
-    try:
-        found = survey()
-    except GpudError as error:
-        pytest.skip(f"needs a GPU: {error.message}")
-    if not found.gpus:
-        pytest.skip(f"needs a GPU that works: {found.unusable}")
-    return found
-
-
-@contextmanager
-def cuda_job(uuid: str) -> Iterator[int]:
-    """A job's shell, by its pid, whose child holds memory on the GPU until the block ends."""
-    line = 'CUDA_VISIBLE_DEVICES=$1 "$2" -c "$3"; :'
-    with subprocess.Popen(
-        ["/bin/sh", "-c", line, "sh", uuid, sys.executable, CUDA_PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    ) as shell:
-        assert shell.stdout is not None
-        if shell.stdout.readline() != b"ready\n":
-            pytest.skip("needs the CUDA driver: there is a GPU that no program can use")
-        yield shell.pid
+    return real_gpus()
 
 
 @asynccontextmanager

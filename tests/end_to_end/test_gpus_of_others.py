@@ -90,6 +90,14 @@ def test_a_job_with_retries_goes_on_elsewhere_and_keeps_them(box: Box, stub: Stu
     box.ctl("wait", str(job), str(mine), check=False)
 
 
+def test_a_driver_that_does_not_list_processes_is_told_of(box: Box, stub: Stub) -> None:
+    for version in ("_v2", "_v3"):
+        stub.order("fail", f"nvmlDeviceGetComputeRunningProcesses{version}", gpu=1, code=3)
+    box.serve(gpus="")
+    says = "the driver does not say who uses GPU 1: it gets jobs, whoever else is there"
+    box.until("it is told", lambda: says in box.ctl("gpus").stderr)
+
+
 # -- gpud run ------------------------------------------------------------------------------------
 
 
