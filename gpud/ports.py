@@ -7,21 +7,30 @@ a health report; what escapes from an adapter is a bug and ends the daemon.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from gpud.config.schema import JobDefaults
-from gpud.core.actions import Answer, StartAttempt, StopAttempt
+from gpud.core.actions import (
+    Answer,
+    CheckpointAttempt,
+    ContinueAttempt,
+    PauseAttempt,
+    StartAttempt,
+    StopAttempt,
+)
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.events import Event
 from gpud.core.health import Quarantine
 from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome
 from gpud.core.sight import GpuInfo
+from gpud.core.spans import Spans
 from gpud.core.state import State
 from gpud.errors import GpudError
-from gpud.protocol.replies import EventView, JobDetail, JobView, SourceView
+from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView, SourceView
 from gpud.protocol.selectors import Selection
 
 
@@ -44,11 +53,21 @@ class Executor(Protocol):
     started again. `RunnerReady` is posted when every runner has listed what it has, before any
     end it repeats; after `RunnerGone` nothing is started until the next `RunnerReady`. An end is
     repeated, over reconnects too, until `forget` was called for it.
+    A paused attempt stands still, all its processes, and so does its time limit, until it is
+    continued, stopped, or asked for a checkpoint; it stays so over reconnects, and is listed with
+    the phase "paused". A checkpoint is the signal, and after the grace a stop. An end says whether
+    the attempt had been asked to stop or for a checkpoint before it ended (`stopped`).
     """
 
     def start(self, launch: Launch) -> None: ...
 
     def stop(self, action: StopAttempt) -> None: ...
+
+    def pause(self, action: PauseAttempt) -> None: ...
+
+    def unpause(self, action: ContinueAttempt) -> None: ...
+
+    def checkpoint(self, action: CheckpointAttempt) -> None: ...
 
     def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None: ...
 
@@ -90,6 +109,7 @@ class GpuWatcher(Protocol):
     (a person has healed it) it is: until the driver has answered for it or has hung once more, it
     is seen with a `problem` that is not `broken`, and looks at the others go on. No pause is kept
     after trouble with the whole driver then, and GPUs that are not listed any more are forgotten.
+    Until then these are `broken`; not so one in whose place there is something else (MIG).
     An Xid that makes a GPU useless is posted as `GpuBroke` as soon as the driver tells. `found` is
     called when what there is has changed (another index, MIG switched, one answers that did not).
     Nothing is posted after `close`, which returns at once, whatever the driver does.
@@ -179,6 +199,15 @@ class Loaded(Struct, frozen=True):
     quarantines: dict[str, Quarantine] = {}  # by UUID
     usual_mib: dict[str, int] = {}  # likeness -> MiB
     outcomes: dict[JobId, Outcome] = {}  # of the done jobs that any of these come after
+    arrays: tuple[tuple[int, int], ...] = ()  # first and last id of all there ever were
+
+
+class Likeness(Struct, frozen=True):
+    """Jobs that run about as long: of one person, under one name; without one, of one array."""
+
+    uid: int = 0
+    name: str = ""
+    array: int = 0
 
 
 class Store(Protocol):
@@ -202,6 +231,15 @@ class Store(Protocol):
         """Of those of `jobs` that are done."""
         ...
 
+    def array_at(self, first: JobId) -> int | None:
+        """The last id of the array whose first element this is; None: there is none."""
+        ...
+
+    def together(self, jobs: Sequence[JobId]) -> list[JobId | Spans]:
+        """The same with elements that have not changed as one entry for each array, in the place of
+        the first of them."""
+        ...
+
     def recall(self, jobs: Sequence[JobId]) -> list[Job]:
         """The records of those of `jobs` that exist and are done."""
         ...
@@ -217,8 +255,8 @@ class Store(Protocol):
         a name, range or source that matches nothing; a state that matches nothing is no error."""
         ...
 
-    def views(self, jobs: Sequence[JobId]) -> list[JobView]:
-        """In the order of `jobs`; `reason` left empty."""
+    def views(self, jobs: Sequence[JobId | Spans]) -> list[JobView]:
+        """In the order of `jobs`; `reason` left empty. One for each entry of `together`."""
         ...
 
     def page(self, recent: int, limit: int) -> tuple[list[JobView], int]:
@@ -227,6 +265,19 @@ class Store(Protocol):
         ...
 
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]: ...
+
+    def likeness(self, job: JobId) -> Likeness | None:
+        """What it has in common with jobs that run about as long; None where nothing is known."""
+        ...
+
+    def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
+        """How long jobs of this likeness with ids before this one ran that succeeded, each in its
+        last attempt, without its pauses: the newest first. A look at a few of them is enough."""
+        ...
+
+    def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
+        """Of arrays by the ids of their first elements."""
+        ...
 
     def events_after(self, seq: int, limit: int) -> list[EventView]: ...
 
@@ -253,6 +304,7 @@ class Controlled(Protocol):
     state_dir: str
     socket: str
     defaults: JobDefaults  # what a submit's jobs get where they do not say
+    forecasting: asyncio.Lock  # one forecast at a time: each has a copy of the queue
 
     @property
     def state(self) -> State: ...

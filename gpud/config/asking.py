@@ -12,6 +12,7 @@ import re
 from gpud.config.limits import LEAST_SHARE, LONGEST_MODEL, LONGEST_S, MOST_GPUS
 from gpud.config.units import parse_duration_s, parse_size_mib
 from gpud.errors import GpudError
+from gpud.signals import signal_number
 
 AUTO = "auto"  # as much memory as earlier runs took
 OOM = "oom"
@@ -72,6 +73,18 @@ def check_retry_on(ends: tuple[str | int, ...]) -> None:
             raise GpudError(f'"{end}" is no end to retry on; there are {known}')
     if not ends:
         raise GpudError(f"it takes some of {known}")
+
+
+def read_checkpoint(text: str) -> int:
+    """ "SIGUSR1", "usr1" or "10" as a number; "none": 0."""
+    if text == "none":
+        return 0
+    try:
+        return signal_number(text)
+    except ValueError:
+        raise GpudError(
+            "it takes a signal that a program can catch, like SIGUSR1, SIGTERM or 10, or none"
+        ) from None
 
 
 def read_backoff(text: str) -> tuple[float, float | None]:

@@ -39,6 +39,7 @@ def spec_of(
         time_limit_s=defaults.time_limit_s,
         grace_s=defaults.grace_s,
         linger_s=None if isinstance(defaults.linger_s, str) else defaults.linger_s,
+        checkpoint=defaults.checkpoint,
         uid=uid,
         source=source,
     )

@@ -32,6 +32,8 @@ Vram = Size | Literal["auto"]
 Model = Annotated[str, Meta(max_length=LONGEST_MODEL, extra={"line": True})]
 # A whole number, or a share of one GPU.
 Gpus = Annotated[float, Meta(ge=0, le=MOST_GPUS, extra={"gpus": True})]
+# A signal that a program can catch: "SIGUSR1", "USR1" or 10; in memory its number, 0: "none".
+Signal = Annotated[int, Meta(ge=0, extra={"signal": True})]
 Retries = Annotated[int, Meta(ge=0, le=MOST_RETRIES)]
 Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 # `~` and `$VARIABLES` are expanded; relative to the directory of the configuration file.
@@ -95,6 +97,7 @@ class JobDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     time_limit_s: TimeLimit | None = None
     grace_s: Seconds = 10.0
     linger_s: Seconds | Literal["wait"] = 10.0
+    checkpoint: Signal = 0  # at which a job saves its state and leaves
 
 
 class QueueFileSource(
@@ -128,6 +131,7 @@ class QueueFileSource(
     time_limit_s: TimeLimit | None = None
     grace_s: Seconds | None = None
     linger_s: Seconds | Literal["wait"] | None = None
+    checkpoint: Signal | None = None
 
 
 SourceConfig = QueueFileSource  # a union once there are more

@@ -1,7 +1,7 @@
-"""Durations, memory and energy between people and numbers: "90s", "2h30m"; "12G", "800M"; "9.8 Wh".
+"""Durations and memory between people and numbers: "90s", "2h30m"; "12G", "800M".
 
-Called wherever a person writes or reads one (configuration, `#gpud:` options, gpuctl). Pure,
-standard library only.
+Called wherever a person writes one (configuration, `#gpud:` options, gpuctl). How memory is shown
+is in gpud/amounts.py. Pure, standard library only.
 """
 
 from __future__ import annotations
@@ -82,20 +82,3 @@ def parse_size_mib(text: str) -> int:
 def _nothing(text: str) -> GpudError:
     message = f'cannot use "{text}" as an amount of memory: it must be more than nothing'
     return GpudError(message, kind="usage", hint=SIZE_HINT)
-
-
-def format_size(mib: int) -> str:
-    """To a tenth of its unit, as short as can be; readable by `parse_size_mib` if it is not 0."""
-    for unit, name in (("t", "TiB"), ("g", "GiB")):
-        if mib >= MIB_OF_UNIT[unit]:
-            return f"{mib / MIB_OF_UNIT[unit]:.1f}".removesuffix(".0") + f" {name}"
-    return f"{mib} MiB"
-
-
-def format_energy(joules: float) -> str:
-    """ "340 J", "9.8 Wh", "1.25 kWh"."""
-    if joules < 3600:
-        return f"{joules:.0f} J"
-    if joules < 3.6e6:
-        return f"{joules / 3600:.1f}".removesuffix(".0") + " Wh"
-    return f"{joules / 3.6e6:.2f} kWh"

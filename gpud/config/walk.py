@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from gpud.config.asking import check_gpus, read_size_mib
+from gpud.config.asking import check_gpus, read_checkpoint, read_size_mib
 from gpud.config.lines import dotted
 from gpud.config.schema import Config
 from gpud.config.units import parse_duration_s
@@ -100,6 +100,8 @@ class Walk:
             return self._duration(kind, value, path)
         elif isinstance(kind, inspect.IntType) and "size" in marks:
             return self._size(value, path)
+        elif isinstance(kind, inspect.IntType) and "signal" in marks:
+            return self._signal(value, path)
         elif isinstance(kind, inspect.IntType):
             if isinstance(value, int) and not isinstance(value, bool):
                 self._bounds(kind, value, path)
@@ -177,6 +179,16 @@ class Walk:
             return value
         try:
             return read_size_mib(value)
+        except GpudError as error:
+            self.problem(path, f"{dotted(path)}: {error.message}")
+            return value
+
+    def _signal(self, value: Any, path: KeyPath) -> Any:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            self._wrong_type(path, 'a signal (text like "SIGUSR1", or a number)', value)
+            return value
+        try:
+            return read_checkpoint(str(value))
         except GpudError as error:
             self.problem(path, f"{dotted(path)}: {error.message}")
             return value

@@ -17,13 +17,31 @@ from gpud.protocol import selectors
 from gpud.protocol.requests import JobFields, Selector
 from gpud.protocol.selectors import Selection
 
+Named = tuple[list[Span] | None, list[Span] | None]  # None: not said
+
 
 def come_after(base: After, fields: JobFields, store: Store) -> After:
     """`base` with what `fields` say. `@` becomes "the one before". Raises GpudError."""
-    if fields.after is fields.after_any is fields.after_failed is UNSET:
+    if says_nothing(fields):
         return base
-    succeeded = _spans(store, fields.after, ended=False)
-    ended = _spans(store, fields.after_any, ended=True)
+    return laid_over(base, fields, named(fields, store))
+
+
+def says_nothing(fields: JobFields) -> bool:
+    return fields.after is fields.after_any is fields.after_failed is UNSET
+
+
+def named(fields: JobFields, store: Store, *, there: bool = False) -> Named:
+    """Jobs that must have succeeded, and jobs that must have ended. `there`: all of them are there
+    already, and `@` is the last one. Raises GpudError."""
+    return (
+        _spans(store, fields.after, ended=False, there=there),
+        _spans(store, fields.after_any, ended=True, there=there),
+    )
+
+
+def laid_over(base: After, fields: JobFields, said: Named) -> After:
+    succeeded, ended = said
     if succeeded is None:
         succeeded = [span for span in base.spans if not span.ended]
     if ended is None:
@@ -44,19 +62,22 @@ def seen_from(after: After, later: int) -> After:
 
 
 def _spans(
-    store: Store, chosen: Sequence[Selector] | UnsetType, *, ended: bool
+    store: Store, chosen: Sequence[Selector] | UnsetType, *, ended: bool, there: bool
 ) -> list[Span] | None:
     if chosen is UNSET:
         return None
     try:
-        return _found(store, selectors.parse(chosen), ended)
+        wanted = selectors.parse(chosen)
+        return (
+            _together(store.select(wanted), ended=ended) if there else _found(store, wanted, ended)
+        )
     except GpudError as error:
         message = error.message.replace("cannot select", "it cannot come after", 1)
         raise GpudError(message, kind=error.kind, hint=error.hint) from error
 
 
 def _found(store: Store, wanted: Selection, ended: bool) -> list[Span]:
-    spans = [Span(job, job, ended) for job in wanted.ids]
+    spans = [Span(job, store.array_at(JobId(job)) or job, ended) for job in wanted.ids]
     spans += [Span(first, last, ended) for first, last in wanted.ranges]
     spans += [Span(-1 - back, -1 - back, ended) for back in wanted.last]
     rest = structs.replace(wanted, ids=(), ranges=(), last=())

@@ -11,15 +11,18 @@ from gpud.control.fields import seconds, text_of
 from gpud.control.gpu_names import meant
 from gpud.core.events import (
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DrainRequested,
     Event,
     HealRequested,
     HoldRequested,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     UndrainRequested,
 )
-from gpud.core.model import JobId, JobState
+from gpud.core.model import JobId, JobState, Phase
 from gpud.core.state import State
 from gpud.core.watching import device_problems
 from gpud.errors import GpudError
@@ -27,9 +30,12 @@ from gpud.ports import Controlled
 from gpud.protocol.replies import (
     Cancelled,
     Changed,
+    Checkpointed,
+    Continued,
     Drained,
     Healed,
     HeldReply,
+    Paused,
     RefusedView,
     Released,
     Retried,
@@ -39,9 +45,12 @@ from gpud.protocol.replies import (
 )
 from gpud.protocol.requests import (
     Cancel,
+    Checkpoint,
+    Continue,
     Drain,
     Heal,
     Hold,
+    Pause,
     Release,
     Retry,
     SourceStart,
@@ -50,14 +59,25 @@ from gpud.protocol.requests import (
 )
 from gpud.protocol.text import Text
 
-Change = Cancel | Retry | Hold | Release
+Change = Cancel | Retry | Hold | Release | Pause | Continue | Checkpoint
 
-VERB = {Cancel: "cancel", Retry: "retry", Hold: "hold", Release: "release"}
+VERB = {
+    Cancel: "cancel",
+    Retry: "retry",
+    Hold: "hold",
+    Release: "release",
+    Pause: "pause",
+    Continue: "continue",
+    Checkpoint: "checkpoint",
+}
 REPLY: dict[type[Change], type[Changed]] = {
     Cancel: Cancelled,
     Retry: Retried,
     Hold: HeldReply,
     Release: Released,
+    Pause: Paused,
+    Continue: Continued,
+    Checkpoint: Checkpointed,
 }
 
 
@@ -66,8 +86,8 @@ async def change(daemon: Controlled, request: Change) -> Changed:
     verb does not apply to is refused when it was named by itself, else left out."""
     verb = type(request)
     args = None
-    if isinstance(request, Cancel) and request.grace_s is not None:
-        _check_grace(request.grace_s)
+    if isinstance(request, Cancel | Checkpoint) and request.grace_s is not None:
+        _check_grace(VERB[verb], request.grace_s)
     elif isinstance(request, Retry) and request.args is not None:
         args = _args(request.args)
     single, under = choose_apart(daemon.store, VERB[verb], request.jobs)
@@ -111,11 +131,11 @@ async def switch_source(
     return SourceStarted(id=request.id, name=request.name)
 
 
-def _check_grace(grace_s: float) -> None:
+def _check_grace(verb: str, grace_s: float) -> None:
     try:
         seconds(grace_s, "grace_s")
     except GpudError as error:
-        raise GpudError(f"cannot cancel: {error.message}", kind=error.kind) from error
+        raise GpudError(f"cannot {verb}: {error.message}", kind=error.kind) from error
 
 
 def _args(value: Text) -> bytes:
@@ -126,14 +146,24 @@ def _args(value: Text) -> bytes:
 
 
 def _applies(state: State, verb: type[Change], job: JobId) -> bool:
-    record = state.jobs.get(job)
+    record = state.find(job)
     if verb is Retry:
         return record is None
     if record is None:
         return False
     if verb is Hold:
         return record.state is JobState.QUEUED
+    if verb in (Pause, Continue, Checkpoint):
+        return _can_be_interrupted(state, verb, job)
     return verb is Cancel or record.state is JobState.HELD
+
+
+def _can_be_interrupted(state: State, verb: type[Change], job: JobId) -> bool:
+    attempt = state.attempts.get(job)
+    phase = None if attempt is None else attempt.phase
+    if verb is Checkpoint:
+        return phase in (Phase.RUNNING, Phase.PAUSED) and state.jobs[job].checkpoint > 0
+    return phase is (Phase.RUNNING if verb is Pause else Phase.PAUSED)
 
 
 def _event(request: Change, number: int, jobs: tuple[JobId, ...], args: bytes | None) -> Event:
@@ -146,3 +176,9 @@ def _event(request: Change, number: int, jobs: tuple[JobId, ...], args: bytes | 
             return HoldRequested(number, jobs)
         case Release():
             return ReleaseRequested(number, jobs)
+        case Pause():
+            return PauseRequested(number, jobs)
+        case Continue():
+            return ContinueRequested(number, jobs)
+        case Checkpoint():
+            return CheckpointRequested(number, jobs, request.grace_s)

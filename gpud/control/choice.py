@@ -31,18 +31,22 @@ def choose_apart(
     (not-found) when there is none at all."""
     wanted = _parse(verb, chosen)
     single: list[JobId] = []
-    if wanted.ids or wanted.last:
-        single = _select(store, verb, Selection(ids=wanted.ids, last=wanted.last))
+    under: list[JobId] = []
+    for one in [Selection(ids=(job,)) for job in wanted.ids] + [
+        Selection(last=(back,)) for back in wanted.last
+    ]:
+        found = _select(store, verb, one)
+        (single if len(found) == 1 else under).extend(found)  # an array is many
     broad = Selection(
+        elements=wanted.elements,
         ranges=wanted.ranges,
         names=wanted.names,
         states=wanted.states,
         sources=wanted.sources,
         everything=wanted.everything,
     )
-    under: list[JobId] = []
     if broad != Selection():
-        under = _select(store, verb, broad)
+        under += _select(store, verb, broad)
     if not single and not under:
         text = " ".join(map(str, chosen))
         text = text if len(text) <= SHOWN else text[:SHOWN] + "…"

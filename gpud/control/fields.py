@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, structs
 
+from gpud.config.arrays import MOST, read_array
+from gpud.config.asking import read_checkpoint
 from gpud.config.limits import (
     LAST_MS,
     LONGEST_S,
@@ -29,7 +31,7 @@ from gpud.config.requests import (
     retry_on,
     with_likeness,
 )
-from gpud.core.model import JobSpec, Request, RetryPolicy
+from gpud.core.model import Array, JobSpec, Request, RetryPolicy
 from gpud.errors import GpudError
 from gpud.protocol.requests import JobFields
 from gpud.protocol.text import Text, to_bytes
@@ -68,6 +70,8 @@ def lay_over(base: JobSpec, fields: JobFields, environments: Environments) -> Jo
             _pause(fields.backoff_s, "backoff_s"),
             _pause(fields.backoff_max_s, "backoff_max_s"),
         )
+    if not (fields.array is fields.max_fails is UNSET):
+        changes["array"] = _array(base.array, fields)
     if fields.retry_on is not UNSET:
         changes["retry"] = retry_on(changes.get("retry", base.retry), fields.retry_on)
     return with_likeness(structs.replace(base, **changes))
@@ -151,6 +155,22 @@ def _limit(value: float | None) -> float | None:
     return value
 
 
+def _array(base: Array | None, fields: JobFields) -> Array:
+    array = base
+    if fields.array is not UNSET:
+        try:
+            indices, at_most = read_array(fields.array)
+        except GpudError as error:
+            raise GpudError(f'array cannot be "{fields.array[:60]}": {error.message}') from error
+        array = Array(indices, at_most, base.max_fails if base else 0)
+    if array is None:
+        raise GpudError("max_fails is for an array")
+    if fields.max_fails is not UNSET:
+        most = _count(fields.max_fails, "max_fails", MOST)
+        array = structs.replace(array, max_fails=most)
+    return array
+
+
 def _moment(value: int, what: str) -> int:
     if not 0 <= value <= LAST_MS:
         raise GpudError(f"{what} must be from 0 to {LAST_MS}, in milliseconds since 1970")
@@ -159,6 +179,13 @@ def _moment(value: int, what: str) -> int:
 
 def _linger(value: float | Literal["wait"]) -> float | None:
     return None if value == "wait" else seconds(value, "linger_s")
+
+
+def _checkpoint(value: str | int) -> int:
+    try:
+        return read_checkpoint(str(value))
+    except GpudError as error:
+        raise GpudError(f"checkpoint: {error.message}") from error
 
 
 def _directory(value: Text) -> bytes:
@@ -207,5 +234,6 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "deadline_ms": lambda value: _moment(value, "deadline_ms"),
     "grace_s": lambda value: seconds(value, "grace_s"),
     "linger_s": _linger,
+    "checkpoint": _checkpoint,
     "held": bool,
 }

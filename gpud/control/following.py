@@ -96,8 +96,8 @@ class Follower:
             self._link.send(*(EventReply(id=self._request.id, event=event) for event in new))
 
     def _none_open(self) -> bool:
-        jobs = self._daemon.state.jobs
-        return not any(job in jobs for job in self._jobs)
+        find = self._daemon.state.find
+        return not any(find(JobId(job)) for job in self._jobs)
 
     def _all_done(self) -> bool:
         """In the store too: the state in memory may be ahead of the commit."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 
 from msgspec import UNSET, structs
 
@@ -15,6 +16,7 @@ from gpud.config.jobs import spec_of
 from gpud.control.afters import come_after, seen_from
 from gpud.control.fields import Environments, lay_over
 from gpud.core.events import JobsSubmitted
+from gpud.core.indices import size
 from gpud.core.model import JobSpec, NewJob
 from gpud.errors import GpudError
 from gpud.ports import Controlled
@@ -67,8 +69,13 @@ class Submission:
         jobs, key = tuple(self._jobs), self._request.key
         digest = self._digest.hexdigest() if key else ""
         answer = await self._daemon.ask(lambda number: JobsSubmitted(number, jobs, key, digest))
+        first = answer.jobs[0]
         return Submitted(
-            id=self._request.id, first=answer.jobs[0], count=answer.count, again=answer.again
+            id=self._request.id,
+            first=first,
+            count=answer.count,
+            again=answer.again,
+            arrays=tuple(_arrays(first, jobs)) or UNSET,
         )
 
     def _lay(self, fields: JobFields, which: str) -> JobSpec:
@@ -82,3 +89,12 @@ class Submission:
             return spec if after == spec.after else structs.replace(spec, after=after)
         except GpudError as error:
             raise GpudError(f"cannot submit: {which}{error.message}", kind=error.kind) from error
+
+
+def _arrays(first: int, jobs: Sequence[NewJob]) -> Iterator[tuple[int, int]]:
+    for new in jobs:
+        last = first
+        if array := new.spec.array:
+            last = first + size(array.indices) - 1
+            yield first, last
+        first = last + 1

@@ -12,15 +12,17 @@ import socket
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from gpud import __version__
 from gpud.control.choice import choose
-from gpud.control.views import gpu_views, labelled, place_in_queue, reason, with_reason
+from gpud.control.forecasts import starts_now, with_forecasts
+from gpud.control.views import attempts_of, gpu_views, place_in_queue, reason, with_reason
 from gpud.core.explain import devices_for
 from gpud.core.model import JobId, JobState
+from gpud.core.spans import Spans, count
 from gpud.errors import GpudError
-from gpud.ports import Controlled
+from gpud.ports import Controlled, Store
 from gpud.protocol.replies import (
     JobsReply,
     JobView,
@@ -37,7 +39,7 @@ MAX_LISTED = 10_000  # jobs in one answer to `ls`: encoded in one go, 10 ms on t
 RECENT = 5  # ended jobs that `status` names
 
 
-async def pages(daemon: Controlled, jobs: Sequence[JobId]) -> AsyncIterator[list[JobView]]:
+async def pages(daemon: Controlled, jobs: Sequence[JobId | Spans]) -> AsyncIterator[list[JobView]]:
     """The views of `jobs`, in order. Between two pages anything may happen."""
     for start in range(0, len(jobs), PAGE):
         if start:
@@ -87,17 +89,19 @@ async def ls(daemon: Controlled, request: Ls) -> JobsReply:
         waiting = states.get(JobState.QUEUED, 0) + states.get(JobState.HELD, 0)
         undone, recent = shares(limit, active, waiting, ended)
         views, _ = daemon.store.page(recent, max(1, undone))  # 0 would mean all
-        more = active + waiting + ended - len(views)
+        more = active + waiting + ended - sum(view.count for view in views)
         state, now_ms = daemon.state, daemon.now_ms()
         listed = [with_reason(state, view, now_ms) for view in views]
         return JobsReply(id=request.id, jobs=tuple(listed), more=more)
     jobs = choose(daemon.store, "list", request.jobs)
-    jobs = jobs[bisect_right(jobs, request.after) :]
+    together = daemon.store.together(jobs)  # ascending by the first id of each
+    together = together[bisect_right(together, request.after, key=_first_id) :]
     listed = []
-    async for page in pages(daemon, jobs[:limit]):
+    async for page in pages(daemon, together[:limit]):
         state, now_ms = daemon.state, daemon.now_ms()
         listed += [with_reason(state, view, now_ms) for view in page]
-    return JobsReply(id=request.id, jobs=tuple(listed), more=len(jobs[limit:]))
+    more = sum(1 if isinstance(job, int) else count(job) for job in together[limit:])
+    return JobsReply(id=request.id, jobs=tuple(listed), more=more)
 
 
 def shares(limit: int, active: int, waiting: int, ended: int) -> tuple[int, int]:
@@ -114,8 +118,11 @@ def shares(limit: int, active: int, waiting: int, ended: int) -> tuple[int, int]
 
 def show(daemon: Controlled, request: Show) -> Shown:
     jobs = choose(daemon.store, "show", request.jobs)
-    if len(jobs) > MAX_SHOWN:
-        raise GpudError(f"cannot show {len(jobs)} jobs at once: at most {MAX_SHOWN}")
+    arrays: list[JobId] = []
+    if not request.elements:
+        arrays, jobs = whole_arrays(daemon.store, jobs)
+    if len(jobs) + len(arrays) > MAX_SHOWN:
+        raise GpudError(f"cannot show {len(jobs) + len(arrays)} jobs at once: at most {MAX_SHOWN}")
     state, now_ms = daemon.state, daemon.now_ms()
     details = daemon.store.details(jobs)
     return Shown(
@@ -124,28 +131,77 @@ def show(daemon: Controlled, request: Show) -> Shown:
             structs.replace(
                 detail,
                 job=with_reason(state, detail.job, now_ms),
-                attempts=tuple(
-                    structs.replace(attempt, lease=labelled(state, attempt.lease))
-                    for attempt in detail.attempts
-                ),
+                attempts=attempts_of(state, detail.attempts, detail.story),
             )
             for detail in details
         ),
+        arrays=tuple(daemon.store.array_views(arrays)) or UNSET,
     )
+
+
+def whole_arrays(store: Store, jobs: Sequence[JobId]) -> tuple[list[JobId], list[JobId]]:
+    """Arrays of which all elements are among the jobs (ascending), and the other jobs."""
+    arrays: list[JobId] = []
+    others: list[JobId] = []
+    place = 0
+    while place < len(jobs):
+        first = jobs[place]
+        last = store.array_at(first)
+        size = 1 if last is None else last - first + 1
+        if last is not None and jobs[min(place + size, len(jobs)) - 1] == last:
+            arrays.append(first)
+            place += size
+        else:
+            others.append(first)
+            place += 1
+    return arrays, others
 
 
 async def why(daemon: Controlled, request: Why) -> Reasons:
     jobs = choose(daemon.store, "explain", request.jobs)
     reasons: list[ReasonView] = []
-    async for page in pages(daemon, jobs):
+    async for page in pages(daemon, daemon.store.together(jobs)):
         state, now_ms = daemon.state, daemon.now_ms()
-        reasons += (ReasonView(v.id, v.state, reason(state, v, now_ms)) for v in page)
+        reasons += (
+            ReasonView(
+                v.id,
+                v.state,
+                reason(state, v, now_ms),
+                array=v.array,
+                indices=v.indices,
+                count=v.count,
+            )
+            for v in page
+        )
     if len(reasons) == 1:  # it takes a walk through the queue
-        (only,) = reasons
-        told = only.reason + place_in_queue(daemon.state, JobId(only.job))
-        devices = devices_for(daemon.state, JobId(only.job)) if request.verbose else []
-        reasons = [structs.replace(only, reason=told, devices=tuple(devices))]
+        reasons = [_of_one(daemon, reasons[0], verbose=request.verbose)]
+    reasons = await with_forecasts(daemon, reasons)
     return Reasons(id=request.id, reasons=tuple(reasons))
+
+
+def _of_one(daemon: Controlled, reason: ReasonView, *, verbose: bool) -> ReasonView:
+    job = JobId(reason.job)
+    reason = structs.replace(
+        reason,
+        reason=reason.reason + place_in_queue(daemon.state, job),
+        starts_now=starts_now(daemon, job),
+    )
+    return _at_length(daemon, reason) if verbose else reason
+
+
+def _at_length(daemon: Controlled, reason: ReasonView) -> ReasonView:
+    """What each device is to the job, and what it has had."""
+    job = JobId(reason.job)
+    (detail,) = daemon.store.details([job])
+    return structs.replace(
+        reason,
+        devices=tuple(devices_for(daemon.state, job)),
+        attempts=attempts_of(daemon.state, detail.attempts, detail.story),
+    )
+
+
+def _first_id(job: JobId | Spans) -> int:
+    return job if isinstance(job, int) else job[0][0]
 
 
 def _bounded(value: int, what: str) -> int:

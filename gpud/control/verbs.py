@@ -11,17 +11,22 @@ import socket
 from typing import assert_never
 
 from gpud import __version__
-from gpud.control import changes, queries
+from gpud.control import changes, edits, queries
 from gpud.control.views import gpu_views
 from gpud.ports import Controlled
 from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
 from gpud.protocol.requests import (
     Cancel,
+    Checkpoint,
+    Continue,
     Drain,
+    Edit,
     Gpus,
     Heal,
     Hold,
     Ls,
+    Move,
+    Pause,
     Ping,
     Release,
     Reload,
@@ -31,6 +36,7 @@ from gpud.protocol.requests import (
     SourceStart,
     SourceStop,
     Status,
+    Swap,
     Undrain,
     Why,
 )
@@ -45,6 +51,12 @@ OneReply = (
     | Retry
     | Hold
     | Release
+    | Edit
+    | Move
+    | Swap
+    | Pause
+    | Continue
+    | Checkpoint
     | Drain
     | Undrain
     | Gpus
@@ -82,8 +94,14 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return await changes.heal(daemon, request)
         case Sources():
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
-        case Cancel() | Retry() | Hold() | Release():
+        case Cancel() | Retry() | Hold() | Release() | Pause() | Continue() | Checkpoint():
             return await changes.change(daemon, request)
+        case Edit():
+            return await edits.edit(daemon, request)
+        case Move():
+            return await edits.move(daemon, request)
+        case Swap():
+            return await edits.swap(daemon, request)
         case Drain():
             return await changes.drain(daemon, request)
         case Undrain():

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from gpud.core.explain import ahead, explain
-from gpud.core.model import JobId, JobState, Outcome
+from gpud.core.explain import ahead, explain, kept_now, rule_in_words
+from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Phase
 from gpud.core.placement import unsatisfiable
-from gpud.core.state import State, is_ready
+from gpud.core.ready import is_ready
+from gpud.core.state import State
 from gpud.core.watching import device_problems
 from gpud.protocol.gpus import GpuProcessView, GpuSightView, GpuView
-from gpud.protocol.replies import JobView
+from gpud.protocol.replies import AttemptView, EventView, JobView
 from gpud.signals import signal_name
 
 WAITING = (JobState.QUEUED.value, JobState.HELD.value)
@@ -33,10 +34,10 @@ _ENDED = {
 
 
 def with_reason(state: State, view: JobView, now_ms: int) -> JobView:
-    """The view with its `reason`, if it waits, and its devices as people call them."""
+    """The view with its `reason`, if it waits or is paused, and its devices as people call them."""
     if view.lease:
         view = structs.replace(view, lease=labelled(state, view.lease))
-    if view.state not in WAITING:
+    if view.state not in WAITING and view.phase != Phase.PAUSED:
         return view
     return structs.replace(view, reason=explain(state, JobId(view.id), now_ms))
 
@@ -53,6 +54,26 @@ def labelled(state: State, lease: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def attempts_of(
+    state: State, attempts: Iterable[AttemptView], story: Iterable[EventView]
+) -> tuple[AttemptView, ...]:
+    """With their devices as people call them, and why it was these, as the story has it."""
+    rules = {event.attempt: _rule(event) for event in story if event.kind == "dispatched"}
+    return tuple(
+        structs.replace(
+            attempt, lease=labelled(state, attempt.lease), rule=rules.get(attempt.attempt, "")
+        )
+        for attempt in attempts
+    )
+
+
+def _rule(dispatched: EventView) -> str:
+    detail = dispatched.detail
+    lease = detail.get("lease")
+    on_cpu = isinstance(lease, dict) and CPU_LANE in lease
+    return rule_in_words(str(detail.get("rule", "")), on_cpu=on_cpu)
+
+
 def reason(state: State, view: JobView, now_ms: int) -> str:
     """A sentence about where the job stands, whatever its state."""
     return explain(state, JobId(view.id), now_ms) or done_sentence(view)
@@ -60,7 +81,7 @@ def reason(state: State, view: JobView, now_ms: int) -> str:
 
 def place_in_queue(state: State, job: JobId) -> str:
     """A clause to go on with: "; 12 jobs are before it"; "" unless only capacity is missing."""
-    record = state.jobs.get(job)
+    record = state.find(job)
     if record is None or not is_ready(record) or state.draining or state.runner_problem:
         return ""
     if unsatisfiable(state.pool, record.request):
@@ -86,7 +107,7 @@ def done_sentence(view: JobView) -> str:
 def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
     """The pool, in its order (the lane cpu is the one without ids), then devices that have left it
     while a job still runs there."""
-    pool = state.pool
+    pool, kept = state.pool, kept_now(state)
     problems = device_problems(state)
     jobs: dict[str, list[int]] = {}
     for job, attempt in state.attempts.items():
@@ -104,6 +125,8 @@ def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
             guest=device.guest,
             quarantined=state.health.is_quarantined(device),
             gpus=tuple(_sight(state, uuid) for uuid in device.uuids),
+            promised_mib=pool.promised.get(device.key, 0) if device.ids else None,
+            kept_for=kept.job if kept is not None and device.key in kept.devices else 0,
         )
         for device in pool.devices.values()
     ]
@@ -115,6 +138,7 @@ def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
             free_milli=0,
             jobs=_sorted(held),
             problem="not in the pool now",
+            promised_mib=pool.promised.get(key, 0),
         )
         for key, held in jobs.items()
         if key not in pool.devices

@@ -28,7 +28,7 @@ async def wait(daemon: Controlled, request: Wait) -> Waited:
 
     def hear(events: Sequence[EventView]) -> None:
         for job in touched(events, missing):
-            if job not in daemon.state.jobs:
+            if daemon.state.find(job) is None:
                 missing.discard(job)
         if not missing:
             changed.set()
@@ -67,7 +67,7 @@ async def _look(
 ) -> tuple[list[EndView], bool]:
     """The ends of those that are done, and whether all are; the others are `missing` from here on,
     until they end while this looks at further pages."""
-    missing.update(job for job in jobs if job in daemon.state.jobs)
+    missing.update(job for job in jobs if daemon.state.find(job) is not None)
     if missing:
         return [], False  # rule 2: without asking the store
     ends: list[EndView] = []

@@ -20,11 +20,34 @@ class StartAttempt(Action, frozen=True):
     attempt: int
     lease: tuple[LeasePart, ...]
     retry_args: bytes | None = None  # of a person's retry: in the place of the spec's
+    resume: bool = False  # an earlier attempt was asked to save its state
 
 
 class StopAttempt(Action, frozen=True):
     job: JobId
     attempt: int
+    grace_s: float
+
+
+class PauseAttempt(Action, frozen=True):
+    """All its processes stand still, and its time limit with them."""
+
+    job: JobId
+    attempt: int
+
+
+class ContinueAttempt(Action, frozen=True):
+    job: JobId
+    attempt: int
+
+
+class CheckpointAttempt(Action, frozen=True):
+    """It gets the signal at which it saves its state and leaves; after the grace it is stopped. A
+    paused one is continued."""
+
+    job: JobId
+    attempt: int
+    signal: int
     grace_s: float
 
 
@@ -49,6 +72,7 @@ class Answer(Action, frozen=True):
     jobs: tuple[JobId, ...] = ()
     count: int = 0  # a submit's ids are `count` contiguous ones from jobs[0] on
     refused: tuple[tuple[JobId, str], ...] = ()
+    priorities: tuple[tuple[JobId, int], ...] = ()  # of jobs that got another one by a move
     again: bool = False  # an earlier submit with the same key is answered once more
 
 

@@ -18,6 +18,7 @@ from gpud.core.health import LOOK_WAIT_MS
 from gpud.core.model import Attempt, JobId, Outcome, Phase
 from gpud.core.retry import pause_ms, spread, wants_retry
 from gpud.core.state import State
+from gpud.core.stops import unpause
 from gpud.core.usage import close
 
 JUDGED_AFTER_A_LOOK = (Outcome.FAILED, Outcome.KILLED)
@@ -37,7 +38,7 @@ def on_attempt_started(state: State, event: AttemptStarted) -> Sequence[Action]:
     attempt = live_attempt(state, event.job, event.attempt)
     if attempt is None or attempt.started_at_ms:
         return ()
-    state.have_resources()
+    state.shortage.end()
     attempt.started_at_ms, attempt.pid = event.at_ms, event.pid
     if attempt.phase is Phase.STARTING:
         state.set_phase(state.jobs[event.job], Phase.RUNNING)
@@ -68,6 +69,9 @@ def on_attempt_not_started(state: State, event: AttemptNotStarted, now_ms: int) 
 def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence[Action]:
     attempt = live_attempt(state, event.job, event.attempt)
     if attempt is not None and attempt.phase is not Phase.FINISHING:
+        unpause(attempt, event.at_ms)
+        if attempt.leaving and not event.stopped and event.lost is None:
+            forget_checkpoint(state, attempt)
         attempt.ended_at_ms = event.at_ms
         attempt.exit_code, attempt.signal = event.exit_code, event.signal
         attempt.rusage = event.rusage
@@ -87,6 +91,12 @@ def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence
     return (ForgetAttempt(event.job, event.attempt),)
 
 
+def forget_checkpoint(state: State, attempt: Attempt) -> None:
+    """It has ended by itself, before the signal reached it: an end like any other."""
+    attempt.leaving, attempt.stop_why, attempt.stop_grace_s = False, "", None
+    state.set_phase(state.jobs[attempt.job], Phase.RUNNING)
+
+
 def note_usage(state: State, attempt: Attempt, likeness: str) -> None:
     """What it used is complete; what it took of the memory is remembered for its like."""
     used = attempt.usage
@@ -97,7 +107,7 @@ def note_usage(state: State, attempt: Attempt, likeness: str) -> None:
         if gpu.sight is not None:
             gpu.claimed_mj += close(used, part, gpu.sight, attempt.ended_at_ms)
     if likeness and used.peak_mib > state.pool.usual_mib.get(likeness, 0):
-        state.pool.usual_mib[likeness] = state.changes.usual_mib[likeness] = used.peak_mib
+        state.learn(likeness, used.peak_mib)
 
 
 def finish_after_look(state: State, now_ms: int) -> Sequence[Action]:
@@ -116,9 +126,9 @@ def finish_after_look(state: State, now_ms: int) -> Sequence[Action]:
 def start_later(state: State, attempt: Attempt, why: str, now_ms: int) -> None:
     """The machine was short of something: no fault of the job, and none of its retries."""
     attempt.outcome, attempt.why = Outcome.NOT_STARTED, why
-    state.wait_for_resources(why, now_ms)
+    state.shortage.begin(why, now_ms)
     state.requeue(state.jobs[attempt.job])
-    outcome, again = Outcome.NOT_STARTED.value, state.shortage_until_ms
+    outcome, again = Outcome.NOT_STARTED.value, state.shortage.until_ms
     state.tell(
         attempt.job, attempt.no, "ended", now_ms, outcome=outcome, why=why, retry_at_ms=again
     )
@@ -155,7 +165,11 @@ def end(state: State, attempt: Attempt, outcome: Outcome, why: str, now_ms: int)
         detail["exit_code"] = attempt.exit_code
     if attempt.signal is not None:
         detail["signal"] = attempt.signal
-    if attempt.stop_why == "guest":
+    if attempt.leaving:
+        job.resume = job.resume or attempt.started_at_ms > 0
+        state.requeue(job)
+        detail["retry_at_ms"] = now_ms
+    elif attempt.stop_why == "guest":
         if setbacks.leave_guest(state, job):
             detail["retry_at_ms"] = now_ms
     elif setbacks.is_excused(job, outcome, sick):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gpud.core.health import Quarantine
-from gpud.core.model import Attempt, Cursor, Job, JobId, JobState, NewJob, Outcome, Story
+from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, JobState, NewJob, Outcome, Story
 
 
 class NewSubmission(Struct, frozen=True):
@@ -17,13 +17,29 @@ class NewSubmission(Struct, frozen=True):
     count: int
 
 
+class EndOfMany(Struct, frozen=True):
+    """Elements of an array (ids from `first` to `last`) that ended as they were submitted."""
+
+    array: JobId
+    first: int
+    last: int
+    was: JobState  # before this turn
+    outcome: Outcome
+    why: str
+    at_ms: int
+    source: str
+
+
 class Changes(Struct):
-    """What the next commit writes. `new` is in id order; the records to it are in `jobs`."""
+    """What the next commit writes. `new` is in id order; the records to it are in `jobs`. An array
+    is there under the id of its first element; its record is under minus that id."""
 
     new: list[tuple[JobId, NewJob]] = []
     jobs: dict[JobId, Job] = {}
+    ends: list[EndOfMany] = []
     before: dict[JobId, tuple[JobState, Outcome | None]] = {}  # of those whose state changed
     attempts: dict[tuple[JobId, int], Attempt] = {}
+    edited: dict[JobId, JobSpec] = {}  # what these say now; they are in `jobs`, too
     story: list[Story] = []
     submissions: dict[str, NewSubmission] = {}
     cursors: dict[str, Cursor] = {}
@@ -36,6 +52,7 @@ class Changes(Struct):
     def __bool__(self) -> bool:
         return bool(
             self.jobs
+            or self.ends
             or self.attempts
             or self.story
             or self.cursors
@@ -46,3 +63,12 @@ class Changes(Struct):
             or self.draining is not None
             or self.next_id is not None
         )
+
+    def outcome_of(self, job: JobId) -> Outcome | None:
+        """Of a job that has ended in this turn."""
+        if (record := self.jobs.get(job)) is not None:
+            return record.outcome
+        for end in self.ends:
+            if end.first <= job <= end.last:
+                return end.outcome
+        return None

@@ -14,9 +14,6 @@ TOO_LATE = "it could not be started in time for its deadline"
 
 def expire(state: State, now_ms: int) -> None:
     """They end as not started, and so do those that come after them."""
-    while (due_ms := state.next_expiry_ms()) is not None and due_ms <= now_ms:
-        job = state.jobs[state.expiring[0][1]]
-        state.finish(job, Outcome.NOT_STARTED, TOO_LATE, now_ms)
-        outcome = Outcome.NOT_STARTED.value
-        state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=TOO_LATE)
+    while (last := state.expiring.first()) is not None and last[0] < now_ms:
+        state.end_waiting(state.jobs[last[1]], Outcome.NOT_STARTED, TOO_LATE, now_ms)
     settle(state, now_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpud.core.links import OutcomeOf, is_met, with_ids
+from gpud.core.links import OutcomeOf, is_met
 from gpud.core.model import After, JobId, JobState, Outcome
 from gpud.core.state import State
 
@@ -35,8 +35,7 @@ def settle(state: State, now_ms: int) -> None:
                 continue
             if job.state is not JobState.ACTIVE and not job.after.patient:
                 why = f"{named(before)} {HOW[outcome]}"
-                state.finish(job, Outcome.CANCELLED, why, now_ms)
-                state.tell(job_id, 0, "ended", now_ms, outcome=Outcome.CANCELLED.value, why=why)
+                state.end_waiting(job, Outcome.CANCELLED, why, now_ms)
 
 
 def named(before: JobId) -> str:
@@ -47,23 +46,23 @@ def outcome_now(state: State, recalled: Mapping[JobId, Outcome]) -> OutcomeOf:
     """`recalled`: what the store says of jobs that were done before this turn."""
 
     def outcome_of(job: JobId) -> Outcome | None:
-        if job in state.jobs:
+        if state.find(job) is not None:
             return None
-        changed = state.changes.jobs.get(job)
-        return recalled.get(job) if changed is None else changed.outcome
+        return state.changes.outcome_of(job) or recalled.get(job)
 
     return outcome_of
 
 
-def impossible(state: State, job: JobId, after: After, outcome_of: OutcomeOf) -> str:
-    """Why job number `job` cannot come after these, as a sentence; "" when it can."""
-    for span in with_ids(after.spans, job):
+def impossible(state: State, after: After, outcome_of: OutcomeOf, end: JobId) -> str:
+    """Why a job cannot come after these (with ids), as a sentence; "" when it can. From `end` on
+    there are no jobs."""
+    for span in after.spans:
         if span.first < 1:
             return "there are not so many jobs that it could come after"
-        if span.last >= job:
+        if span.last >= end:
             return f"it cannot come after job {span.last}: no such job"
         for before in map(JobId, range(span.first, min(span.last + 1, state.next_id))):
-            if before in state.jobs:
+            if state.find(before) is not None:
                 continue
             if (outcome := outcome_of(before)) is None:
                 return f"it cannot come after job {before}: no such job"

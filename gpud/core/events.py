@@ -8,10 +8,12 @@ engine adds to the event before handing it in: the fields `earlier` and `recalle
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
-from gpud.core.model import Cursor, Device, Job, JobId, NewJob, Outcome, Rusage
+from gpud.core.model import Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome, Rusage
 from gpud.core.sight import GpuSight
 
 
@@ -64,6 +66,59 @@ class ReleaseRequested(Event, frozen=True):
     jobs: tuple[JobId, ...]
 
 
+class PauseRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+
+
+class ContinueRequested(Event, frozen=True):
+    request: int
+    jobs: tuple[JobId, ...]
+
+
+class CheckpointRequested(Event, frozen=True):
+    """Jobs are to save their state and leave: they are queued again."""
+
+    request: int
+    jobs: tuple[JobId, ...]
+    grace_s: float | None = None  # None: the job's
+
+
+class Edit(Struct, frozen=True):
+    """What a job says from now on. `was`: what it said when that was made from it; `told`: what is
+    different, for its story."""
+
+    job: JobId
+    was: JobSpec
+    becomes: JobSpec
+    told: dict[str, object] = {}
+
+
+class EditRequested(Event, frozen=True):
+    request: int
+    edits: tuple[Edit, ...]
+    outcomes: dict[JobId, Outcome] = {}  # of the done jobs that these come after
+
+
+Place = Literal["before", "after", "first", "last"]
+
+
+class MoveRequested(Event, frozen=True):
+    """To another place in the queue, in their order: beside a job, or to an end."""
+
+    request: int
+    jobs: tuple[JobId, ...]
+    to: Place
+    beside: JobId = JobId(0)
+
+
+class SwapRequested(Event, frozen=True):
+    """Each gets the other's place in the queue."""
+
+    request: int
+    jobs: tuple[JobId, JobId]
+
+
 class DrainRequested(Event, frozen=True):
     request: int
 
@@ -91,6 +146,7 @@ class KnownAttempt(Struct, frozen=True):
     attempt: int
     phase: str  # of the runner's protocol
     pid: int = 0
+    older: bool = False  # its runner knows neither pause nor checkpoint
 
 
 class RunnerReady(Event, frozen=True):
@@ -130,6 +186,7 @@ class AttemptEnded(Event, frozen=True):
     signal: int | None = None
     lost: str | None = None
     timed_out: bool = False
+    stopped: bool = False  # the runner had been asked to stop it, or for a checkpoint
     rusage: Rusage | None = None
     killed: tuple[str, ...] = ()  # what outlived the shell and had to be ended
     unassigned: tuple[str, ...] = ()

@@ -9,7 +9,8 @@ is started again, the others go away when the next look no longer shows them:
 Rule 1: it is quarantined: the driver reported a fault of the hardware, or rule 4 held for too long.
     The latter goes away with the memory.
 Rule 2: the driver does not answer, or not for this GPU.
-Rule 3: a process uses it that is not of an attempt with a lease on it.
+Rule 3: a process uses it that is not of an attempt with a lease on it. Of an attempt that has ended
+    since the last look nobody knows that: rule 5.
 Rule 4: memory of an attempt that has ended is not given back yet. Where processes cannot be told
     apart it may be anybody's: after a while it is left at that.
 Rule 5: nobody has looked since the last attempt on it ended, or for FRESH_MS. Before the next
@@ -18,12 +19,13 @@ Rule 5: nobody has looked since the last attempt on it ended, or for FRESH_MS. B
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from gpud.amounts import format_size
 from gpud.core.model import Attempt, Device, JobId
-from gpud.core.sight import GpuProcess, GpuSight, gib
+from gpud.core.sight import GpuProcess, GpuSight
 
 FRESH_MS = 2_000  # for so long after it was heard of something is started on the word of a look
 RELEASE_TOLERANCE_MIB = 512  # what drivers keep for themselves moves by less
@@ -74,6 +76,7 @@ class Gpu(Struct):
     seen_at_ms: int = 0  # when that look began
     heard_at_ms: int = 0  # and when it was heard of; 0: it is not to be relied on
     ended_at_ms: int = 0  # of the last attempt on it
+    healed_at_ms: int = 0  # a look that began before this says nothing of it
     last_job: JobId = JobId(0)  # whose memory is not known to be given back; 0: nobody's
     base_mib: int | None = None  # used by nobody that the driver lists, when all was well
     unreleased_mib: int = 0
@@ -81,6 +84,11 @@ class Gpu(Struct):
     energy_mj: int | None = None  # the counter when it was last read
     claimed_mj: int = 0  # reckoned since then, for attempts that have ended
     quarantine: Quarantine | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """An attempt on it has ended since the last look began."""
+        return self.seen_at_ms <= self.ended_at_ms
 
 
 class Health:
@@ -136,7 +144,8 @@ class Health:
                 continue
             if gpu.sight.problem:
                 return gpu.sight.problem, False
-            if user := occupant(gpu.sight, self.policy, holders.get(uuid, set())):
+            sight = without_ours(gpu.sight) if gpu.is_outdated else gpu.sight
+            if user := occupant(sight, self.policy, holders.get(uuid, set())):
                 return f"used by {user}", False
             if gpu.unreleased_since_ms:
                 being_given_back = f"{unreleased(gpu)} being given back"
@@ -149,7 +158,7 @@ class Health:
         """Rule 5."""
         for uuid in device.uuids:
             gpu = self.of(uuid)
-            if gpu.seen_at_ms <= gpu.ended_at_ms:
+            if gpu.is_outdated:
                 return True
             if not 0 <= now_ms - gpu.heard_at_ms <= FRESH_MS:
                 return True
@@ -168,23 +177,35 @@ class Health:
         return least
 
 
+def without_ours(sight: GpuSight) -> GpuSight:
+    return structs.replace(sight, processes=tuple(p for p in sight.processes if not p.job))
+
+
 def occupant(sight: GpuSight, policy: GpuPolicy, holders: set[tuple[int, int]]) -> str:
-    """Who uses a GPU without a lease on it, as a clause, or "". `holders`: the attempts (job,
-    number) with a lease on it."""
+    """Who uses a GPU without a lease on it, as a clause, or ""."""
+    for process in strangers(sight, policy, holders):
+        return describe(process)
+    return ""
+
+
+def strangers(
+    sight: GpuSight, policy: GpuPolicy, holders: set[tuple[int, int]]
+) -> Iterator[GpuProcess]:
+    """Processes that keep work from a GPU. `holders`: the attempts (job, number) with a lease on
+    it."""
     if not policy.respect_others or not sight.attributable:
-        return ""
+        return
     for process in sight.processes:
         if (process.job, process.attempt) in holders or (process.job < 0 and holders):
             continue
         if not is_ignored(process, policy):
-            return describe(process)
-    return ""
+            yield process
 
 
 def unreleased(gpu: Gpu) -> str:
     """ "11.2 GiB of job 7, which has ended, are"."""
     job = f"job {gpu.last_job}" if gpu.last_job else "a job"
-    return f"{gib(gpu.unreleased_mib)} of {job}, which has ended, are"
+    return f"{format_size(gpu.unreleased_mib)} of {job}, which has ended, are"
 
 
 def is_ignored(process: GpuProcess, policy: GpuPolicy) -> bool:
@@ -199,9 +220,9 @@ def describe(process: GpuProcess) -> str:
     if process.user:
         who += f" of {process.user}"
     if process.mib is not None:
-        who += f", {gib(process.mib)}"
+        who += f", {format_size(process.mib)}"
     if process.job > 0:
-        return f"job {process.job}, pid {process.pid} ({who}), without a lease on it"
+        return f"job {process.job}, pid {process.pid} ({who}), which was not given it"
     return f"pid {process.pid} ({who})"
 
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gpud.core.circles import in_circles
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.links import edges, is_met
-from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState
+from gpud.core.model import CPU_LANE, FULL_MILLI, Attempt, Job, JobId, JobState, Phase
+from gpud.core.ready import is_ready, rank_of
 from gpud.core.shape import shape_of
-from gpud.core.state import State, is_ready
+from gpud.core.state import State
 
 
 def check_invariants(state: State, jobs: Iterable[JobId] | None = None) -> None:
@@ -75,6 +77,14 @@ def _check_gpus(state: State) -> None:
 def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -> None:
     if not job.id == job_id < state.next_id:
         raise ContradictionError(f"job {job} stands under id {job_id}")
+    if (job_id < 0) != bool(job.rest):
+        raise ContradictionError(f"job {job} stands for many, or for none")
+    if job.rest and (job.attempt or job.state is JobState.ACTIVE or job.id != -job.array):
+        raise ContradictionError(f"{job} stands for jobs that are not as they were submitted")
+    if job_id > 0 and state.many_with(job_id) is not None:
+        raise ContradictionError(f"job {job_id} has two records")
+    if job.array and state.numbering.array_of(job.array) is None:
+        raise ContradictionError(f"{job} is of an array that is not known")
     if job.state is JobState.DONE:
         raise ContradictionError(f"job {job_id} is done and still in memory")
     if job.state is JobState.ACTIVE:
@@ -84,12 +94,18 @@ def _check_job(state: State, job_id: JobId, job: Job, attempt: Attempt | None) -
             raise ContradictionError(f"{job} has the attempt {attempt}")
         if attempt.outcome is not None:
             raise ContradictionError(f"{attempt} is live and has an outcome")
+        if (attempt.phase is Phase.PAUSED) != bool(attempt.paused_at_ms):
+            raise ContradictionError(f"{attempt} is {attempt.phase}, and when was it paused?")
+        if attempt.leaving and (attempt.phase is not Phase.STOPPING or not job.checkpoint):
+            raise ContradictionError(f"{attempt} is to save its state, {attempt.phase} and {job}")
     elif attempt is not None:
         raise ContradictionError(f"job {job_id} is {job.state} and has the attempt {attempt}")
     if job.outcome is not None:
         raise ContradictionError(f"job {job_id} is {job.state} and has the outcome {job.outcome}")
     if not 0 <= job.retries_left <= job.retry.retries:
         raise ContradictionError(f"{job} has impossible retries")
+    if job.place >= state.next_id:
+        raise ContradictionError(f"{job} stands behind what is submitted later")
 
 
 def _check_links(state: State) -> None:
@@ -101,13 +117,15 @@ def _check_links(state: State) -> None:
         for before, ended in edges(job):
             wanted.add((before, (job.id, ended)))
             outcome = links.outcomes.get(before)
-            if (outcome is None) != (before in state.jobs):
+            if (outcome is None) != (state.find(before) is not None):
                 raise ContradictionError(f"job {before}: {outcome}, as job {job.id} sees it")
             unmet += not is_met(outcome, ended)
         if job.unmet != unmet:
             raise ContradictionError(f"{job} waits for {unmet} others")
     if known != wanted:
         raise ContradictionError(f"links that are wrong: {known ^ wanted}")
+    if circle := in_circles(state.jobs):
+        raise ContradictionError(f"these wait for one another: {circle}")
     if not links.outcomes.keys() <= links.dependents.keys():
         raise ContradictionError("outcomes are kept that nobody asks for")
     if state.ended:
@@ -118,19 +136,15 @@ def _check_indices(state: State) -> None:
     _check_links(state)
     if not state.attempts.keys() <= state.jobs.keys():
         raise ContradictionError("an attempt of no known job is live")
-    ready = {
-        (shape, priority, job_id)
-        for shape, heap in state.ready.items()
-        for priority, job_id in heap
-    }
-    delayed, expiring = set(state.delayed), set(state.expiring)
+    delayed, expiring = state.delayed.entries(), state.expiring.entries()
+    waiting = state.ready.waiting()
     for job in state.jobs.values():
         last_ms, waits = job.last_start_ms, job.state is not JobState.ACTIVE
         if waits and last_ms and (last_ms, job.id) not in expiring:
             raise ContradictionError(f"job {job.id} has a deadline, and nobody minds it")
         if is_ready(job):
-            if (shape_of(job), -job.priority, job.id) not in ready:
-                raise ContradictionError(f"job {job.id} waits, but not in the queue of its shape")
+            if (shape_of(job), rank_of(job)) not in waiting:
+                raise ContradictionError(f"job {job.id} waits, and will not be offered capacity")
         elif (
             job.state is JobState.QUEUED
             and job.not_before_ms

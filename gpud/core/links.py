@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from gpud.core.model import Job, JobId, Outcome, Span
+from gpud.core.numbering import Numbering
 
 Edge = tuple[JobId, bool]  # the other job, and whether it is enough that the earlier one has ended
 OutcomeOf = Callable[[JobId], Outcome | None]  # of a done job; None: it is not done, or not known
@@ -71,17 +72,19 @@ def is_met(outcome: Outcome | None, ended: bool) -> bool:
     return outcome is Outcome.SUCCEEDED or (ended and outcome is not None)
 
 
-def with_ids(spans: Iterable[Span], job: JobId) -> tuple[Span, ...]:
+def with_ids(spans: Iterable[Span], job: JobId, numbering: Numbering) -> tuple[Span, ...]:
     """Ids in the place of "so many before", each only once."""
+
+    def ids(span: Span) -> tuple[bool, int, int]:
+        first, last = span.first, span.last
+        low = first if first > 0 else numbering.before(job, -first)[0]
+        high = last if last > 0 else numbering.before(job, -last)[1]
+        return span.ended, low, high
+
     found: list[Span] = []
-    for span in sorted(spans, key=lambda s: (s.ended, _id(s.first, job))):
-        first, last = _id(span.first, job), _id(span.last, job)
-        if found and found[-1].ended == span.ended and first <= found[-1].last + 1:
-            found[-1] = Span(found[-1].first, max(last, found[-1].last), span.ended)
+    for ended, first, last in sorted(map(ids, spans)):
+        if found and found[-1].ended == ended and first <= found[-1].last + 1:
+            found[-1] = Span(found[-1].first, max(last, found[-1].last), ended)
         else:
-            found.append(Span(first, last, span.ended))
+            found.append(Span(first, last, ended))
     return tuple(found)
-
-
-def _id(number: int, job: JobId) -> int:
-    return number if number > 0 else job + number

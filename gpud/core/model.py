@@ -30,6 +30,7 @@ class Phase(enum.StrEnum):
 
     STARTING = "starting"  # committed, and on its way to the runner
     RUNNING = "running"
+    PAUSED = "paused"  # a person has stopped its processes; they keep what they have
     STOPPING = "stopping"  # a person's cancel, or gpud's own stop, is on its way
     FINISHING = "finishing"  # the payload is gone; a look at its GPUs is awaited
 
@@ -94,13 +95,32 @@ class After(Struct, frozen=True, gc=False):
     patient: bool = False
 
 
+Indices = tuple[tuple[int, int, int], ...]  # (first, last, step): core/indices.py
+
+
+class Array(Struct, frozen=True, gc=False):
+    """One submit, many jobs: one for each index."""
+
+    indices: Indices
+    at_most: int = 0  # of them may run at a time; 0: as many as there is room for
+    max_fails: int = 0  # so many failed ones hold the rest; 0: none do
+
+
+class Element(Struct, frozen=True, gc=False):
+    """Which element of an array a job is."""
+
+    first: JobId  # of the array
+    index: int
+    array: Array
+
+
 NO_RETRY = RetryPolicy()
 ONE_SLOT = Request()
 AT_ONCE = After()
 
 
 class JobSpec(Struct, frozen=True, gc=False):
-    """What was submitted: immutable, written once to the store, not kept in memory.
+    """What a job is asked to do: in the store, not in memory. An edit puts another in its place.
 
     `command` is the shell text, or for an exact argument list (`argv`) its quoted form, for
     showing. `env` is `K=V` strings joined by NUL, the same object for all jobs that share it.
@@ -123,8 +143,11 @@ class JobSpec(Struct, frozen=True, gc=False):
     deadline_ms: int = 0  # done by then, as far as the time limit tells; 0: whenever
     grace_s: float = 10.0
     linger_s: float | None = 10.0  # None: wait for what the shell left behind
+    checkpoint: int = 0  # the signal at which it saves its state and leaves; 0: it does not
     held: bool = False
     after: After = AT_ONCE
+    array: Array | None = None
+    element: Element | None = None  # where it is read back
     uid: int = 0  # who submitted it
     source: str = ""  # "" for gpuctl submit
     entry_key: str | None = None  # identifies the entry within its source
@@ -144,6 +167,9 @@ class Job(Struct, gc=False):
     `attempt` counts attempts so far: the number of the live one while active, else of the last.
     `retries_left` goes down when a retry is scheduled. `not_before_ms` is set only while queued.
     `request` is the spec's, or larger after an attempt ran out of memory.
+
+    Elements of an array that are still as they were submitted have one record together: its `rest`
+    has their ids, and its own id is minus that of the first element of the array.
     """
 
     id: JobId
@@ -167,8 +193,13 @@ class Job(Struct, gc=False):
     retry_args: bytes | None = None  # instead of the spec's, by a person's retry
     begin_ms: int = 0
     last_start_ms: int = 0  # to be done by its deadline it must have started; 0: it has none
+    checkpoint: int = 0  # as in the spec
+    resume: bool = False  # it was asked to save its state, and has not succeeded since
     after: After = AT_ONCE  # with ids
     unmet: int = 0  # jobs that it comes after and that keep it waiting (core/links.py)
+    place: float = 0  # among those of its priority; 0: its id (core/order.py)
+    array: JobId = JobId(0)  # the id of the first element of its array; 0: it is of none
+    rest: tuple[tuple[int, int], ...] = ()  # ids (core/spans.py)
 
 
 class LeasePart(Struct, frozen=True, gc=False):
@@ -190,7 +221,10 @@ class Attempt(Struct, gc=False):
     started_at_ms: int = 0
     pid: int = 0
     stop_grace_s: float | None = None  # of the stop that is on its way
-    stop_why: str = ""  # of a stop that gpud itself decided: "idle" or "guest"
+    stop_why: str = ""  # of a stop that is no cancel: a key of setbacks.STOPS
+    leaving: bool = False  # that stop asks it to save its state: it is queued again after any end
+    paused_at_ms: int = 0  # of the pause that it is in
+    paused_ms: int = 0  # all pauses before
     ended_at_ms: int = 0
     outcome: Outcome | None = None
     exit_code: int | None = None

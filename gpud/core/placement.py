@@ -21,14 +21,15 @@ from itertools import combinations
 
 from msgspec import structs
 
+from gpud.amounts import format_sizes
 from gpud.core.model import AUTO_VRAM, CPU_LANE, FULL_MILLI, Device, LeasePart, Request
 from gpud.core.pool import Lease, Pool, needs_gpu
-from gpud.core.sight import gib
 
 FAR = 6  # steps between GPUs of which nothing is known; SYS is 5
 MARGIN_PER_CENT = 15  # on top of what earlier runs took
 MOST_PER_CENT = 90  # of a GPU's memory can be counted on; the driver has some
 MOST_STARTS = 16  # of the search for near GPUs: it takes the cube of their number otherwise
+A_GUEST = 1 << 20  # counts as so many steps: more than any group without one has
 NOTHING: Collection[str] = ()
 
 
@@ -63,6 +64,24 @@ def place(pool: Pool, request: Request, avoid: Collection[str] = NOTHING) -> Lea
         return None
     chosen = _nearest(pool, single, gpus)
     return tuple(LeasePart(d.key, *takes(d, request), d.uuids) for d in single if d.key in chosen)
+
+
+def most_mib(pool: Pool, request: Request, avoid: Collection[str] = NOTHING) -> int:
+    """A request like this one that names more memory has no room now; nor may one with less have.
+    For a resolved request that names memory."""
+    gpus = request.gpus
+    found = []
+    for key, device in pool.devices.items():
+        if key in pool.blocked or key in avoid or not is_of_model(device, request.gpu_model):
+            continue
+        mib = pool.unpromised_mib(device)
+        if gpus is None:
+            mib = min(mib, pool.free_milli(device) * device.memory_mib // FULL_MILLI)
+        mib = min(mib, pool.seen_free.get(key, mib))
+        found += [mib] * len(device.ids)
+    found.sort(reverse=True)
+    wanted = gpus or 1
+    return found[wanted - 1] if len(found) >= wanted else 0
 
 
 def resolved(pool: Pool, request: Request) -> Request:
@@ -115,29 +134,41 @@ def is_of_model(device: Device, model: str) -> bool:
 
 
 def _nearest(pool: Pool, devices: Sequence[Device], count: int) -> Collection[str]:
-    """Rules 2 to 4 for `count` single GPUs: from each GPU as a start, the nearest one after the
-    other; of all these groups the best. Without any distances: in the order of rules 2 and 4."""
+    """Rules 2 to 4 for `count` single GPUs: from a GPU as a start, the nearest one after the other;
+    of all these groups the best. One that is as far from all others as an earlier start was is no
+    other start. Without any distances: in the order of rules 2 and 4."""
     order = sorted(devices, key=lambda d: (d.guest, pool.free_milli(d)))
     if not any(d.distance for d in order):
         return {device.key for device in order[:count]}
-    best: list[Device] = []
-    best_rank: tuple[int, int, int] | None = None
-    for start in range(min(len(order), MOST_STARTS)):
-        group, far = [order[start]], {d.key: 0 for d in order}
-        rest = order[:start] + order[start + 1 :]
-        total = 0
+    steps = [[distance(one, other) for other in order] for one in order]
+    apart = [A_GUEST if d.guest else 0 for d in order]
+    best: list[int] = []
+    best_rank: tuple[int, int] | None = None
+    starts = list(range(len(order)))
+    for _ in range(MOST_STARTS):
+        start = starts[0]
+        group, rest, far = [start], [i for i in range(len(order)) if i != start], apart
+        total = apart[start]
         while len(group) < count:
-            for device in rest:
-                far[device.key] += distance(group[-1], device)
-            nearest = min(rest, key=lambda d: (d.guest, far[d.key]))
-            total += far[nearest.key]
+            far = [a + b for a, b in zip(far, steps[group[-1]], strict=True)]
+            nearest = min(rest, key=far.__getitem__)
+            total += far[nearest]
             rest.remove(nearest)
             group.append(nearest)
-        free = sum(pool.free_milli(d) for d in group)
-        rank = (sum(d.guest for d in group), total, free)
+        rank = (total, sum(pool.free_milli(order[i]) for i in group))
         if best_rank is None or rank < best_rank:
             best, best_rank = group, rank
-    return {device.key for device in best}
+        starts = [i for i in starts[1:] if not _alike(steps, start, i)]
+        if not starts:
+            break
+    return {order[i].key for i in best}
+
+
+def _alike(steps: Sequence[Sequence[int]], one: int, other: int) -> bool:
+    """Whether these two are equally far from all others."""
+    its = list(steps[other])
+    its[one], its[other] = steps[one][one], steps[one][other]
+    return its == steps[one]
 
 
 def distance(one: Device, other: Device) -> int:
@@ -163,12 +194,13 @@ def rule_of(pool: Pool, request: Request, lease: Lease) -> str:
         return ""
     if any(device.guest for device in devices):
         return "guest GPUs, since no other has room"
-    if len(devices) > 1:
+    several = len(devices) > 1
+    if several and any(device.distance for device in devices):
         steps = [distance(one, other) for one, other in combinations(devices, 2)]
-        way = WAYS.get(max(steps))
-        return f"the nearest to each other that have room: {way}" if way else ""
-    if lease[0].milli < FULL_MILLI:
-        return "the fullest that has room, so that whole GPUs stay free"
+        way = WAYS.get(max(steps), "")
+        return "the nearest to each other that have room" + (way and f": {way}")
+    if any(part.milli < FULL_MILLI for part in lease):
+        return f"the fullest that {'have' if several else 'has'} room, so that whole GPUs stay free"
     return ""
 
 
@@ -201,9 +233,8 @@ def unsatisfiable(pool: Pool, request: Request) -> str:
         most = max(device.memory_mib for device in devices)
         devices = [device for device in devices if device.memory_mib >= request.vram_mib]
         if not devices:
-            return (
-                f"needs {gib(request.vram_mib)} of GPU memory, the largest GPU here has {gib(most)}"
-            )
+            wanted, has = format_sizes(request.vram_mib, most)
+            return f"needs {wanted} of GPU memory, the largest GPU here has {has}"
     if (gpus or 0) > 1 and any(device.mig for device in devices):
         devices = [device for device in devices if not device.mig]
         if not devices:

@@ -34,6 +34,7 @@ def heal(state: State, uuid: str, now_ms: int, why: str) -> bool:
         gpu.quarantine = state.changes.quarantines[uuid] = None
     gpu.base_mib, gpu.unreleased_since_ms = None, 0  # what is in use now is usual
     gpu.sight, gpu.seen_at_ms = None, 0  # and nothing is known until the next look
+    gpu.healed_at_ms = now_ms
     state.tell(JobId(0), 0, "gpu-healed", now_ms, gpu=uuid, why=why)
     return True
 

@@ -8,9 +8,9 @@ either never sent, or can no longer be known.
 | --- | --- | --- |
 | dispatched under another boot id | — | lost: the machine was restarted |
 | starting, same boot | sent again: it answers with what it knows | never arrived: sent again |
-| stopping, never started, same boot | stopped again | cancelled: it never ran |
+| stopping, never started, same boot | stopped again | it never ran: cancelled, or queued again |
 | starting, on a device that has left the pool | | not started |
-| running or stopping, same boot | adopted, a stop repeated | lost: nobody has seen its end |
+| else, same boot | adopted, what was asked of it repeated | lost: nobody has seen its end |
 | finishing | its end is known already | the same |
 
 Sending a start again is safe: the runner's journal fences it.
@@ -21,7 +21,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpud.core import quarantines
-from gpud.core.actions import Action, LookAtGpus, StartAttempt, StopAttempt
+from gpud.core.actions import (
+    Action,
+    CheckpointAttempt,
+    ContinueAttempt,
+    LookAtGpus,
+    PauseAttempt,
+    StartAttempt,
+    StopAttempt,
+)
 from gpud.core.attempts import end
 from gpud.core.events import RunnerReady
 from gpud.core.model import Attempt, JobId, Outcome, Phase
@@ -36,6 +44,7 @@ NEVER_SENT = "cancelled before it was started"
 def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[Action]:
     state.boot_id, state.runner_problem = event.boot_id, ""
     known = {(k.job, k.attempt): k for k in event.known}
+    state.older = {key for key, found in known.items() if found.older}
     latest = max((k.job for k in event.known), default=0)
     if latest >= state.next_id:  # of a database that was put back: its ids are not given out again
         state.next_id = state.changes.next_id = JobId(latest + 1)
@@ -50,6 +59,10 @@ def on_runner_ready(state: State, event: RunnerReady, now_ms: int) -> Sequence[A
             actions.append(stop(state, attempt))
         elif attempt.phase is Phase.STARTING and attempt.boot_id == state.boot_id:
             actions.append(start(state, attempt))
+        elif attempt.phase is Phase.PAUSED:
+            actions.append(PauseAttempt(attempt.job, attempt.no))
+        elif found.phase == "paused":
+            actions.append(ContinueAttempt(attempt.job, attempt.no))
     quarantines.on_boot_known(state, now_ms)  # after the ends, which may be the fault of a GPU
     if state.finishing:
         actions.append(LookAtGpus())
@@ -71,12 +84,14 @@ def on_unknown_to_runner(state: State, attempt: Attempt, now_ms: int) -> Sequenc
 
 
 def start(state: State, attempt: Attempt) -> StartAttempt:
-    args = state.jobs[attempt.job].retry_args
-    return StartAttempt(attempt.job, attempt.no, attempt.lease, args)
+    job = state.jobs[attempt.job]
+    return StartAttempt(attempt.job, attempt.no, attempt.lease, job.retry_args, job.resume)
 
 
-def stop(state: State, attempt: Attempt) -> StopAttempt:
-    grace_s = attempt.stop_grace_s
+def stop(state: State, attempt: Attempt) -> StopAttempt | CheckpointAttempt:
+    job, grace_s = state.jobs[attempt.job], attempt.stop_grace_s
     if grace_s is None:
-        grace_s = state.jobs[attempt.job].grace_s
+        grace_s = job.grace_s
+    if attempt.leaving:
+        return CheckpointAttempt(attempt.job, attempt.no, job.checkpoint, grace_s)
     return StopAttempt(attempt.job, attempt.no, grace_s)

@@ -6,11 +6,12 @@ a sentence of its own; a submit is taken as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gpud.core.actions import Action, Answer, Refuse, StopAttempt
 from gpud.core.attempts import end
 from gpud.core.changes import NewSubmission
+from gpud.core.circles import circular
 from gpud.core.dependencies import impossible, outcome_now
 from gpud.core.events import (
     CancelRequested,
@@ -21,11 +22,25 @@ from gpud.core.events import (
     RetryRequested,
     SourceSwitched,
 )
-from gpud.core.links import OutcomeOf, nobody_knows
-from gpud.core.model import Job, JobId, JobSpec, JobState, NewJob, Outcome, Phase, Request
+from gpud.core.indices import size
+from gpud.core.links import OutcomeOf, nobody_knows, with_ids
+from gpud.core.model import (
+    After,
+    Job,
+    JobId,
+    JobSpec,
+    JobState,
+    NewJob,
+    Outcome,
+    Phase,
+    Request,
+    Span,
+)
 from gpud.core.placement import unsatisfiable
 from gpud.core.shape import last_start_ms
+from gpud.core.spans import each, spans_of
 from gpud.core.state import State
+from gpud.core.stops import unpause
 
 
 def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequence[Action]:
@@ -48,23 +63,24 @@ def on_jobs_submitted(state: State, event: JobsSubmitted, now_ms: int) -> Sequen
         return (Refuse(event.request, "usage", "cannot submit: there is no job in it"),)
     outcome_of = outcome_now(state, event.outcomes)
     bad: dict[Request, str] = {}
-    for number, new in enumerate(event.jobs):
+    numbered = numbered_jobs(state, event.jobs)
+    for number, ((job_id, spans), new) in enumerate(zip(numbered, event.jobs, strict=True)):
         spec = new.spec
         if (why := bad.get(spec.request)) is None:
             why = bad[spec.request] = unsatisfiable(state.pool, spec.request)
         if not why and spec.deadline_ms and is_too_late(spec, now_ms):
             why = "it cannot be done by its deadline"
         if not why and spec.after.spans:
-            why = impossible(state, JobId(state.next_id + number), spec.after, outcome_of)
+            why = impossible(state, After(spans, spec.after.patient), outcome_of, job_id)
         if why:
             which = f"job {number + 1}: " if len(event.jobs) > 1 else ""
             return (Refuse(event.request, "refused", f"cannot submit: {which}{why}"),)
     first = add_all(state, event.jobs, now_ms, outcome_of)
     if event.key:
         state.changes.submissions[event.key] = NewSubmission(
-            event.key, event.digest, first, len(event.jobs)
+            event.key, event.digest, first, state.next_id - first
         )
-    return (Answer(event.request, (first,), len(event.jobs)),)
+    return (Answer(event.request, (first,), state.next_id - first),)
 
 
 def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[Action]:
@@ -80,7 +96,7 @@ def on_entries_read(state: State, event: EntriesRead, now_ms: int) -> Sequence[A
     if not jobs:
         return (Answer(event.request),)
     first = add_all(state, jobs, now_ms)
-    return (Answer(event.request, (first,), len(jobs)),)
+    return (Answer(event.request, (first,), state.next_id - first),)
 
 
 def begins(job: Job, now_ms: int) -> int:
@@ -101,36 +117,51 @@ def add_all(
 ) -> JobId:
     """Add jobs under contiguous ids; gives back the first."""
     first = state.next_id
-    for new in jobs:
-        state.add(new, now_ms, outcome_of)
-    state.tell_many(first, len(jobs), "submitted", now_ms)
-    for number, new in enumerate(jobs):
-        if new.problem:
-            outcome = Outcome.NOT_STARTED.value
-            state.tell(JobId(first + number), 0, "ended", now_ms, outcome=outcome, why=new.problem)
+    added = [state.add(new, now_ms, outcome_of) for new in jobs]
+    ended = [job for job in added if job.outcome is not None]
+    state.tell_many(first, state.next_id - first, "submitted", now_ms)
+    for job in ended:
+        outcome = Outcome.NOT_STARTED.value
+        state.tell(job.id, 0, "ended", now_ms, outcome=outcome, why=job.why)
     return first
+
+
+def numbered_jobs(state: State, jobs: Sequence[NewJob]) -> Iterator[tuple[JobId, tuple[Span, ...]]]:
+    """For each the (first) id that it will get, and the ids of those that it comes after."""
+    first, numbering = state.next_id, state.numbering.copy()
+    for new in jobs:
+        yield first, with_ids(new.spec.after.spans, first, numbering)
+        if new.spec.array and not new.problem:
+            last = first + size(new.spec.array.indices) - 1
+            numbering.add(first, last)
+            first = JobId(last)
+        first = JobId(first + 1)
 
 
 def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Action]:
     actions: list[Action] = []
     changed, refused = [], []
+    elements: dict[JobId, list[JobId]] = {}
     for job_id in dict.fromkeys(event.jobs):
-        job = state.jobs.get(job_id)
+        job = state.find(job_id)
         if job is None:
             refused.append((job_id, f"cannot cancel job {job_id}: {absent(state, job_id)}"))
             continue
         changed.append(job_id)
+        if job.rest:
+            elements.setdefault(job.id, []).append(job_id)
+            continue
         if job.state is not JobState.ACTIVE:
-            state.finish(job, Outcome.CANCELLED, "", now_ms)
-            state.tell(job_id, 0, "ended", now_ms, outcome=Outcome.CANCELLED.value)
+            state.end_waiting(job, Outcome.CANCELLED, "", now_ms)
             continue
         attempt = state.attempts[job_id]
         grace_s = job.grace_s if event.grace_s is None else event.grace_s
         attempt.stop_grace_s = grace_s
+        unpause(attempt, now_ms)
         state.touch_attempt(attempt)
         over = attempt.phase is Phase.FINISHING
         if attempt.phase is not Phase.STOPPING or attempt.stop_why:
-            attempt.stop_why = ""  # a person's word goes before gpud's own
+            attempt.stop_why, attempt.leaving = "", False  # a cancel goes before any other stop
             if attempt.phase is not Phase.STOPPING:
                 state.set_phase(job, Phase.STOPPING)
             state.tell(job_id, attempt.no, "cancel-requested", now_ms, grace_s=grace_s)
@@ -138,6 +169,8 @@ def on_cancel(state: State, event: CancelRequested, now_ms: int) -> Sequence[Act
             end(state, attempt, Outcome.CANCELLED, "", now_ms)
             continue
         actions.append(StopAttempt(job_id, attempt.no, grace_s))
+    for many, ids in elements.items():
+        state.end_elements(state.jobs[many], spans_of(ids), Outcome.CANCELLED, "", now_ms)
     actions.append(Answer(event.request, tuple(changed), refused=tuple(refused)))
     return actions
 
@@ -148,8 +181,10 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
     changed, refused = [], []
     for job_id in dict.fromkeys(event.jobs):
         job = state.changes.jobs.get(job_id) or recalled.get(job_id)
-        if job_id in state.jobs:
+        if state.find(job_id) is not None:
             refused.append((job_id, f"cannot retry job {job_id}: it is not done"))
+        elif job is None and state.changes.outcome_of(job_id) is not None:
+            refused.append((job_id, f"cannot retry job {job_id}: it ends at this moment"))
         elif job is None:
             refused.append((job_id, f"cannot retry job {job_id}: no such job"))
         elif not job.attempt and job.outcome is Outcome.NOT_STARTED:
@@ -158,10 +193,14 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
         elif job.last_start_ms and job.last_start_ms < now_ms:
             why = "its deadline has passed; submit it anew"
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
-        elif why := impossible(state, job_id, job.after, outcome_of):
+        elif why := (
+            impossible(state, job.after, outcome_of, state.next_id)
+            or circular(state, job_id, job.after)
+        ):
             refused.append((job_id, f"cannot retry job {job_id}: {why}"))
         else:
             job.retries_left, job.retry_no, job.setbacks = job.retry.retries, 0, 0
+            job.resume = job.resume and job.outcome is not Outcome.SUCCEEDED
             if event.args is not None:
                 job.retry_args = event.args
             state.requeue(job, begins(job, now_ms), outcome_of=outcome_of)
@@ -172,8 +211,7 @@ def on_retry(state: State, event: RetryRequested, now_ms: int) -> Sequence[Actio
 
 def on_hold(state: State, event: HoldRequested, now_ms: int) -> Sequence[Action]:
     changed, refused = [], []
-    for job_id in dict.fromkeys(event.jobs):
-        job = state.jobs.get(job_id)
+    for job_id, job in alone(state, event.jobs, JobState.QUEUED):
         if job is None:
             refused.append((job_id, f"cannot hold job {job_id}: {absent(state, job_id)}"))
         elif job.state is JobState.ACTIVE:
@@ -181,23 +219,39 @@ def on_hold(state: State, event: HoldRequested, now_ms: int) -> Sequence[Action]
         else:
             if job.state is JobState.QUEUED:
                 state.hold(job)
-                state.tell(job_id, job.attempt, "held", now_ms)
+                state.tell(job.id, job.attempt, "held", now_ms)
             changed.append(job_id)
     return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
 
 
 def on_release(state: State, event: ReleaseRequested, now_ms: int) -> Sequence[Action]:
     changed, refused = [], []
-    for job_id in dict.fromkeys(event.jobs):
-        job = state.jobs.get(job_id)
+    for job_id, job in alone(state, event.jobs, JobState.HELD):
         if job is None:
             refused.append((job_id, f"cannot release job {job_id}: {absent(state, job_id)}"))
             continue
         if job.state is JobState.HELD:
             state.requeue(job, begins(job, now_ms))
-            state.tell(job_id, job.attempt, "released", now_ms)
+            state.tell(job.id, job.attempt, "released", now_ms)
         changed.append(job_id)
     return (Answer(event.request, tuple(changed), refused=tuple(refused)),)
+
+
+def alone(
+    state: State, jobs: Sequence[JobId], which: JobState
+) -> Iterator[tuple[JobId, Job | None]]:
+    """Each of the jobs with its record. An element that is in this state gets one of its own,
+    except where all that one record stands for are asked for: then they stay together."""
+    asked = dict.fromkeys(jobs)
+    whole: dict[JobId, bool] = {}
+    for job_id in asked:
+        job = state.find(job_id)
+        if job is not None and job.rest and job.state is which:
+            if job.id not in whole:
+                whole[job.id] = all(element in asked for element in each(job.rest))
+            if not whole[job.id]:
+                job = state.split(job, job_id)
+        yield job_id, job
 
 
 def on_drain(state: State, request: int, draining: bool, now_ms: int) -> Sequence[Action]:
@@ -227,5 +281,6 @@ def absent(state: State, job_id: JobId) -> str:
 
 
 def place_word(state: State, job_id: JobId) -> str:
-    attempt = state.attempts.get(job_id)
-    return attempt.phase.value if attempt else state.jobs[job_id].state.value
+    attempt, job = state.attempts.get(job_id), state.find(job_id)
+    assert job is not None
+    return attempt.phase.value if attempt else job.state.value

@@ -9,7 +9,7 @@ Rule 2: what they return is performed only after the commit of the changes. So t
 Rule 3: `(job, attempt)` fences every fact. A fact about an attempt that is not live is stale:
     counted, and forgotten at the runner; it never changes a job.
 Rule 4: level-triggered: nothing is started "because something ended". Free capacity and queued
-    jobs are looked at afresh each time, in the total order of rank (-priority, id).
+    jobs are looked at afresh each time, in the total order of rank (-priority, place, id).
 Rule 5: a job whose request does not fit now is passed by those behind it that do fit, but the first
     such job keeps what it needs (core/reservation.py): nobody waits for ever.
 Rule 6: nothing is started on a GPU that can be looked at and was not looked at lately
@@ -25,7 +25,18 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import assert_never
 
-from gpud.core import attempts, deadlines, dependencies, reconcile, requests, sights, watching
+from gpud.core import (
+    attempts,
+    deadlines,
+    dependencies,
+    edits,
+    order,
+    reconcile,
+    requests,
+    running,
+    sights,
+    watching,
+)
 from gpud.core.actions import Action, StartAttempt
 from gpud.core.events import (
     AttemptEnded,
@@ -33,27 +44,34 @@ from gpud.core.events import (
     AttemptNotStarted,
     AttemptStarted,
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DevicesChanged,
     DrainRequested,
+    EditRequested,
     EntriesRead,
     GpuBroke,
     GpusSeen,
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
     RunnerReady,
     SourceSwitched,
+    SwapRequested,
     Tick,
     UndrainRequested,
 )
-from gpud.core.model import Attempt, JobId, Request
-from gpud.core.placement import place, resolved, rule_of
+from gpud.core.model import Attempt, JobId, Phase, Request
+from gpud.core.placement import most_mib, place, rule_of
 from gpud.core.pool import Lease
+from gpud.core.ready import ANY_MEMORY, Kind, is_ready
 from gpud.core.reservation import NEVER, Reservation, reserve
-from gpud.core.state import State, is_ready
+from gpud.core.state import State
 
 AnyEvent = (
     AttemptEnded
@@ -66,6 +84,12 @@ AnyEvent = (
     | RetryRequested
     | HoldRequested
     | ReleaseRequested
+    | PauseRequested
+    | ContinueRequested
+    | CheckpointRequested
+    | EditRequested
+    | MoveRequested
+    | SwapRequested
     | DrainRequested
     | UndrainRequested
     | SourceSwitched
@@ -80,7 +104,6 @@ AnyEvent = (
 
 
 GPUS, LANE = True, False  # for what a request can be meant
-Kind = tuple[int | None, int, str, bool, bool, bool]
 
 
 def step(state: State, events: Iterable[AnyEvent], now_ms: int) -> list[Action]:
@@ -122,6 +145,18 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return requests.on_hold(state, event, now_ms)
         case ReleaseRequested():
             return requests.on_release(state, event, now_ms)
+        case PauseRequested():
+            return running.on_pause(state, event, now_ms)
+        case ContinueRequested():
+            return running.on_continue(state, event, now_ms)
+        case CheckpointRequested():
+            return running.on_checkpoint(state, event, now_ms)
+        case EditRequested():
+            return edits.on_edit(state, event, now_ms)
+        case MoveRequested():
+            return order.on_move(state, event, now_ms)
+        case SwapRequested():
+            return order.on_swap(state, event, now_ms)
         case DrainRequested():
             return requests.on_drain(state, event.request, True, now_ms)
         case UndrainRequested():
@@ -130,6 +165,7 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return requests.on_source_switched(state, event, now_ms)
         case DevicesChanged():
             state.pool.replace(event.devices, event.unknown)  # leases, and what is known, stay
+            state.ready.resolve_all()
             state.health.policy = event.policy
             return attempts.finish_after_look(state, now_ms)  # of GPUs that nobody looks at now
         case RunnerReady():
@@ -158,53 +194,60 @@ def dispatch(state: State, now_ms: int) -> list[Action]:
     """Pair queued jobs with free slots, in rank order, until nothing that waits fits."""
     deadlines.expire(state, now_ms)
     state.make_due(now_ms)
-    if state.shortage_until_ms <= now_ms:
-        state.shortage_until_ms = 0
+    if state.shortage.until_ms <= now_ms:
+        state.shortage.until_ms = 0
     state.look_at_ms = 0
-    if state.draining or state.runner_problem or state.shortage_until_ms:
+    if state.draining or state.runner_problem or state.shortage.until_ms:
         return []
     actions: list[Action] = []
     pool = state.pool
-    heads = state.ready_heads()
+    ready = state.ready
+    heads = ready.heads()
     if pool.watched:
-        actions += watching.prepare(state, {shape[0] for _, shape in heads}, now_ms)
+        for_gpus = any(shelf.on_gpus for *_, shelf in heads)
+        for_memory = any(shelf.names_memory for *_, shelf in heads)
+        actions += watching.prepare(state, now_ms, for_gpus=for_gpus, for_memory=for_memory)
     before = _kept_before(state)
     kept: Reservation | None = None
     gap_s = 0
     full = {lane for lane in (GPUS, LANE) if pool.is_full(gpus=lane, but=())}
     if GPUS not in full:
         state.reservation = None
-    failed: dict[Kind, int] = {}  # the least memory of those that did not fit
+    least: dict[tuple[Kind, bool], int] = {}  # memory of those for which there was no room
     while heads and len(full) < 2:
-        (_, job_id), shape = heappop(heads)
-        request, within_s = resolved(pool, shape[0]), shape[1]
-        lane = pool.wanted(request) != 0
+        rank, mib, shelf = head = heappop(heads)
+        lane, job_id = shelf.on_gpus, rank[-1]
         if lane in full:
             continue
-        into_gap = 0 < within_s <= gap_s
-        kind = _kind(request, into_gap)
-        if failed.get(kind, NEVER) <= request.vram_mib:
-            continue
-        lease = place(pool, request, kept.devices if kept and not into_gap else ())
-        if lease is None:
-            failed[kind] = request.vram_mib
-            if kept is None and heads and lane is GPUS:
-                kept = state.reservation = reserve(
-                    pool,
-                    state.attempts.values(),
-                    job_id,
-                    request,
-                    partial(_end_ms, state, now_ms),
-                    before.devices if before is not None and before.job == job_id else (),
-                )
-                gap_s = _gap_s(kept, now_ms)
-            continue
-        actions.append(_start(state, job_id, request, lease, now_ms))
-        if (head := state.ready_head(shape)) is not None:
-            heappush(heads, (head, shape))
-        nobodys = kept.devices if kept is not None and not gap_s else ()
-        if pool.is_full(gpus=lane, but=nobodys):
-            full.add(lane)
+        into_gap = 0 < shelf.within_s <= gap_s
+        kind = (shelf.kind, into_gap)
+        below = least.get(kind, ANY_MEMORY)
+        if mib < below:
+            request = ready.asks(head)
+            avoid = kept.devices if kept is not None and not into_gap else ()
+            lease = place(pool, request, avoid)
+            if lease is not None:
+                actions.append(_start(state, job_id, request, lease, now_ms))
+                nobodys = kept.devices if kept is not None and not gap_s else ()
+                if pool.is_full(gpus=lane, but=nobodys):
+                    full.add(lane)
+            else:
+                if shelf.names_memory:
+                    mib = min(mib, most_mib(pool, request, avoid) + 1)
+                below = least[kind] = mib
+                others_wait = bool(heads) or ready.first(shelf, below) is not None
+                if kept is None and lane is GPUS and others_wait:
+                    kept = state.reservation = reserve(
+                        pool,
+                        state.attempts.values(),
+                        job_id,
+                        request,
+                        partial(end_ms, state, now_ms),
+                        before.devices if before is not None and before.job == job_id else (),
+                    )
+                    gap_s = _gap_s(kept, now_ms)
+        if (following := ready.first(shelf, below)) is not None:
+            heappush(heads, following)
     return actions
 
 
@@ -225,29 +268,27 @@ def _gap_s(kept: Reservation | None, now_ms: int) -> int:
     return max(0, kept.at_ms - now_ms) // 1000
 
 
-def _kind(asks: Request, into_gap: bool) -> Kind:
-    """Of requests that are equal in this, those that name more memory need more of everything."""
-    names_memory = asks.vram_mib > 0
-    return asks.gpus, asks.share_milli, asks.gpu_model, asks.exclusive, names_memory, into_gap
-
-
 def _start(
     state: State, job_id: JobId, request: Request, lease: Lease, now_ms: int
 ) -> StartAttempt:
     rule = rule_of(state.pool, request, lease)
-    attempt = state.activate(state.jobs[job_id], lease, now_ms)
+    job = state.jobs[job_id]
+    if job.rest:
+        job = state.split(job, JobId(job.rest[0][0]))
+    attempt = state.activate(job, lease, now_ms)
     detail: dict[str, object] = {
         "lease": {state.pool.label(part.device): part.milli for part in lease}
     }
     if rule:
         detail["rule"] = rule
-    state.tell(job_id, attempt.no, "dispatched", now_ms, **detail)
-    return StartAttempt(job_id, attempt.no, lease, state.jobs[job_id].retry_args)
+    state.tell(job.id, attempt.no, "dispatched", now_ms, **detail)
+    return StartAttempt(job.id, attempt.no, lease, job.retry_args, job.resume)
 
 
-def _end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
+def end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
     """When its payload is gone at the latest, by its limit; NEVER where nobody knows."""
     within_s = state.jobs[attempt.job].within_s
-    if not within_s:
+    if not within_s or attempt.phase is Phase.PAUSED:
         return NEVER
-    return max(now_ms, (attempt.started_at_ms or now_ms) + 1000 * within_s)
+    ran_from_ms = (attempt.started_at_ms or now_ms) + attempt.paused_ms
+    return max(now_ms, ran_from_ms + 1000 * within_s)

@@ -2,18 +2,19 @@
 
 Called by core/attempts.py. A GPU that broke under an attempt is to blame for its bad end: the job
 is tried again elsewhere and keeps its retries. So does a job whose end was lost with the runner or
-the machine, where its policy retries that at all. A guest GPU that its owner wants back: the job is
-tried again if it has a retry policy, else it is held, since to run a command twice is for the job's
-owner to decide. Out of GPU memory: a retry gets more of it.
+the machine, where its policy retries that at all. A guest GPU that its owner wants back: a job that
+can save its state does so and goes on elsewhere (core/stops.py); another one is tried again if it
+has a retry policy, else it is held, since to run a command twice is for the job's owner to decide.
+Out of GPU memory: a retry gets more of it.
 """
 
 from __future__ import annotations
 
 from msgspec import structs
 
+from gpud.amounts import format_size
 from gpud.core.model import FULL_MILLI, Attempt, Job, Outcome
 from gpud.core.placement import can_be_counted_on
-from gpud.core.sight import gib
 from gpud.core.state import State
 
 MOST = 5  # so often a job is tried again for no fault of its own: its fault it may be after all
@@ -23,13 +24,14 @@ MORE_PER_CENT = 150  # of the memory that was not enough
 STOPS = {
     "idle": "it did nothing on its GPUs and was stopped (pool.stop_idle)",
     "guest": "the owner of its guest GPU came back",
+    "asked": "it was asked to save its state and leave",
 }
 OOM = {"cuda": "out of GPU memory", "host": "out of memory"}
 
 
 def can_be_looked_at(state: State, attempt: Attempt) -> bool:
     """Whether a look can say anything about the GPUs of an attempt that ran and has ended."""
-    if attempt.phase.value not in ("starting", "running"):
+    if attempt.phase.value not in ("starting", "running", "paused"):
         return False
     return bool(state.uuids_of(attempt)) and not sick_gpu(state, attempt)
 
@@ -82,7 +84,7 @@ def with_more_memory(state: State, job: Job, attempt: Attempt) -> str:
     wanted = had_mib * MORE_PER_CENT // 100
     if (request.vram_mib or alone) and wanted and can_be_counted_on(state.pool, request, wanted):
         job.request = structs.replace(request, vram_mib=wanted, likeness="")
-        told = f"{gib(wanted)} of GPU memory"
+        told = f"{format_size(wanted)} of GPU memory"
     elif alone:
         return "nothing: it had its GPUs to itself"
     else:

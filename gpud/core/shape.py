@@ -28,3 +28,11 @@ def shape_of(job: Job) -> Shape:
         step = 1 << (bound.bit_length() - 3)
         bound = -(-bound // step) * step
     return job.request, bound
+
+
+def longest_within(seconds: int) -> int:
+    """The longest time that `shape_of` does not round up past this."""
+    if seconds <= 8:
+        return seconds
+    step = 1 << (seconds.bit_length() - 3)
+    return seconds // step * step

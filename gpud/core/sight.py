@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+MOST_POWER_MW = 10_000_000  # several times what any board takes
+NOT_LISTED = "the driver does not list it any more"
+
 
 class GpuProcess(Struct, frozen=True, gc=False):
     """A process that uses a GPU. `job` 0: not one of ours; `job` -1: of this gpud, and nobody knows
@@ -48,16 +51,8 @@ class GpuInfo(Struct, frozen=True, gc=False):
     uuid: str
     index: int  # the driver's: in the order of the PCI bus; of a MIG instance its GPU's
     model: str
-    memory_mib: int
+    memory_mib: int  # that programs can get
     mig: bool = False
     # uuid -> how far: 0 NVLink, then the steps of `nvidia-smi topo -m`: 1 PIX, 2 PXB, 3 PHB,
     # 4 NODE, 5 SYS. Who is not in it is not known to be near.
     distance: dict[str, int] = {}
-
-
-def gib(mib: int) -> str:
-    """ "11.2 GiB", "512 MiB", "1020 GiB": for sentences."""
-    if mib < 1024:
-        return f"{mib} MiB"
-    amount = mib / 1024
-    return (f"{amount:.1f}".removesuffix(".0") if amount < 99.95 else f"{amount:.0f}") + " GiB"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gpud.core import usage
-from gpud.core.actions import Action, Answer, LookAtGpus, StopAttempt
+from gpud.core.actions import Action, Answer, LookAtGpus
 from gpud.core.attempts import finish_after_look
 from gpud.core.events import GpuBroke, GpusSeen, HealRequested
 from gpud.core.health import (
@@ -23,11 +23,11 @@ from gpud.core.health import (
 )
 from gpud.core.model import Attempt, JobId, LeasePart, Phase, Usage
 from gpud.core.quarantines import heal, lift_for_memory, quarantine
-from gpud.core.sight import GpuProcess, GpuSight
+from gpud.core.sight import NOT_LISTED, GpuProcess, GpuSight
 from gpud.core.state import State
+from gpud.core.stops import save_and_leave, stop
 
 WRITTEN_MS = 60_000  # how often what an attempt has used so far is committed
-NOT_LISTED = "the driver does not list it"
 
 Holders = dict[str, list[tuple[Attempt, LeasePart]]]
 Places = dict[tuple[int, int], list[tuple[str, GpuProcess]]]  # (job, attempt) -> GPU, process
@@ -44,17 +44,17 @@ def on_gpus_seen(state: State, event: GpusSeen, now_ms: int) -> Sequence[Action]
     if event.problem:
         return finish_after_look(state, now_ms)
     holders = holders_of(state)
-    for sight in (*event.gpus, *_not_listed(state, event.gpus)):
+    sights = _judged(state, event, now_ms)
+    for sight in sights:
         gpu = health.of(sight.uuid)
-        gpu.ended_at_ms = min(gpu.ended_at_ms, now_ms)  # the clock may have been set back
         gpu.seen_at_ms, gpu.heard_at_ms, gpu.sight = health.seen_at_ms, now_ms, sight
         if not sight.problem:
             if not holders.get(sight.uuid):
                 _judge_memory(state, gpu, sight, now_ms)
         elif sight.broken:
             quarantine(state, sight.uuid, sight.problem, now_ms)
-    actions = _look_at_attempts(state, event, holders)
-    for sight in event.gpus:
+    actions = _look_at_attempts(state, sights, event.at_ms, holders)
+    for sight in sights:
         _note_energy(health.of(sight.uuid), sight)
     actions += finish_after_look(state, now_ms)
     return actions
@@ -82,6 +82,19 @@ def holders_of(state: State) -> Holders:
             for part, uuid in state.parts_of(attempt):
                 found.setdefault(uuid, []).append((attempt, part))
     return found
+
+
+def _judged(state: State, event: GpusSeen, now_ms: int) -> list[GpuSight]:
+    """What a look says, also of GPUs that it did not come upon. Not of one that was healed after it
+    had begun."""
+    sights = []
+    for sight in (*event.gpus, *_not_listed(state, event.gpus)):
+        gpu = state.health.of(sight.uuid)
+        gpu.ended_at_ms = min(gpu.ended_at_ms, now_ms)  # the clock may have been set back
+        gpu.healed_at_ms = min(gpu.healed_at_ms, now_ms)
+        if gpu.healed_at_ms <= event.at_ms:
+            sights.append(sight)
+    return sights
 
 
 def _not_listed(state: State, seen: Sequence[GpuSight]) -> Sequence[GpuSight]:
@@ -129,9 +142,11 @@ def _note_energy(gpu: Gpu, sight: GpuSight) -> None:
     gpu.energy_mj = sight.energy_mj
 
 
-def _look_at_attempts(state: State, event: GpusSeen, holders: Holders) -> list[Action]:
+def _look_at_attempts(
+    state: State, seen: Sequence[GpuSight], began_ms: int, holders: Holders
+) -> list[Action]:
     """Those whose payload lives, and that have GPUs that can be looked at."""
-    sights = {sight.uuid: sight for sight in event.gpus if not sight.problem}
+    sights = {sight.uuid: sight for sight in seen if not sight.problem}
     places: Places = {}
     for sight in sights.values():
         for process in sight.processes:
@@ -142,7 +157,7 @@ def _look_at_attempts(state: State, event: GpusSeen, holders: Holders) -> list[A
             continue
         if attempt.usage is None:
             attempt.usage = Usage()
-        at_ms = max(event.at_ms, attempt.usage.at_ms)
+        at_ms = max(began_ms, attempt.usage.at_ms)
         _check_place(state, attempt, places.get((attempt.job, attempt.no), ()), at_ms)
         _add_up(state, attempt, attempt.usage, sights, holders, at_ms)
         actions += _idle(state, attempt, at_ms)
@@ -166,7 +181,8 @@ def _add_up(
         claimed_mj, beside = state.health.of(uuid).claimed_mj, holders[uuid]
         utils.append(usage.add_look(attempt, uuid, part, sight, at_ms, beside, claimed_mj))
     written_ms, used.at_ms = used.at_ms, at_ms
-    if utils and all(util is not None and util <= usage.IDLE_PER_CENT for util in utils):
+    nothing = utils and all(util is not None and util <= usage.IDLE_PER_CENT for util in utils)
+    if nothing and attempt.phase is not Phase.PAUSED:
         used.idle_since_ms = used.idle_since_ms or at_ms
     else:
         used.idle_since_ms = 0
@@ -221,18 +237,6 @@ def _give_back(state: State, attempt: Attempt, at_ms: int) -> Sequence[Action]:
                 continue
             for process in sight.processes:
                 if not process.job and not is_ignored(process, policy):
-                    return stop(state, attempt, "guest", at_ms, owner=describe(process))
+                    leave = save_and_leave if state.jobs[attempt.job].checkpoint else stop
+                    return leave(state, attempt, "guest", at_ms, owner=describe(process))
     return ()
-
-
-def stop(
-    state: State, attempt: Attempt, why: str, at_ms: int, **detail: object
-) -> Sequence[Action]:
-    """gpud's own stop; a person's cancel that is on its way goes before it."""
-    if attempt.phase not in (Phase.STARTING, Phase.RUNNING):
-        return ()
-    job = state.jobs[attempt.job]
-    attempt.stop_why, attempt.stop_grace_s = why, job.grace_s
-    state.set_phase(job, Phase.STOPPING)
-    state.tell(JobId(job.id), attempt.no, "stopped-by-gpud", at_ms, reason=why, **detail)
-    return (StopAttempt(job.id, attempt.no, job.grace_s),)

@@ -8,18 +8,20 @@ committed.
 Rule 1: a job is in exactly one place: ready (queued and due), delayed (queued, not yet due),
 waiting for other jobs (queued, core/links.py), held, or active with exactly one live attempt. Who
 is delayed waits for that first.
-Rule 2: heaps are pruned lazily: an entry counts only while the job's record agrees with it, so a
-job may stand in a heap twice, and neither copy can start it twice.
+Rule 2: queues are pruned lazily (core/ready.py, core/times.py): an entry counts only while the
+job's record agrees with it, so a job may stand in one twice, and neither copy can start it twice.
 Rule 3: every mutation leaves its trace in `changes`, in the order in which it happened.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from heapq import heapify, heappop, heappush
 
-from gpud.core.changes import Changes
+from msgspec import structs
+
+from gpud.core.changes import Changes, EndOfMany
 from gpud.core.health import DEFAULT_POLICY, LOOK_WAIT_MS, GpuPolicy, Health, Quarantine
+from gpud.core.indices import size
 from gpud.core.lifecycle import ContradictionError, check_move, place_of
 from gpud.core.links import Links, OutcomeOf, is_met, nobody_knows, with_ids
 from gpud.core.model import (
@@ -35,14 +37,16 @@ from gpud.core.model import (
     Story,
     Usage,
 )
+from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
+from gpud.core.ready import Ready, is_ready
 from gpud.core.reservation import Reservation
-from gpud.core.shape import Shape, last_start_ms, shape_of, within_s
+from gpud.core.shape import last_start_ms, within_s
+from gpud.core.shortage import Shortage
+from gpud.core.spans import Spans, holds, without
+from gpud.core.times import Times
 
 NO_QUARANTINES: Mapping[str, Quarantine] = {}
-SHORTAGE_FIRST_MS, SHORTAGE_MAX_MS = 1_000, 60_000  # pauses when the machine is short of something
-
-Rank = tuple[int, JobId]  # (-priority, id): the total order of dispatch
 
 
 class State:
@@ -55,17 +59,17 @@ class State:
         self.jobs: dict[JobId, Job] = {}  # not done
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
         self.links = Links()
+        self.numbering = Numbering()
         self.ended: list[JobId] = []  # just now, and others come after them
-        self.ready: dict[Shape, list[Rank]] = {}
-        self.delayed: list[tuple[int, JobId]] = []  # (not_before_ms, id)
-        self.expiring: list[tuple[int, JobId]] = []  # (last_start_ms, id)
+        self.ready = Ready(self.jobs, pool)
+        self.delayed = Times(self._due_ms)
+        self.expiring = Times(self._last_start_ms)
         self.draining = False
         self.next_id = JobId(1)
         self.boot_id = ""  # "" until the runner is ready
         self.runner_problem = "the runner has not answered yet"  # "" while starts are possible
-        self.shortage = ""  # what the machine was short of at the last start that failed for it
-        self.shortage_until_ms = 0  # no start before; 0 again once it is over
-        self.shortage_pause_ms = 0  # the last pause; the next one is twice as long
+        self.older: set[tuple[JobId, int]] = set()  # attempts of a runner without pause, checkpoint
+        self.shortage = Shortage()
         self.stopped_sources: set[str] = set()
         self.finishing: set[JobId] = set()  # whose attempt is in that phase
         self.look_at_ms = 0  # when the GPUs are to be looked at if nobody does before; 0: never
@@ -74,59 +78,39 @@ class State:
 
     # -- reading ---------------------------------------------------------------------------
 
-    def ready_head(self, shape: Shape) -> Rank | None:
-        """The first job that waits for this shape of capacity, or None."""
-        return self._first(self.ready.get(shape, []))
+    def find(self, job_id: JobId) -> Job | None:
+        """The record of a job that is not done; of an element of an array perhaps that of many."""
+        return self.jobs.get(job_id) or self.many_with(job_id)
 
-    def ready_heads(self) -> list[tuple[Rank, Shape]]:
-        """The first job of each shape, as a heap."""
-        heads = []
-        for shape, heap in [*self.ready.items()]:
-            if (head := self._first(heap)) is not None:
-                heads.append((head, shape))
-            else:
-                del self.ready[shape]
-        heapify(heads)
-        return heads
+    def many_with(self, job_id: JobId) -> Job | None:
+        """The record that stands for this element and others of its array."""
+        array = self.numbering.array_of(job_id)
+        many = self.jobs.get(JobId(-array[0])) if array is not None else None
+        return many if many is not None and holds(many.rest, job_id) else None
 
-    def _first(self, heap: list[Rank]) -> Rank | None:
-        jobs = self.jobs
-        while heap:
-            rank = heap[0]
-            job = jobs.get(rank[1])
-            if job is not None and is_ready(job) and rank[0] == -job.priority:
-                return rank
-            heappop(heap)  # left over from a hold, a cancel or an end
-        return None
+    def spoken(self, job_id: JobId) -> JobId:
+        """An id for people: of a record of many that of the next of them."""
+        return job_id if job_id > 0 else JobId(self.jobs[job_id].rest[0][0])
 
-    def next_delay_ms(self) -> int | None:
-        """When the first delayed job becomes due, or None."""
-        while self.delayed:
-            due, job_id = self.delayed[0]
-            job = self.jobs.get(job_id)
-            if job is not None and job.state is JobState.QUEUED and job.not_before_ms == due:
-                return due
-            heappop(self.delayed)
-        return None
+    def _due_ms(self, job_id: JobId) -> int:
+        job = self.jobs.get(job_id)
+        return job.not_before_ms if job is not None and job.state is JobState.QUEUED else 0
 
-    def next_expiry_ms(self) -> int | None:
-        """When the first job that waits can no longer be done by its deadline, or None."""
-        while self.expiring:
-            last_ms, job_id = self.expiring[0]
-            job = self.jobs.get(job_id)
-            waits = job is not None and job.state is not JobState.ACTIVE
-            if waits and job is not None and job.last_start_ms == last_ms:
-                return last_ms + 1
-            heappop(self.expiring)
-        return None
+    def _last_start_ms(self, job_id: JobId) -> int:
+        job = self.jobs.get(job_id)
+        return job.last_start_ms if job is not None and job.state is not JobState.ACTIVE else 0
 
     def next_deadline_ms(self) -> int | None:
         """When a delayed job becomes due or one expires, a shortage ends, a look is wanted, or its
         time is up."""
-        times = [self.next_delay_ms(), self.next_expiry_ms(), self.look_at_ms]
+        times = [self.look_at_ms]
         times += [self.attempts[job].ended_at_ms + LOOK_WAIT_MS for job in self.finishing]
-        if self.shortage_until_ms and any(self.ready.values()):
-            times.append(self.shortage_until_ms)
+        if (due := self.delayed.first()) is not None:
+            times.append(due[0])
+        if (last := self.expiring.first()) is not None:
+            times.append(last[0] + 1)
+        if self.ready:
+            times.append(self.shortage.until_ms)
         return min((time for time in times if time), default=None)
 
     def parts_of(self, attempt: Attempt) -> list[tuple[LeasePart, str]]:
@@ -141,6 +125,11 @@ class State:
     def uuids_of(self, attempt: Attempt) -> list[str]:
         return [uuid for _, uuid in self.parts_of(attempt)]
 
+    def learn(self, likeness: str, mib: int) -> None:
+        """What a run of this likeness took of a GPU's memory."""
+        self.pool.usual_mib[likeness] = self.changes.usual_mib[likeness] = mib
+        self.ready.learn(likeness)
+
     def take_changes(self) -> Changes:
         taken, self.changes = self.changes, Changes()
         return taken
@@ -154,8 +143,8 @@ class State:
         quarantines: Mapping[str, Quarantine] = NO_QUARANTINES,
         outcome_of: OutcomeOf = nobody_knows,
     ) -> None:
-        """Fill an empty state from the store; `jobs` in dispatch order makes it fastest.
-        `outcome_of` knows the done jobs that any of them comes after."""
+        """Fill a state from the store, at once or in parts; `jobs` in dispatch order makes it
+        fastest. `outcome_of` knows the done jobs that any of them comes after."""
         for uuid, quarantine in quarantines.items():
             self.health.of(uuid).quarantine = quarantine
         for attempt in attempts:
@@ -171,23 +160,20 @@ class State:
             if job.after.spans:
                 job.unmet = self.links.join(job, outcome_of)
             self._may_expire(job)
-            if job.state is JobState.QUEUED:
-                if job.not_before_ms:
-                    self.delayed.append((job.not_before_ms, job.id))
-                elif not job.unmet:
-                    self.ready.setdefault(shape_of(job), []).append((-job.priority, job.id))
-        heapify(self.delayed)
-        for heap in self.ready.values():
-            heapify(heap)
+            if job.state is JobState.QUEUED and job.not_before_ms:
+                self.delayed.put(job.not_before_ms, job.id)
+        self.ready.load(job for job in jobs if is_ready(job))
 
     # -- mutations -------------------------------------------------------------------------
 
     def add(self, new: NewJob, now_ms: int, outcome_of: OutcomeOf = nobody_knows) -> Job:
         """A new job under the next id: ready, held, or (with a problem) done at once. `outcome_of`
         knows the done jobs that it comes after."""
-        spec = new.spec
+        spec, first = new.spec, self.next_id
+        array = None if new.problem else spec.array
+        last = first + (size(array.indices) if array else 1) - 1
         job = Job(
-            id=self.next_id,
+            id=JobId(-first) if array else first,
             request=spec.request,
             priority=spec.priority,
             retry=spec.retry,
@@ -199,24 +185,60 @@ class State:
             within_s=within_s(spec.time_limit_s, spec.grace_s, spec.linger_s),
             begin_ms=spec.begin_ms,
             last_start_ms=last_start_ms(spec.deadline_ms, spec.time_limit_s),
+            checkpoint=spec.checkpoint,
             not_before_ms=spec.begin_ms if spec.begin_ms > now_ms and not spec.held else 0,
+            array=first if array else JobId(0),
+            rest=((first, last),) if array else (),
         )
-        self.next_id = JobId(job.id + 1)
-        self.changes.new.append((job.id, new))
-        self.changes.next_id = self.next_id
-        self.changes.jobs[job.id] = job
+        self.next_id = self.changes.next_id = JobId(last + 1)
+        self.changes.new.append((first, new))
+        self.touch(job)
         if new.problem:
             job.state, job.outcome = JobState.DONE, Outcome.NOT_STARTED
             job.ended_at_ms, job.why, job.not_before_ms = now_ms, new.problem, 0
             return job
         self.jobs[job.id] = job
+        if array:
+            self.numbering.add(first, last)
         if spec.after.spans:
-            job.after = After(with_ids(spec.after.spans, job.id), spec.after.patient)
+            job.after = After(with_ids(spec.after.spans, first, self.numbering), spec.after.patient)
             job.unmet = self.links.join(job, outcome_of)
         self._may_expire(job)
         if job.state is JobState.QUEUED:
             self._push(job)
         return job
+
+    def own(self, job_id: JobId) -> Job:
+        """The record of a job that is not done; an element of an array has one of its own now."""
+        job = self.find(job_id)
+        assert job is not None
+        if job.rest:
+            job = self.split(job, job_id)
+            if job.state is JobState.QUEUED:
+                self._push(job)
+        return job
+
+    def split(self, many: Job, job_id: JobId) -> Job:
+        """The element gets a record of its own, since it is about to change."""
+        element = structs.replace(many, id=job_id, rest=())
+        was = self.changes.before.get(many.id, (many.state, many.outcome))
+        self.changes.before.setdefault(job_id, was)
+        self.jobs[job_id] = element
+        if element.after.spans:
+            self.links.join(element, self.links.outcomes.get)
+        self._may_expire(element)
+        self._take_out(many, ((job_id, job_id),))
+        return element
+
+    def _take_out(self, many: Job, ids: Spans) -> None:
+        many.rest = without(many.rest, ids)
+        if many.rest:
+            if is_ready(many):
+                self._push(many)  # under the rank of the next
+            return
+        del self.jobs[many.id]
+        if many.after.spans:
+            self.links.leave(many)
 
     def activate(self, job: Job, lease: tuple[LeasePart, ...], now_ms: int) -> Attempt:
         """Queued to active: the lease is taken and the attempt exists, in one step."""
@@ -318,6 +340,27 @@ class State:
             self.links.leave(job)
         self.touch(job)
 
+    def end_waiting(self, job: Job, outcome: Outcome, why: str, now_ms: int) -> None:
+        """What waits is done without having run: a job, or all that this record stands for."""
+        if job.rest:
+            self.end_elements(job, job.rest, outcome, why, now_ms)
+            return
+        self.finish(job, outcome, why, now_ms)
+        self.tell(job.id, 0, "ended", now_ms, **_in_story(outcome, why))
+
+    def end_elements(self, many: Job, ids: Spans, outcome: Outcome, why: str, now_ms: int) -> None:
+        """The same for these elements of an array."""
+        was, _ = self.changes.before.get(many.id, (many.state, None))
+        detail = _in_story(outcome, why)
+        self._take_out(many, ids)
+        for first, last in ids:
+            end = EndOfMany(many.array, first, last, was, outcome, why, now_ms, many.source)
+            self.changes.ends.append(end)
+            story = Story(JobId(first), 0, "ended", now_ms, detail, last - first + 1)
+            self.changes.story.append(story)
+        for before in [job for job in self.links.dependents if holds(ids, job)]:
+            self._let_go_on(before, outcome)
+
     def _let_go_on(self, before: JobId, outcome: Outcome) -> None:
         """A job is done: those that it kept waiting go on, as far as that will do for them."""
         links = self.links
@@ -338,28 +381,30 @@ class State:
         for job_id, ended in self.links.after(before):
             self.jobs[job_id].unmet += is_met(outcome, ended)
 
+    def come_after(self, job: Job, after: After, outcome_of: OutcomeOf) -> None:
+        """Other jobs than before keep it waiting. `outcome_of` knows the done ones of these."""
+        self.links.leave(job)
+        job.after = after
+        job.unmet = self.links.join(job, outcome_of)
+
+    def enter_again(self, job: Job) -> None:
+        """What decides when its turn comes has been changed: its rank, its request or its time."""
+        self._may_expire(job)
+        if job.state is JobState.QUEUED:
+            self._push(job)
+        self.touch(job)
+
     def _may_expire(self, job: Job) -> None:
         if job.last_start_ms:
-            heappush(self.expiring, (job.last_start_ms, job.id))
+            self.expiring.put(job.last_start_ms, job.id)
 
     def make_due(self, now_ms: int) -> None:
         """Delayed jobs whose time has come are ready."""
-        while (due := self.next_delay_ms()) is not None and due <= now_ms:
-            job = self.jobs[heappop(self.delayed)[1]]
+        while (due := self.delayed.first()) is not None and due[0] <= now_ms:
+            job = self.jobs[due[1]]
             job.not_before_ms = 0
             self._push(job)
             self.touch(job)
-
-    def wait_for_resources(self, why: str, now_ms: int) -> None:
-        """No start for a while, longer each time, until one succeeds."""
-        if not self.shortage_until_ms:  # several starts fail at once: one shortage
-            longer = 2 * self.shortage_pause_ms
-            self.shortage_pause_ms = min(max(longer, SHORTAGE_FIRST_MS), SHORTAGE_MAX_MS)
-            self.shortage_until_ms = now_ms + self.shortage_pause_ms
-        self.shortage = why
-
-    def have_resources(self) -> None:
-        self.shortage, self.shortage_until_ms, self.shortage_pause_ms = "", 0, 0
 
     def _note_before(self, job: Job) -> None:
         """Of its states within one turn, the store knows the first."""
@@ -372,8 +417,13 @@ class State:
         self.changes.attempts[attempt.job, attempt.no] = attempt
 
     def tell(self, job: JobId, attempt: int, kind: str, at_ms: int, **detail: object) -> None:
-        """One more event of the job's story."""
-        self.changes.story.append(Story(job, attempt, kind, at_ms, detail))
+        """One more event of the job's story, or of all that its record stands for."""
+        if job >= 0:
+            self.changes.story.append(Story(job, attempt, kind, at_ms, detail))
+            return
+        for first, last in self.jobs[job].rest:
+            many = Story(JobId(first), attempt, kind, at_ms, detail, last - first + 1)
+            self.changes.story.append(many)
 
     def tell_many(self, first: JobId, count: int, kind: str, at_ms: int) -> None:
         """The same event in the stories of `count` jobs from `first` on."""
@@ -381,15 +431,10 @@ class State:
 
     def _push(self, job: Job) -> None:
         if job.not_before_ms:
-            heappush(self.delayed, (job.not_before_ms, job.id))
+            self.delayed.put(job.not_before_ms, job.id)
         elif not job.unmet:
-            shape = shape_of(job)
-            heap = self.ready.get(shape)
-            if heap is None:
-                heap = self.ready[shape] = []
-            heappush(heap, (-job.priority, job.id))
+            self.ready.push(job)
 
 
-def is_ready(job: Job) -> bool:
-    """Queued, and nothing but capacity keeps it waiting."""
-    return job.state is JobState.QUEUED and not job.not_before_ms and not job.unmet
+def _in_story(outcome: Outcome, why: str) -> dict[str, object]:
+    return {"outcome": outcome.value, "why": why} if why else {"outcome": outcome.value}

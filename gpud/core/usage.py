@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from math import ceil
 
 from gpud.core.model import FULL_MILLI, Attempt, LeasePart, Usage
-from gpud.core.sight import GpuSight
+from gpud.core.sight import MOST_POWER_MW, GpuSight
 
 Part = tuple[Attempt, LeasePart]
 
 IDLE_PER_CENT = 0  # a GPU that did this much at most did nothing
+UNSEEN_MS = 60_000  # on top of the time between two looks: at one of them it may not have answered
 
 
 def add_look(
@@ -40,17 +41,22 @@ def add_look(
     if not own and len(beside) == 1 and not sight.attributable and sight.used_mib is not None:
         usage.peak_mib = max(usage.peak_mib, sight.used_mib)  # nobody else is known to be there
     weight = _weight(attempt, part, sight, beside)
+    elapsed_ms = at_ms - (usage.at_ms or attempt.started_at_ms or at_ms)
     if sight.energy_mj is not None:
-        before = usage.counters.get(uuid)
-        if before is not None:  # it is less when the driver was loaded again
-            usage.energy_mj += int(max(0, sight.energy_mj - before - claimed_mj) * weight)
+        added_mj = sight.energy_mj - usage.counters.get(uuid, sight.energy_mj)
+        if _can_be(added_mj, elapsed_ms):
+            usage.energy_mj += int(max(0, added_mj - claimed_mj) * weight)
         usage.counters[uuid] = sight.energy_mj
     util = _util(sight, own_known=[p.util for p in own if p.util is not None], weight=weight)
-    elapsed_ms = at_ms - (usage.at_ms or attempt.started_at_ms or at_ms)
     if util is not None and elapsed_ms > 0:
         usage.busy_ms += util * elapsed_ms // 100
         usage.seen_ms += elapsed_ms
     return util
+
+
+def _can_be(added_mj: int, elapsed_ms: int) -> bool:
+    """Not of a counter that began anew when the driver was loaded again, or that jumps."""
+    return 0 <= added_mj <= MOST_POWER_MW * (elapsed_ms + UNSEEN_MS) // 1000
 
 
 def _weight(attempt: Attempt, part: LeasePart, sight: GpuSight, beside: Sequence[Part]) -> float:

@@ -7,11 +7,10 @@ the dispatch after it goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from gpud.core.actions import Action, LookAtGpus
-from gpud.core.health import LOOK_AGAIN_MS, Promise
-from gpud.core.model import Request
+from gpud.core.health import LOOK_AGAIN_MS, Promise, strangers, without_ours
 from gpud.core.state import State
 
 NOT_SEEN = "it is being looked at"
@@ -34,6 +33,18 @@ def device_problems(state: State) -> dict[str, str]:
     return found
 
 
+def programs_of_others(state: State) -> list[str]:
+    """Names of those that keep work from GPUs of the pool."""
+    holders, health = _holders(state), state.health
+    names: dict[str, None] = {}
+    for device in state.pool.devices.values():
+        for uuid in device.uuids:
+            if (sight := health.of(uuid).sight) is not None:
+                found = strangers(without_ours(sight), health.policy, holders.get(uuid, set()))
+                names |= dict.fromkeys(process.name for process in found)
+    return list(names)
+
+
 def _holders(state: State) -> dict[str, set[tuple[int, int]]]:
     found: dict[str, set[tuple[int, int]]] = {}
     for attempt in state.attempts.values():
@@ -42,9 +53,9 @@ def _holders(state: State) -> dict[str, set[tuple[int, int]]]:
     return found
 
 
-def prepare(state: State, wanted: Collection[Request], now_ms: int) -> Sequence[Action]:
-    """Judge every device; give back the wish for a look, if jobs wait for one. `wanted`: what jobs
-    ask for that could start.
+def prepare(state: State, now_ms: int, *, for_gpus: bool, for_memory: bool) -> Sequence[Action]:
+    """Judge every device; give back the wish for a look, if jobs wait for one. Whether there are
+    jobs that could start on a GPU, and such that say how much memory they need.
 
     Sets `state.look_at_ms`: when jobs wait for GPUs that others use, somebody looks again then.
     """
@@ -67,11 +78,10 @@ def prepare(state: State, wanted: Collection[Request], now_ms: int) -> Sequence[
             blocked[key] = NOT_SEEN
             soon.add(key)
             stale = True
-    memory = any(request.vram_mib for request in wanted)
-    pool.block(blocked, soon, _seen_free(state) if memory else {})
+    pool.block(blocked, soon, _seen_free(state) if for_memory else {})
     deadlines = []
     look = False
-    if any(pool.wanted(request) != 0 for request in wanted):
+    if for_gpus:
         lately = 0 <= now_ms - health.looked_at_ms < LOOK_AGAIN_MS
         if stale or (in_use and not lately):
             asked = health.asked_at_ms and 0 <= now_ms - health.asked_at_ms < ASK_AGAIN_MS

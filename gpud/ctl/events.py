@@ -6,6 +6,7 @@ from gpud.client import patience
 from gpud.client.connection import ask
 from gpud.ctl import story
 from gpud.ctl.args import Option, Verb, count
+from gpud.ctl.gpus import names_by_uuid
 from gpud.ctl.render import Screen, clock, json_text, screen
 
 TYPE_CHECKING = False
@@ -24,8 +25,14 @@ NO_SEQ_IS_HIGHER = 2**53 - 1
 def run(args: Args) -> int:
     on = screen()
     events = _following(args) if args["follow"] else _past(args)
+    names: dict[str, str] | None = None
     for event in events:
-        print(json_text(event) if args["json"] else line(event, on), flush=args["follow"])
+        if args["json"]:
+            print(json_text(event), flush=args["follow"])
+            continue
+        if names is None and story.is_of_gpus(event):
+            names = names_by_uuid(args["socket"])
+        print(line(story.with_names(event, names or {}), on), flush=args["follow"])
     return 0
 
 

@@ -12,6 +12,7 @@ import sys
 
 from gpud.client import patience
 from gpud.client.connection import ask
+from gpud.ctl import words
 from gpud.ctl.args import Option, Verb, count
 from gpud.ctl.trouble import in_words_of
 from gpud.errors import GpudError, why_os
@@ -123,13 +124,16 @@ def _offset_of_last(path: str, lines: int) -> int:
 
 def run(args: Args) -> int:
     try:
-        details = ask(args["socket"], {"type": "show", "jobs": args.words or ["@"]})["jobs"]
+        details = ask(
+            args["socket"], {"type": "show", "jobs": args.words or ["@"], "elements": True}
+        )["jobs"]
     except GpudError as error:
         raise in_words_of("show the log of", error, "show") from error
     logs: dict[int, Log] = {}
     for detail in details:
         job = detail["job"]["id"]
-        logs[job] = Log(job, b"[%d] " % job if len(details) > 1 else b"")
+        prefix = f"[{words.job_id(detail['job'])}] " if len(details) > 1 else ""
+        logs[job] = Log(job, prefix.encode())
         logs[job].learn(detail)
         logs[job].start_at_last(args["lines"])
     if args["follow"]:
@@ -183,7 +187,7 @@ def _follow(args: Args, logs: dict[int, Log]) -> None:
 def _refresh(args: Args, logs: dict[int, Log], stale: set[int]) -> None:
     if stale:
         with patience.reconnect(args["socket"]) as connection:
-            reply = connection.ask({"type": "show", "jobs": sorted(stale)})
+            reply = connection.ask({"type": "show", "jobs": sorted(stale), "elements": True})
         for detail in reply["jobs"]:
             logs[detail["job"]["id"]].learn(detail)
         stale.clear()

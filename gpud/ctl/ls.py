@@ -1,4 +1,4 @@
-"""`ls` and `why`: jobs as a table, and the sentence that says why one waits."""
+"""`ls`: jobs as a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LIMIT_ON_TERMINAL = 50
 
 COLUMNS = (
-    Column("ID", right=True),
+    Column("ID", right=True, limit=24),
     Column("STATE"),
     Column("EXIT"),
     Column("GPU", limit=11),
@@ -37,8 +37,8 @@ def row(job: dict[str, Any], on: Screen) -> list[Cell]:
     """TIME is how long it ran or has run, and how long it has waited while it waits."""
     done = bool(job["outcome"])
     return [
-        str(job["id"]),
-        words.state_cell(job),
+        words.job_id(job),
+        state_cell(job),
         words.exit_cell(job) if done else "",
         words.devices(words.lease_of(job)),
         str(job["attempt"]) if job["attempt"] > 1 else "",
@@ -50,6 +50,13 @@ def row(job: dict[str, Any], on: Screen) -> list[Cell]:
         (job["why"] or job["reason"], "dim"),
         words.command(job),
     ]
+
+
+def state_cell(job: dict[str, Any]) -> Cell:
+    """`queued`, or of elements of an array that have one line `97 queued`."""
+    word, colour = words.state_cell(job)
+    many = job.get("count", 1)
+    return (f"{many} {word}", colour) if many > 1 else (word, colour)
 
 
 def jobs_table(jobs: Sequence[dict[str, Any]], on: Screen) -> list[str]:
@@ -92,22 +99,6 @@ def run_ls(args: Args) -> int:
     return 0
 
 
-def run_why(args: Args) -> int:
-    request = {"type": "why", "jobs": args.words or ["@"]}
-    reply = ask(args["socket"], request | ({"verbose": True} if args["verbose"] else {}))
-    if args["json"]:
-        print_json(reply)
-        return 0
-    on = screen()
-    several = len(reply["reasons"]) > 1
-    for reason in reply["reasons"]:
-        sentence = on.clean(reason["reason"])
-        print(f"{reason['job']}: {sentence}" if several else sentence)
-        for line in reason.get("devices", ()):
-            print(on.clean(f"  {line}"))
-    return 0
-
-
 VERBS = [
     Verb(
         "ls",
@@ -122,27 +113,18 @@ VERBS = [
         ),
         about="""\
 JOBS: 42, 3-9, @ (the last one), @~2, name:NAME, state:failed, source:NAME,
-all. STATE: queued, held, active or done; starting, running, stopping or
-finishing (its processes are gone; a look at its GPUs is awaited); succeeded,
-failed, killed, timed-out, cancelled, not-started or lost; bad is failed,
-killed, timed-out, not-started and lost. TIME is how long a job ran, or has
-waited while it waits. Of a long command there is only the beginning; without
-JOBS there are at most 10,000 lines. With --limit N what runs comes first, then
-what waits, then the last ended jobs, which have N/5 lines in any case.""",
+all. STATE: queued, held, active or done; starting, running, paused, stopping
+or finishing (its processes are gone; a look at its GPUs is awaited);
+succeeded, failed, killed, timed-out, cancelled, not-started or lost; bad is
+failed, killed, timed-out, not-started and lost. TIME is how long a job ran,
+or has waited while it waits. Of a long command there is only the beginning;
+without JOBS there are at most 10,000 lines. With --limit N what runs comes
+first, then what waits, then the last ended jobs, which have N/5 lines in any
+case.""",
         examples=(
             "gpuctl ls state:failed",
             "gpuctl ls state:running",
             "gpuctl ls name:sweep --json | jq .jobs[].id",
         ),
-    ),
-    Verb(
-        "why",
-        "Say why a job waits, or how it ended.",
-        run_why,
-        words="[JOBS ...]",
-        most=None,
-        options=(Option("verbose", "what each GPU is to the job, and why", short="v"), JSON),
-        about="Without JOBS: the last submitted one.",
-        examples=("gpuctl why 42", "gpuctl why 42 --verbose", "gpuctl why state:queued"),
     ),
 ]

@@ -10,6 +10,7 @@ import os
 import sys
 
 from gpud.client import wire
+from gpud.config.arrays import show_array
 from gpud.errors import GpudError, why_os
 from gpud.sources.lexer import Lexer
 
@@ -98,6 +99,8 @@ def _options(entry: Entry, name: str, directory: bytes) -> dict[str, Any]:
         fields["cwd"] = wire.to_text(os.path.join(directory, given["cwd"]))
     if "retry_args" in given:
         fields["retry_args"] = wire.to_text(given["retry_args"])
+    if "array" in given:
+        fields["array"] = show_array(*given["array"])
     if given.get("linger_s", 0) is None:
         fields["linger_s"] = "wait"
     return fields

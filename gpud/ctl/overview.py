@@ -13,18 +13,24 @@ look
   status      everything at one glance; the same as gpuctl alone
   ls          jobs as a table
   show        all that is known of a job: attempts, logs, story
-  why         why a job waits, or how it ended
+  why         why a job waits and when it will start, or how it ended
   logs        what a job has written; -f follows
   wait        wait until jobs are done, and exit as they did
   events      what happened; -f follows
   gpus        the GPUs, who uses them, and why one takes no work
   sources     where jobs come from, and whether that works
 
-change jobs
+change jobs (before more than ten you are asked; without a terminal: --yes)
   cancel      end jobs that wait or run
   retry       queue jobs again that are done
   hold        keep queued jobs from starting
   release     let held jobs start
+  pause       stop running jobs for a while; they keep their GPUs
+  continue    let paused jobs go on
+  checkpoint  let jobs save their state and leave; they are queued again
+  edit        change jobs that wait
+  move        put jobs elsewhere in the queue
+  swap        let two jobs change places
 
 change gpud
   drain       start nothing new; running jobs go on

@@ -66,6 +66,25 @@ class Screen:
         """A clean line, cut at the edge of the terminal."""
         return self.cut(self.clean(text), self.width) if self.width else self.clean(text)
 
+    def folded(self, text: str, indent: int = 2) -> list[str]:
+        """A clean sentence on as many lines as it takes: one for each clause that ends in ";", and
+        broken between words. What is one word stays whole: it may be a path."""
+        text = self.clean(text)
+        if not self.width or columns(text) <= self.width:
+            return [text]
+        lines: list[str] = []
+        for clause in text.replace("; ", ";\n").split("\n"):
+            line, *words = clause.split(" ")
+            line = " " * indent + line if lines else line
+            for word in words:
+                if columns(f"{line} {word}") > self.width:
+                    lines.append(line.rstrip())
+                    line = " " * indent + word
+                else:
+                    line += f" {word}"
+            lines.append(line)
+        return lines
+
     def ago(self, at_ms: int) -> str:
         return duration((self.now_ms - at_ms) / 1000) + " ago"
 

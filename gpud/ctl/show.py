@@ -6,15 +6,19 @@ from gpud.client.connection import ask
 from gpud.client.wire import from_text
 from gpud.ctl import story, words
 from gpud.ctl.args import JSON, Verb
+from gpud.ctl.gpus import names_by_uuid
 from gpud.ctl.render import Screen, clock, duration, print_json, screen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from gpud.ctl.args import Args
 
+NO_NAMES: Mapping[str, str] = {}
 LABEL = 12
+OF_ONE_ELEMENT = ("next try", "started", "ended")  # not facts about its array
 USUAL_RETRY_ON = ("failed", "killed", "timed-out", "lost")  # a test holds it against the core
 
 
@@ -24,15 +28,21 @@ def run(args: Args) -> int:
         print_json(reply)
         return 0
     on = screen()
-    print("\n\n".join("\n".join(sheet(detail, on)) for detail in reply["jobs"]))
+    details = reply["jobs"]
+    of_gpus = any(story.is_of_gpus(event) for detail in details for event in detail["story"])
+    names = names_by_uuid(args["socket"]) if of_gpus else {}
+    sheets = [sheet_of_array(array, on) for array in reply.get("arrays", ())]
+    sheets += [sheet(detail, on, names) for detail in details]
+    print("\n\n".join(map("\n".join, sheets)))
     return 0
 
 
-def sheet(detail: dict[str, Any], on: Screen) -> list[str]:
+def sheet(detail: dict[str, Any], on: Screen, names: Mapping[str, str] = NO_NAMES) -> list[str]:
+    """`names`: of GPUs, by UUID, as the other screens have them."""
     job = detail["job"]
     lines = [headline(job, on)]
     if job["why"] or job["reason"]:
-        lines.append(on.clean(job["why"] or job["reason"]))
+        lines += on.folded(job["why"] or job["reason"])
     lines.append("")
     lines += [f"{label:<{LABEL}}{on.clean(value)}" for label, value in _facts(detail, on) if value]
     if detail["attempts"]:
@@ -41,8 +51,31 @@ def sheet(detail: dict[str, Any], on: Screen) -> list[str]:
             lines += _attempt(job["id"], attempt, on)
     if detail["story"]:
         lines += ["", on.paint("story", "bold")]
-        lines += story.lines(detail["story"], on)
+        lines += story.lines([story.with_names(e, names) for e in detail["story"]], on)
     return lines
+
+
+def sheet_of_array(array: dict[str, Any], on: Screen) -> list[str]:
+    """How many elements are where, which ended badly, and what all of them run."""
+    detail, counts = array["example"], array["counts"]
+    name = f" ({on.clean(detail['job']['name'])})" if detail["job"]["name"] else ""
+    which = on.paint(f"array {array['array']}[{array['indices']}]", "bold")
+    told = [
+        on.paint(f"{number} {word}", words.COLOUR_OF.get(word, ""))
+        for word, number in sorted(counts.items(), key=lambda item: words.ORDER.index(item[0]))
+    ]
+    lines = [f"{which}{name}: {', '.join(told)}"]
+    if array.get("bad"):
+        lines += on.folded(f"ended badly: {array['array']}[{array['bad']}]")
+    rules = [f"at most {array['at_most']} at a time"] if array.get("at_most") else []
+    if array.get("max_fails"):
+        rules.append(f"{words.plural(array['max_fails'], 'failed element')} hold the rest")
+    facts = [("elements", str(array["size"])), ("rules", ", ".join(rules))]
+    facts += [fact for fact in _facts(detail, on) if fact[0] not in OF_ONE_ELEMENT]
+    lines.append("")
+    lines += [f"{label:<{LABEL}}{on.clean(value)}" for label, value in facts if value]
+    first = array["indices"].partition(",")[0].partition("-")[0]
+    return [*lines, "", on.paint(f"one of them: gpuctl show '{array['array']}[{first}]'", "dim")]
 
 
 def headline(job: dict[str, Any], on: Screen) -> str:
@@ -50,11 +83,14 @@ def headline(job: dict[str, Any], on: Screen) -> str:
     word, colour = words.state_cell(job)
     told = words.ending(job) if job["outcome"] else word
     waits = job["state"] in ("queued", "held")
-    if not waits and (time := words.ran(job, on)):
+    if paused_at_ms := job.get("paused_at_ms"):
+        told += f" for {duration((on.now_ms - paused_at_ms) / 1000)}"
+    elif not waits and (time := words.ran(job, on)):
         told += f" {'after' if job['outcome'] else 'for'} {time}"
     if lease := words.lease_of(job):
         told += f" on {words.devices_in_words(lease)}"
-    which = on.paint(f"job {job['id']}", "bold")
+    element = f" = {words.job_id(job)}" if job.get("array") else ""
+    which = on.paint(f"job {job['id']}{element}", "bold")
     return f"{which}{name}: {on.paint(told, colour)}"
 
 
@@ -89,11 +125,13 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("next try", clock(job["not_before_ms"]) if job["not_before_ms"] else ""),
         ("time limit", duration(limit) if limit is not None else ""),
         ("grace", duration(detail["grace_s"])),
+        ("checkpoint", job.get("checkpoint", "")),
         ("user", _user(detail["uid"])),
         ("source", " ".join(filter(None, (job["source"], job["where"])))),
         ("environment", words.plural(len(names), "variable") if names else ""),
         ("submitted", _moment(job["submitted_at_ms"], on)),
         ("started", _moment(job["started_at_ms"], on)),
+        ("paused", _moment(job.get("paused_at_ms", 0), on)),
         ("ended", _moment(job["ended_at_ms"], on)),
     ]
 
@@ -135,18 +173,14 @@ def _attempt(job: int, attempt: dict[str, Any], on: Screen) -> list[str]:
         parts.append(f"CPU {duration(attempt['user_s'] + (attempt['system_s'] or 0))}")
     if attempt["max_rss_kib"]:
         parts.append(f"{attempt['max_rss_kib'] / 1024:.0f} MiB")
-    if attempt.get("peak_vram_mib"):
-        parts.append(f"{words.size(attempt['peak_vram_mib'])} GPU memory")
-    if attempt.get("gpu_util") is not None:
-        parts.append(f"GPU at {attempt['gpu_util']} %")
-    if attempt.get("energy_j"):
-        parts.append(words.energy(attempt["energy_j"]))
+    parts += words.gpu_use(attempt)
     if attempt["pid"] and not attempt["outcome"]:
         parts.append(f"pid {attempt['pid']}")
     colour = words.COLOUR_OF.get(word, "")
-    lines = [f"  {job}.{attempt['attempt']}  {on.paint(on.clean(', '.join(parts)), colour)}"]
-    lines += [f"      {on.clean(text)}" for text in (attempt["why"], attempt["log"]) if text]
-    return lines
+    told = on.folded(f"  {job}.{attempt['attempt']}  {', '.join(parts)}", indent=6)
+    lines = [on.paint(line, colour) for line in told]
+    lines += on.folded(f"      {attempt['why']}", indent=6) if attempt["why"] else []
+    return [*lines, f"      {on.clean(attempt['log'])}"] if attempt["log"] else lines
 
 
 VERBS = [

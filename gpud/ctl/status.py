@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpud.client.connection import ask
 from gpud.ctl import words
 from gpud.ctl.args import JSON, Verb
-from gpud.ctl.pool import free_slots, gpu_name, takes_work, trouble
+from gpud.ctl.gpus import free, free_share, gpu_name, has_room, kept_for, takes_work, trouble
 from gpud.ctl.render import Column, Screen, print_json, screen, table
 
 TYPE_CHECKING = False
@@ -51,7 +51,8 @@ def run(args: Args) -> int:
 
 def lines(reply: dict[str, Any], on: Screen) -> list[str]:
     found = headline(reply, on)
-    found += [on.paint(on.clean(problem), "red") for problem in reply["problems"]]
+    for problem in reply["problems"]:
+        found += [on.paint(line, "red") for line in on.folded(problem)]
     for gpu in reply["gpus"]:
         found += _gpu(gpu, on)
     found += [_source(source, on) for source in reply["sources"]]
@@ -97,10 +98,12 @@ def _gpu(gpu: dict[str, Any], on: Screen) -> list[str]:
     if not takes_work(gpu):
         return trouble(gpu, on, busy)
     name = "CPU" if cpu else words.gpu(gpu_name(gpu))
-    told = busy or on.paint("free", "green")
-    if gpu["slots"] > 1:
-        told += f" ({free_slots(gpu)} of {gpu['slots']} slots free)"
-    return [f"{name}: {told}"]
+    kept = kept_for(gpu) if has_room(gpu) else ""
+    if not busy and kept:
+        return [f"{name}: {on.paint(kept, 'cyan')}"]
+    told = [f"{free(gpu, ' slots')} free"] if gpu["slots"] > 1 or free_share(gpu) else []
+    more = f" ({', '.join([*told, *filter(None, [kept])])})" if told or kept else ""
+    return [f"{name}: {busy or on.paint('free', 'green')}{more}"]
 
 
 def _source(source: dict[str, Any], on: Screen) -> str:
@@ -113,7 +116,7 @@ def _source(source: dict[str, Any], on: Screen) -> str:
 def _running(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
     time = words.ran(job, on)
     return [
-        (str(job["id"]), "green"),
+        (words.job_id(job), "green"),
         words.devices(words.lease_of(job)),
         time if job["phase"] == "running" else job["phase"],
         str(job["attempt"]) if job["attempt"] > 1 else "",
@@ -124,7 +127,7 @@ def _running(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
 
 def _ended(job: dict[str, Any], on: Screen) -> Sequence[Cell]:
     return [
-        str(job["id"]),
+        words.job_id(job),
         words.state_cell(job),
         words.exit_cell(job),
         words.devices(words.lease_of(job)),
@@ -143,6 +146,8 @@ def _hints(reply: dict[str, Any]) -> list[str]:
     ]
     if hints:
         hints.append("all of these once more: gpuctl retry state:bad")
+    if paused := sum(job["phase"] == "paused" for job in reply["running"]):
+        hints.append(f"{paused} paused, holding GPU memory: gpuctl continue state:paused")
     if reply["draining"]:
         hints.append("start jobs again: gpuctl undrain")
     elif reply["queued"] and not reply["active"]:

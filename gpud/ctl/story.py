@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from gpud.client.wire import from_text
 from gpud.ctl.render import Screen, clock, duration
-from gpud.ctl.words import CPU_ONLY, device, devices_in_words, ending
+from gpud.ctl.words import CPU_ONLY, device, devices_in_words, ending, gpu, listed, size
 from gpud.signals import signal_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
+OF_GPUS = ("wrong-gpu", "gpu-quarantined", "gpu-healed")
+UNITS: dict[str, Callable[[Any], str]] = {"_s": duration, "_ms": clock, "_mib": size}
+NONE_AT_0 = ("vram_mib", "begin_ms", "deadline_ms")
 ODD = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, OSError)
 
 
@@ -30,8 +33,27 @@ def lines(events: list[dict[str, Any]], on: Screen) -> list[str]:
             found.append(f"  {on.paint(date, 'dim')}")
             day = date
         attempt = f"try {event['attempt']}: " if event["attempt"] > 1 else ""
-        found.append(on.fit(f"  {time}  {attempt}{in_words(event)}"))
+        found += on.folded(f"  {time}  {attempt}{in_words(event)}", indent=12)
     return found
+
+
+def is_of_gpus(event: dict[str, Any]) -> bool:
+    """Whether it names GPUs by their UUIDs."""
+    return event["kind"] in OF_GPUS
+
+
+def with_names(event: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """With what people call these GPUs now in the place of the UUIDs."""
+    if not names or not is_of_gpus(event):
+        return event
+    detail = dict(event["detail"])
+    for key in detail.keys() & {"gpu", "on", "assigned"}:
+        value = detail[key]
+        if isinstance(value, list):
+            detail[key] = [names.get(uuid, uuid) for uuid in value]
+        else:
+            detail[key] = names.get(value, value)
+    return {**event, "detail": detail}
 
 
 def in_words(event: dict[str, Any], kind_width: int = 0) -> str:
@@ -69,11 +91,20 @@ def _stopped(left: dict[str, Any]) -> str:
     return f"stopped by gpud: {_value(reason)}"
 
 
+def _checkpoint(left: dict[str, Any]) -> str:
+    told, reason, owner = "asked to save and leave", left.pop("reason"), left.pop("owner", "")
+    if reason == "guest":
+        told += ": the owner of its guest GPU came back"
+    elif reason != "asked":
+        told += f": {_value(reason)}"
+    return f"{told}: {owner}" if owner else told
+
+
 def _wrong_gpu(left: dict[str, Any]) -> str:
     process = f"pid {left.pop('pid')}"
     if program := left.pop("program", ""):
         process += f" ({program})"
-    used, given = device(left.pop("on")), " and ".join(map(device, left.pop("assigned")))
+    used, given = _gpu(left.pop("on")), listed([_gpu(key) for key in left.pop("assigned")])
     return f"on a wrong GPU: {process} uses {used}, the job was given {given}"
 
 
@@ -82,20 +113,68 @@ def _idle(left: dict[str, Any]) -> str:
 
 
 def _quarantined(left: dict[str, Any]) -> str:
-    return f"{device(left.pop('gpu'))} was quarantined: {from_text(left.pop('why'))}"
+    return f"{_gpu(left.pop('gpu'))} was quarantined: {from_text(left.pop('why'))}"
 
 
 def _healed(left: dict[str, Any]) -> str:
-    name, why = device(left.pop("gpu")), from_text(left.pop("why"))
+    name, why = _gpu(left.pop("gpu")), from_text(left.pop("why"))
     return f"{name} was healed {why}" if why == "by hand" else f"{name} was healed: {why}"
+
+
+def _gpu(key: str) -> str:
+    return gpu(device(key))
+
+
+def _edited(left: dict[str, Any]) -> str:
+    changed = dict(left.pop("changed"))
+    names = changed.pop("env", ())
+    told = [f"variables {', '.join(map(from_text, names))}"] if names else []
+    for key, (before, now) in changed.items():
+        told.append(f"{_field(key)} {_said(key, now)} (was {_said(key, before)})")
+    return f"edited: {', '.join(told)}"
+
+
+def _field(key: str) -> str:
+    """As the option is called: "time-limit" for time_limit_s."""
+    for unit in UNITS:
+        key = key.removesuffix(unit)
+    return key.replace("_", "-")
+
+
+def _said(key: str, value: Any) -> str:
+    """As a person would say it."""
+    if value is None or value in ("", []) or (value == 0 and key in NONE_AT_0):
+        return "none"
+    if isinstance(value, list):
+        return ",".join(
+            [from_text(item) if isinstance(item, dict) else str(item) for item in value]
+        )
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return next((say(value) for unit, say in UNITS.items() if key.endswith(unit)), str(value))
+    return from_text(value)
+
+
+def _moved(left: dict[str, Any]) -> str:
+    to, beside = left.pop("to"), left.pop("beside", 0)
+    return f"moved {to} job {beside}" if beside else f"moved: {to} of all that waited"
+
+
+def _swapped(left: dict[str, Any]) -> str:
+    return f"swapped with job {left.pop('beside')}"
 
 
 SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "stopped-by-gpud": _stopped,
+    "checkpoint-requested": _checkpoint,
     "wrong-gpu": _wrong_gpu,
     "gpu-idle": _idle,
     "gpu-quarantined": _quarantined,
     "gpu-healed": _healed,
+    "edited": _edited,
+    "moved": _moved,
+    "swapped": _swapped,
 }
 
 
@@ -137,7 +216,7 @@ TOLD: dict[str, Callable[[Any, dict[str, Any]], str]] = {
     "processes": lambda value, _: ", ".join(value),
     "grace_s": lambda value, _: f"grace {duration(value)}",
     "source": lambda value, _: str(value),
-    "gpu": lambda value, _: device(value),
+    "gpu": lambda value, _: _gpu(value),
     "rule": lambda value, _: str(value),
     "more": lambda value, _: f"the next try gets {value}",
 }

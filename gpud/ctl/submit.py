@@ -17,9 +17,14 @@ from gpud.errors import GpudError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterable
+    from typing import Any, Protocol
 
     from gpud.ctl.args import Args
+
+    class Given(Protocol):
+        def __getitem__(self, option: str, /) -> Any: ...
+
 
 COMMAND_HINT = 'a command line: gpuctl submit "python train.py > log"   many: gpuctl submit -'
 WORDS_HINT = (
@@ -27,6 +32,23 @@ WORDS_HINT = (
     "for many, one a line: gpuctl submit -"
 )
 SHOWN = 60  # characters of a word in a message
+FIELDS = (
+    ("name", "name"),
+    ("gpus", "gpus"),
+    ("vram", "vram_mib"),
+    ("gpu-model", "gpu_model"),
+    ("retry-on", "retry_on"),
+    ("after", "after"),
+    ("after-any", "after_any"),
+    ("after-failed", "after_failed"),
+    ("priority", "priority"),
+    ("retries", "retries"),
+    ("time-limit", "time_limit_s"),
+    ("begin", "begin_ms"),
+    ("deadline", "deadline_ms"),
+    ("grace", "grace_s"),
+)  # option -> field of the protocol that it is
+OF_SUBMIT = (("array", "array"), ("max-fails", "max_fails"), ("checkpoint", "checkpoint"))
 
 
 def run(args: Args) -> int:
@@ -43,7 +65,7 @@ def run(args: Args) -> int:
             raise _cannot("options go before -", "for example: gpuctl submit --name sweep -")
         from gpud.ctl.many import job_lines
 
-        lines = job_lines(path, _directory(args["cwd"]))
+        lines = job_lines(path, directory_of(args["cwd"]))
         request |= {"count": len(lines), "common": fields}
     reply = patience.submit(args["socket"], request, lines)
     _report(reply, args)
@@ -71,7 +93,7 @@ def _command(args: Args) -> dict[str, Any]:
 
 def _exists(program: str, args: Args) -> bool:
     """As the job would look for it."""
-    name, directory = os.fsencode(program), _directory(args["cwd"])
+    name, directory = os.fsencode(program), directory_of(args["cwd"])
     places = [b""] if b"/" in name else os.environb.get(b"PATH", b"").split(b":")
     return any(os.path.exists(os.path.join(directory, place, name)) for place in places)
 
@@ -79,44 +101,38 @@ def _exists(program: str, args: Args) -> bool:
 def _fields(args: Args) -> dict[str, Any]:
     """What all jobs of this submit have in common, as JobFields."""
     fields: dict[str, Any] = {
-        "cwd": wire.to_text(_directory(args["cwd"])),
+        "cwd": wire.to_text(directory_of(args["cwd"])),
         "env": [wire.to_text(pair) for pair in capture(os.environb)],
         "umask": _umask(),
     }
-    if args["env"]:
-        fields["env_add"] = [wire.to_text(os.fsencode(pair)) for pair in args["env"]]
-    if args["retry-args"] is not None:
-        fields["retry_args"] = wire.to_text(os.fsencode(args["retry-args"]))
-    if args["backoff"] is not None:
-        fields["backoff_s"], longest_s = args["backoff"]
-        if longest_s is not None:
-            fields["backoff_max_s"] = longest_s
     if args["hold"]:
         fields["held"] = True
-    if args["exclusive"]:
-        fields["exclusive"] = True
-    for option, field in (
-        ("name", "name"),
-        ("gpus", "gpus"),
-        ("vram", "vram_mib"),
-        ("gpu-model", "gpu_model"),
-        ("retry-on", "retry_on"),
-        ("after", "after"),
-        ("after-any", "after_any"),
-        ("after-failed", "after_failed"),
-        ("priority", "priority"),
-        ("retries", "retries"),
-        ("time-limit", "time_limit_s"),
-        ("begin", "begin_ms"),
-        ("deadline", "deadline_ms"),
-        ("grace", "grace_s"),
-    ):
+    for option, field in OF_SUBMIT:
         if args[option] is not None:
             fields[field] = args[option]
+    return fields | fields_of(args)
+
+
+def fields_of(given: Given) -> dict[str, Any]:
+    """What these options say of a job, as JobFields. `given` has None for what was not given."""
+    fields: dict[str, Any] = {
+        field: given[option] for option, field in FIELDS if given[option] is not None
+    }
+    if given["env"]:
+        fields["env_add"] = [wire.to_text(os.fsencode(pair)) for pair in given["env"]]
+    if given["retry-args"] is not None:
+        fields["retry_args"] = wire.to_text(os.fsencode(given["retry-args"]))
+    if given["backoff"] is not None:
+        fields["backoff_s"], longest_s = given["backoff"]
+        if longest_s is not None:
+            fields["backoff_max_s"] = longest_s
+    if given["exclusive"]:
+        fields["exclusive"] = True
     return fields
 
 
-def _directory(given: str | None) -> bytes:
+def directory_of(given: str | None) -> bytes:
+    """The given one, seen from here."""
     try:
         here = os.getcwdb()
     except OSError as error:
@@ -142,15 +158,29 @@ def _report(reply: dict[str, Any], args: Args) -> None:
 
         print_json(reply)
     elif not sys.stdout.isatty():
-        sys.stdout.write("".join([f"{job}\n" for job in range(first, last + 1)]))
+        ids = _without_elements(range(first, last + 1), reply.get("arrays", ()))
+        sys.stdout.write("".join([f"{job}\n" for job in ids]))
     else:
-        which, all_of = (
-            (f"job {first}", "") if number == 1 else (f"jobs {first}-{last}", f" ({number})")
-        )
+        which, all_of = f"jobs {first}-{last}", f" ({number})"
+        if args["array"] and reply.get("arrays") == [[first, last]]:
+            which = f"job {first}[{args['array'].partition('%')[0]}]"
+        elif number == 1:
+            which, all_of = f"job {first}", ""
         if reply.get("again") and args["key"]:
             print(f'{which}: there already, by the key "{args["key"]}"{all_of}')
         else:
             print(f"{which} {'held' if args['hold'] else 'queued'}{all_of}")
+
+
+def _without_elements(ids: range, arrays: Iterable[tuple[int, int]]) -> Iterable[int]:
+    """Of each array the first id, which stands for all of it."""
+    from itertools import chain
+
+    parts, begin = [], ids.start
+    for first, last in arrays:
+        parts.append(range(begin, first + 1))
+        begin = last + 1
+    return chain(*parts, range(begin, ids.stop))
 
 
 def _check_retries(args: Args, job: int) -> None:
@@ -210,6 +240,20 @@ def _failed(text: str) -> str:
     return text
 
 
+def _array(text: str) -> str:
+    from gpud.config.arrays import read_array
+
+    try:
+        read_array(text)
+    except GpudError as error:
+        raise ValueError(error.message) from error
+    return text
+
+
+def _signal(text: str) -> Any:
+    return _read("read_checkpoint", text)
+
+
 def _backoff(text: str) -> Any:
     return _read("read_backoff", text)
 
@@ -262,11 +306,14 @@ VERBS = [
             Option("retry-args", "added to the command from the second try on", "TEXT"),
             Option("time-limit", "stop it after that long: 90s, 2h30m", "TIME", duration_s),
             Option("grace", "between TERM and KILL when it is stopped", "TIME", duration_s),
+            Option("checkpoint", "the signal at which it saves and leaves", "SIGNAL", _signal),
             Option("after", "start when these have succeeded: 12,14-20,@", "JOBS", _jobs),
             Option("after-any", "start when these have ended, however", "JOBS", _jobs),
             Option("after-failed", "when that cannot be: cancel (default), wait", "WHAT", _failed),
             Option("begin", "not before: 22:00, +2h, 2026-11-22 09:30", "WHEN", _moment),
             Option("deadline", "done by then, or not started at all", "WHEN", _moment),
+            Option("array", "a job for each index: 0-99, 0,2,5-9%4", "INDICES", _array),
+            Option("max-fails", "after so many failed ones hold the rest", "N", count),
             Option("hold", "do not start before: gpuctl release"),
             Option("file", "the commands of a file, as with -", "FILE"),
             JSON,
@@ -282,7 +329,9 @@ CUDA_VISIBLE_DEVICES, GPUD_*, SLURM_*, TMUX* and SSH_* (SSH_AUTH_SOCK stays).
 Without --gpus a job gets one slot. --vram alone shares a GPU with others as
 long as what was promised fits; auto takes what earlier runs of the same
 program took, and the first run goes alone.
-In a pipe only the ids are printed.
+--array queues a job for each index, which it finds in GPUD_ARRAY_INDEX; the
+id of the first, 42, stands for all of them, 42[7] and 42[3-9] for some.
+In a pipe only the ids are printed; of an array that of the first.
 With --key a submit can be repeated: the same jobs under the same key are
 queued once, from whatever directory and with whatever environment (--env is
 a part of the jobs). Other jobs under that key are refused.""",

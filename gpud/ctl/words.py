@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 
 COLOUR_OF = {
     "running": "green", "starting": "green", "stopping": "yellow", "held": "yellow",
-    "finishing": "yellow",
+    "finishing": "yellow", "paused": "yellow",
     "succeeded": "", "failed": "red", "killed": "red", "timed-out": "red", "lost": "red",
     "not-started": "red", "cancelled": "dim",
 }  # fmt: skip
+ORDER = ("active", "queued", "held", "succeeded", *("failed", "killed", "timed-out"),
+         *("not-started", "lost", "cancelled"))  # fmt: skip
 CPU_ONLY = "CPU only"
 UUIDS = ("GPU-", "MIG-")  # how they begin
 BAD = ("failed", "killed", "timed-out", "not-started", "lost")
+
+
+def job_id(job: dict[str, Any], key: str = "id") -> str:
+    """`42`; of elements of an array `42[7]`, `42[8-99]`."""
+    return f"{job['array']}[{job['indices']}]" if job.get("array") else str(job[key])
 
 
 def state(job: dict[str, Any]) -> str:
@@ -79,10 +86,12 @@ def gpu(name: str) -> str:
 
 
 def devices_in_words(lease: Iterable[str]) -> str:
-    """`GPU 0`, `1/2 of GPU 1`, `GPU 0 and GPU 1`, `CPU only`."""
+    """`GPU 0`, `1/2 of GPU 1`, `GPUs 0, 1 and 2`, `CPU only`."""
+    parts = [_share(part) for part in lease]
+    if len(parts) > 1 and all(_is_whole_and_numbered(*part) for part in parts):
+        return f"GPUs {listed([key for key, _ in parts])}"
     named = []
-    for part in lease:
-        key, milli = _share(part)
+    for key, milli in parts:
         if key == "cpu":
             named.append(CPU_ONLY)
         elif milli == 1000:
@@ -90,7 +99,16 @@ def devices_in_words(lease: Iterable[str]) -> str:
         else:
             share = f"1/{1000 // milli}" if milli and 1000 % milli < 10 else f"{milli / 10:g} %"
             named.append(f"{share} of {gpu(device(key))}")
-    return " and ".join(named)
+    return listed(named)
+
+
+def _is_whole_and_numbered(key: str, milli: int) -> bool:
+    return milli == 1000 and key != "cpu" and not key.startswith(UUIDS)
+
+
+def listed(named: Sequence[str]) -> str:
+    """`0`, `0 and 1`, `0, 1 and 2`."""
+    return " and ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
 
 
 def _share(part: str) -> tuple[str, int]:
@@ -111,10 +129,11 @@ def waited(job: dict[str, Any], on: Screen) -> str:
 
 
 def asked(job: dict[str, Any]) -> str:
-    """What a job asks of the GPUs: "2, 12 GiB each, A100"; "" for one slot of any."""
+    """What a job asks of the GPUs: "2, 12 GiB of memory, A100"; "" for one slot of any."""
     parts = []
-    if job["gpus"] is not None:
-        parts.append(f"{job['gpus']:g}")
+    if job["gpus"] is not None or job.get("exclusive"):
+        number = 1 if job["gpus"] is None else job["gpus"]
+        parts.append(f"{number:g}" if number else "none")
     if job.get("vram_mib"):
         vram = job["vram_mib"]
         parts.append("as much memory as usual" if vram == "auto" else f"{size(vram)} of memory")
@@ -125,19 +144,41 @@ def asked(job: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def gpu_use(attempt: dict[str, Any]) -> list[str]:
+    """What it took of its GPUs, as far as somebody could look: ["11.2 GiB GPU memory", …]."""
+    told = []
+    if attempt.get("peak_vram_mib"):
+        told.append(f"{size(attempt['peak_vram_mib'])} GPU memory")
+    if attempt.get("gpu_util") is not None:
+        told.append(f"GPU at {attempt['gpu_util']} %")
+    if attempt.get("energy_j"):
+        told.append(energy(attempt["energy_j"]))
+    return told
+
+
 def size(mib: int) -> str:
-    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib} MiB"
+    """ "512 MiB", "12 GiB", "1.5 TiB"."""
+    from gpud.amounts import format_size  # few verbs tell it
+
+    return format_size(mib)
 
 
 def energy(joules: float) -> str:
     """ "340 J", "9.8 Wh", "1.25 kWh"."""
-    from gpud.config.units import format_energy  # few verbs tell it
+    from gpud.amounts import format_energy
 
     return format_energy(joules)
 
 
 def command(job: dict[str, Any]) -> str:
     return from_text(job["command"])
+
+
+def each_id(job: dict[str, Any]) -> Iterable[int]:
+    """Of one job, or of all elements that a line of `ls` is about."""
+    if not job.get("ids"):
+        return (int(job["id"]),)
+    return (n for first, last in job["ids"] for n in range(first, last + 1))
 
 
 def plural(number: int, noun: str) -> str:

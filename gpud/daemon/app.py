@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from gpud.config.schema import JobDefaults, SourceConfig
-from gpud.config.units import format_duration
 from gpud.core.actions import Answer
 from gpud.core.events import Event
+from gpud.core.explain import misuses
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms
 from gpud.daemon.gpus import Gpus
@@ -65,6 +65,7 @@ class App:
         self.state_dir = str(directory.path)
         self.socket = str(settings.sockets[0]) if settings.sockets else ""
         self.defaults = settings.defaults
+        self.forecasting = asyncio.Lock()
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reloader: Callable[[], Sequence[str]] | None = None
         strikes = Strikes(directory.path)
@@ -215,26 +216,14 @@ class App:
             found.append(self.engine.storage_problem)
         elif self.state.runner_problem:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
-        if self.state.shortage:
-            found.append(f"the last start failed, and is tried again: {self.state.shortage}")
-        found += self._misused()
+        if why := self.state.shortage.why:
+            found.append(f"the last start failed, and is tried again: {why}")
+        found += misuses(self.state, self.now_ms())
         found += [
             f"job {job} is set aside: its {event} has crashed gpud three times (gpuctl show {job})"
             for job, event in self.engine.set_aside.items()
         ]
         return found + [f"source {v.name}: {v.problem}" for v in self.sources() if v.problem]
-
-    def _misused(self) -> list[str]:
-        """What looks at the GPUs have shown of live attempts."""
-        found = []
-        for job, attempt in self.state.attempts.items():
-            used = attempt.usage
-            if used is not None and "wrong-gpu" in used.told:
-                found.append(f"job {job} uses a GPU that it was not given (gpuctl show {job})")
-            if used is not None and "idle" in used.told and used.idle_since_ms:
-                since = format_duration((self.now_ms() - used.idle_since_ms) // 60_000 * 60)
-                found.append(f"job {job} has done nothing on its GPUs for {since}")
-        return found
 
     async def reload(self) -> list[str]:
         if self.reloader is None:

@@ -17,13 +17,12 @@ from gpud.config.schema import Pool
 from gpud.core.events import DevicesChanged
 from gpud.core.health import GpuPolicy
 from gpud.core.model import Device
-from gpud.core.sight import GpuInfo
+from gpud.core.sight import NOT_LISTED, GpuInfo
 
 NO_DRIVER = (
     "no NVIDIA driver here: the memory of GPUs and other people's use of them cannot be seen"
 )
 ASKING = "the NVIDIA driver has not answered yet"
-NOT_LISTED = "the driver does not list it any more"
 
 
 class Plan(Struct, frozen=True):
@@ -58,7 +57,7 @@ def found(plan: Plan, known: Known) -> DevicesChanged:
         indices = known.unusable.keys() - {gpu.index for gpu in known.gpus}
         named = (
             *(Device(gpu.uuid, (gpu.uuid,)) for gpu in known.gpus),
-            *(Device(gpu.uuid, (gpu.uuid,)) for gpu in known.lost),
+            *(Device(gpu.uuid, (gpu.uuid,)) for gpu in known.lost if gpu.index not in indices),
             *(Device(str(index), (str(index),)) for index in sorted(indices)),
         )
     devices: list[Device] = []

@@ -27,8 +27,11 @@ from msgspec import structs
 from gpud.core.actions import (
     Action,
     Answer,
+    CheckpointAttempt,
+    ContinueAttempt,
     ForgetAttempt,
     LookAtGpus,
+    PauseAttempt,
     Refuse,
     StartAttempt,
     StopAttempt,
@@ -40,6 +43,7 @@ from gpud.core.events import (
 )
 from gpud.core.invariants import check_invariants
 from gpud.core.model import JobId, JobSpec, JobState
+from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.scheduler import dispatch, handle, next_deadline
 from gpud.core.state import State
@@ -103,6 +107,7 @@ class Engine:
         state.draining = loaded.draining
         state.stopped_sources = set(loaded.stopped_sources)
         state.pool.usual_mib = dict(loaded.usual_mib)
+        state.numbering = Numbering(loaded.arrays)
         state.load(loaded.jobs, loaded.attempts, loaded.quarantines, loaded.outcomes.get)
         check_invariants(state)
         for job_id in self.set_aside:
@@ -225,9 +230,8 @@ class Engine:
                         self._start(action)
                     except StorageError as error:
                         trouble = error
-                case StopAttempt():
-                    if self.executor is not None:
-                        self.executor.stop(action)
+                case StopAttempt() | PauseAttempt() | ContinueAttempt() | CheckpointAttempt():
+                    self._ask(action)
                 case ForgetAttempt(job=job, attempt=attempt):
                     forget.append((job, attempt))
                 case LookAtGpus():
@@ -257,6 +261,21 @@ class Engine:
         if action.retry_args is not None:
             spec = structs.replace(spec, retry_args=action.retry_args)
         self.executor.start(Launch(action, spec, tuple(leased)))
+
+    def _ask(
+        self, action: StopAttempt | PauseAttempt | ContinueAttempt | CheckpointAttempt
+    ) -> None:
+        if self.executor is None:
+            return
+        match action:
+            case StopAttempt():
+                self.executor.stop(action)
+            case PauseAttempt():
+                self.executor.pause(action)
+            case ContinueAttempt():
+                self.executor.unpause(action)
+            case CheckpointAttempt():
+                self.executor.checkpoint(action)
 
     def _take_asked(self, request: int) -> asyncio.Future[Answer] | None:
         future = self._asked.pop(request, None)

@@ -7,10 +7,11 @@ seen. Until the driver has answered no GPU is used; one that never answers stops
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gpud.core.events import DevicesChanged
+from gpud.core.model import Device
 from gpud.core.sight import GpuInfo
 from gpud.daemon.devices import (
     ASKING,
@@ -24,6 +25,7 @@ from gpud.daemon.devices import (
     without_driver,
 )
 from gpud.devices.presence import driver_is_there
+from gpud.devices.whose import OTHERS_UNSEEN
 from gpud.errors import GpudError
 from gpud.ports import GpusFound, GpuWatcher, Watched
 
@@ -47,6 +49,7 @@ class Gpus:
         self._warn = warn
         self._watcher = watcher
         self._engine: Engine | None = None
+        self._follow: Callable[[Sequence[Device]], None] = lambda devices: None
         self._known = Known()
         self._blind = ""  # why processes cannot be told apart
         self._said: list[str] = []
@@ -73,6 +76,11 @@ class Gpus:
                 self.note if self.note.startswith("cannot ") else f"cannot find a GPU: {self.note}",
                 hint="name the slots yourself: --gpus 0,1 (or --gpus none, for jobs without GPU)",
             )
+
+    def follow(self, told: Callable[[Sequence[Device]], None]) -> None:
+        """`told` is called with the devices, now and whenever they become others."""
+        self._follow = told
+        told(self.pool.devices)
 
     def attach(self, engine: Engine, watched: Callable[[], Watched]) -> None:
         """From now on the engine is told of every look, and may ask for one."""
@@ -142,7 +150,7 @@ class Gpus:
         """The configuration, to what is known."""
         notes = unknown_guests(self._plan, self._known)
         if self._blind:
-            notes.append(f"whose processes use a GPU cannot be told: {self._blind}")
+            notes.append(f"{OTHERS_UNSEEN}: {self._blind}")
         pool = found(self._plan, self._known)
         self._say([*notes, *_problems(pool)])
         self.note = "; ".join(notes)  # the rest is in the table of GPUs
@@ -158,6 +166,7 @@ class Gpus:
     def _change(self, pool: DevicesChanged) -> None:
         if pool != self.pool:
             self.pool = pool
+            self._follow(pool.devices)
             if self._engine is not None:
                 self._engine.change_devices(pool)
 

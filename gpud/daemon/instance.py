@@ -16,6 +16,7 @@ from gpud.daemon.app import App, Settings
 from gpud.daemon.devices import Plan
 from gpud.daemon.gpus import Gpus
 from gpud.daemon.neighbours import FILE_NAME as GPUS_FILE
+from gpud.daemon.neighbours import Neighbours
 from gpud.daemon.running import Interrupts, Run
 from gpud.executors.launch import Launching
 from gpud.sources.build import clean_environment
@@ -56,6 +57,7 @@ async def _run(
 ) -> int:
     interrupts = Interrupts(asyncio.get_running_loop())
     gpus = Gpus(plan, warn=_warn)
+    gpus.follow(Neighbours(directory.path, directory.path.parents[1], _warn).meet)
     app = await App.open(directory, settings, gpus, launching=launching, warn=_warn)
     finished = False
     try:

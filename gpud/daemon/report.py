@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from gpud.amounts import format_energy, format_size
 from gpud.config.asking import AUTO
 from gpud.config.requests import asked_of
-from gpud.config.units import format_duration, format_energy, format_size
+from gpud.config.units import format_duration
 from gpud.core.model import JobSpec, Outcome
 from gpud.protocol.replies import JobView
 from gpud.protocol.text import own_bytes
@@ -40,8 +41,12 @@ def entry(spec: JobSpec) -> bytes:
         options.append(f"gpu-model={shlex.quote(model)}")
     if exclusive:
         options.append("exclusive=yes")
+    if spec.element:
+        options.append(f"array={spec.element.index}")
     if spec.priority:
         options.append(f"priority={spec.priority}")
+    if spec.checkpoint:
+        options.append(f"checkpoint={spec.checkpoint}")
     line = f"#gpud: {' '.join(options)}\n".encode() if options else b""
     return line + spec.command + b"\n"
 

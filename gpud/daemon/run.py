@@ -24,7 +24,6 @@ from gpud.config.requests import request_of
 from gpud.config.schema import JobDefaults, Pool
 from gpud.config.units import parse_duration_s
 from gpud.daemon.devices import Plan
-from gpud.daemon.neighbours import announce, shared_gpus
 from gpud.errors import GpudError
 from gpud.executors.launch import Launching, begin, live_versions
 from gpud.runner import VERSION
@@ -43,6 +42,9 @@ examples:
 Ctrl-C once: running jobs finish, the rest is kept. Twice: running jobs are stopped.
 Exit status: 0 when all jobs succeeded, 1 when one did not or was not run, 2 for wrong usage.
 """
+
+
+EVERYBODY = "all"  # for --ignore
 
 
 def main(argv: list[str]) -> int:
@@ -69,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vram", type=_vram, default=0, metavar="SIZE",
         help='each job where that much GPU memory is free (12G), or "auto"',
+    )  # fmt: skip
+    parser.add_argument(
+        "--ignore", type=_programs, default=(), metavar="NAMES",
+        help='start beside these programs of other people (python,firefox), or "all"',
     )  # fmt: skip
     parser.add_argument(
         "--retry-on", type=_ends, default=None, metavar="ENDS",
@@ -123,6 +129,13 @@ def _vram(text: str) -> int | str:
         raise argparse.ArgumentTypeError(error.message) from error
 
 
+def _programs(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f'"{text}" does not name a program beside each comma')
+    return names
+
+
 def _backoff(text: str) -> tuple[float, float | None]:
     try:
         return read_backoff(text)
@@ -147,18 +160,18 @@ def _limit(text: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     """The runner starts while the rest of the program is loaded."""
     _check_no_file(options.gpus)
-    pool = Pool(slots_per_gpu=options.slots_per_gpu)
+    pool = Pool(
+        slots_per_gpu=options.slots_per_gpu,
+        ignore=options.ignore,
+        respect_others=EVERYBODY not in options.ignore,
+    )
     lane = cpu_lane(len(os.sched_getaffinity(0)))
     plan = Plan(from_command_line(options.gpus), lane, pool)
-    devices = plan.named or ()
     defaults = _defaults(options)
     directory = _open_directory(options.state_dir, options.resume)
     launching = _begin_runner(directory.path)
     if directory.note:
         print(f"gpud: {directory.note}", file=sys.stderr)
-    for sentence in shared_gpus(directory.path.parents[1], devices, but=directory.path):
-        print(f"gpud: {sentence}", file=sys.stderr)
-    announce(directory.path, devices)
 
     from gpud.daemon.instance import run
 
@@ -197,6 +210,10 @@ def _check_no_file(words: list[str]) -> None:
 
 def _resume_command(options: argparse.Namespace, run: str) -> str:
     words = ["gpud", "run", "--gpus", *options.gpus, "--resume", run]
+    if options.slots_per_gpu > 1:
+        words += ["--slots-per-gpu", str(options.slots_per_gpu)]
+    if options.ignore:
+        words += ["--ignore", ",".join(options.ignore)]
     if options.state_dir is not None:
         words += ["--state-dir", str(options.state_dir)]
     return shlex.join(words)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import stat
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from gpud.core.explain import explain
 from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Request
 from gpud.core.placement import unsatisfiable
 from gpud.core.pool import Pool
-from gpud.core.state import is_ready
+from gpud.core.ready import is_ready, rank_of
+from gpud.core.spans import count, each
+from gpud.core.watching import programs_of_others
 from gpud.daemon import report
 from gpud.daemon.app import App
 from gpud.daemon.console import Console, Ended, Note, Started
@@ -33,6 +37,7 @@ from gpud.protocol.replies import EventView, JobView
 from gpud.protocol.selectors import parse
 
 MOST_NAMED = 10  # jobs that were not run
+LONGEST_NOTE = 1000
 LOOK_AGAIN_S = 1.0
 LEFTOVERS = {
     "lingering": "its shell has ended; these live on and have a moment to end",
@@ -154,12 +159,15 @@ class Run:
         ready = [job for job in state.jobs.values() if is_ready(job)]
         if state.attempts or not ready or self._asked:
             return
-        first = min(ready, key=lambda job: (-job.priority, job.id))
-        reason = explain(state, first.id, self._app.engine.now_ms())
+        first = state.spoken(min(ready, key=rank_of).id)
+        reason = explain(state, first, self._app.engine.now_ms())
         kind = reason.partition("(")[0]  # without how much memory it is now
         if kind != self._said:
             self._said = kind
-            self._note(f"job {first.id} {reason}")
+            self._note(f"job {first} {reason}")
+            if names := programs_of_others(state):
+                words = ",".join(names) if all(names) else "all"
+                self._note(f"to start all the same: gpud run --ignore {shlex.quote(words)}")
 
     def exit_status(self) -> int:
         _, outcomes = self._app.store.counts()
@@ -211,7 +219,8 @@ class Run:
             await asyncio.sleep(1)
 
     def _note(self, sentence: str) -> None:
-        self._console.put(Note(f"gpud: {sentence}"))
+        line = report.shown(os.fsencode(sentence), LONGEST_NOTE)  # others name their programs
+        self._console.put(Note(f"gpud: {line}"))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -263,7 +272,7 @@ class Run:
     def _progress(self) -> str:
         state = self._app.state
         running = len(state.attempts)
-        left = len(state.jobs) - running
+        left = sum(count(job.rest) or 1 for job in state.jobs.values()) - running
         eta_s = None
         if self._done and (self._reading is None or self._reading.done()):
             eta_s = (time.monotonic() - self._started_s) / self._done * (left + running / 2)
@@ -280,7 +289,9 @@ class Run:
             lines.append(f"… and {self._unshown} more that did not succeed")
         took_s = time.monotonic() - self._started_s
         _, outcomes = self._app.store.counts()
-        waiting = sorted(self._app.state.jobs)
+        open_jobs = self._app.state.jobs.values()
+        ids = (each(job.rest) if job.rest else (job.id,) for job in open_jobs)
+        waiting = sorted(map(JobId, chain.from_iterable(ids)))
         lines.append(f"{report.counts(outcomes, len(waiting))} in {report.seconds(took_s)}")
         lines.append(f"logs: {self._app.state_dir}/logs")
         if self._unread:

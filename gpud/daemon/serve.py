@@ -34,7 +34,7 @@ from gpud.daemon.app import App, Settings
 from gpud.daemon.devices import Plan
 from gpud.daemon.gpus import Gpus
 from gpud.daemon.logs import configure
-from gpud.daemon.neighbours import announce, shared_gpus
+from gpud.daemon.neighbours import Neighbours
 from gpud.daemon.reload import Configured, cpu_slots_of
 from gpud.errors import GpudError
 from gpud.executors.delegated import delegated
@@ -120,10 +120,7 @@ async def _serve(options: argparse.Namespace) -> int:
         await gpus.close()
         directory.close()
         raise
-    devices = gpus.pool.devices
-    for sentence in shared_gpus(directory.path, devices, but=directory.path):
-        log.warning("shared_gpus", note=sentence)
-    announce(directory.path, devices)
+    gpus.follow(Neighbours(directory.path, directory.path, log.warning).meet)
     given = options.socket or (Path(config.socket) if config.socket else None)
     settings = Settings(
         sockets=paths.listening_at(directory.path, given),
@@ -142,7 +139,7 @@ async def _serve(options: argparse.Namespace) -> int:
             "serving",
             socket=app.socket,
             state_dir=app.state_dir,
-            gpus=[d.key for d in devices if d.ids],
+            gpus=[d.key for d in gpus.pool.devices if d.ids],
             gpus_note=gpus.note,
             queued=states["queued"],
             active=states["active"],

@@ -65,10 +65,10 @@ class Out:
 class Child:
     def __init__(self, out: Out) -> None:
         self._out = out
-        self._stirred: set[int] = set()  # GPUs about which there was an Xid since the last look
+        self._stirred: set[str] = set()  # UUIDs: there was an Xid since the last look
         self._whose = Whose()
         self._looker = Looker(self._whose)
-        self._listener = Listener(self._broke, self._stirred.add)
+        self._listener = Listener(self._broke, self._stirred.update)
         self._ready = False
         self._count = -1
         self._blind = False  # in the last look
@@ -127,12 +127,13 @@ class Child:
             self._out.put(Seen(index, (), trouble.why, trouble.broken))
             return False
         self._listener.heed(index, here)
-        health = health or index in self._stirred
-        self._stirred.discard(index)
+        uuids = [unit.uuid for unit in here]
+        health = health or not self._stirred.isdisjoint(uuids)
+        self._stirred.difference_update(uuids)
         attributable = not self._blind
         sights = [self._looker.look(u, health=health, attributable=attributable) for u in here]
         self._out.put(Seen(index, tuple(sights)))
-        return [unit.uuid for unit in here] != self._uuids.get(index)
+        return uuids != self._uuids.get(index)
 
     def _broke(self, uuids: tuple[str, ...], why: str) -> None:
         self._out.put(Broke(uuids, why))

@@ -146,7 +146,7 @@ class Driver:
         """A helper that has said what there is. Raises Trouble."""
         loop = asyncio.get_running_loop()
         if self._helper is not None and self._helper.is_over:
-            self._warn("gpu_helper_lost", gpu=None, why="ended while nobody asked it anything")
+            self._warn("gpu_helper_lost", why="ended while nobody asked it anything")
             self._put_away(self._helper)
         while self._helper is None:
             if loop.time() < self._not_before:
@@ -199,7 +199,8 @@ class Driver:
 
     def _lose(self, lost: Lost) -> None:
         """Rules 2 to 4. Raises Trouble."""
-        self._warn("gpu_helper_lost", gpu=lost.at, why=lost.why)
+        at = {} if lost.at is None else {"gpu": lost.at}
+        self._warn("gpu_helper_lost", **at, why=lost.why)
         if lost.at is None:
             how = f"the GPU helper {lost.why}" if lost.crashed else NO_ANSWER
             raise self._pause(Trouble(how)) from None

@@ -23,25 +23,35 @@ ERROR_PAUSE_S = 10.0  # a lost GPU makes every wait fail at once
 
 
 class Listener:
-    """`broke` is called from the thread, with UUIDs and a clause; `stir` with the index of a GPU
-    about which there was any Xid at all."""
+    """`broke` is called from the thread, with UUIDs and a clause; `stir` with the UUIDs of a GPU
+    about which there was any Xid at all.
+
+    An event names its GPU by a handle. Which GPU a handle means does not change; its index does.
+    """
 
     def __init__(
         self,
         broke: Callable[[tuple[str, ...], str], None],
-        stir: Callable[[int], None],
+        stir: Callable[[tuple[str, ...]], None],
     ) -> None:
         self._broke, self._stir = broke, stir
-        self._units: dict[int, tuple[Unit, ...]] = {}  # by index
-        self._indices: dict[int, int] = {}  # by the address that a handle is
+        self._units: dict[int, tuple[Unit, ...]] = {}  # by the address that a handle is
+        self._asked: set[int] = set()  # for the events of these addresses
         self._events: Any = None
 
     def heed(self, index: int, units: Sequence[Unit]) -> None:
-        """What is at this index now. Asks for the GPU's events the first time."""
-        self._units[index] = tuple(units)
-        if not units or index in self._indices.values():
+        """What is at this index now. Asks for a GPU's events the first time."""
+        if units:
+            self._units[_address(units[0].gpu)] = tuple(units)
+            self._ask_for_events(units[0].gpu)
+        else:
+            known = self._units.items()
+            self._units = {at: here for at, here in known if here[0].at != index}
+
+    def _ask_for_events(self, gpu: Any) -> None:
+        if _address(gpu) in self._asked:
             return
-        gpu = units[0].gpu
+        self._asked.add(_address(gpu))
         try:
             if self._events is None:
                 self._events = call("EventSetCreate")
@@ -49,7 +59,6 @@ class Listener:
             call("DeviceRegisterEvents", gpu, XID_CRITICAL_ERROR, self._events)
         except NvmlTrouble:
             pass
-        self._indices[_address(gpu)] = index
 
     def _listen(self) -> None:
         while True:
@@ -61,23 +70,26 @@ class Listener:
                 if trouble.code != TIMEOUT:
                     time.sleep(ERROR_PAUSE_S)
                 continue
-            index = self._indices.get(_address(event.device))
-            if index is not None and event.eventType & XID_CRITICAL_ERROR:
-                self._judge(index, int(event.eventData), event.gpuInstanceId)
+            units = self._units.get(_address(event.device))
+            if units and event.eventType & XID_CRITICAL_ERROR:
+                self._judge(units, int(event.eventData), event.gpuInstanceId)
 
-    def _judge(self, index: int, xid: int, instance: int) -> None:
-        self._stir(index)
-        units = self._units[index]
+    def _judge(self, units: tuple[Unit, ...], xid: int, instance: int) -> None:
+        self._stir(_uuids(units))
         action = None
         if not is_broken_for_sure(xid):
             try:
-                action = recovery_action(units[0].gpu) if units else None
+                action = recovery_action(units[0].gpu)
             except NvmlTrouble:
                 pass
-            here = [unit for unit in units if unit.mig and unit.mig[0] == instance]
-            units = tuple(here) or units  # an Xid can be of one MIG instance
-        if units and (why := judge(xid, action)):
-            self._broke(tuple(unit.uuid for unit in units), why)
+            here = tuple(unit for unit in units if unit.mig and unit.mig[0] == instance)
+            units = here or units  # an Xid can be of one MIG instance
+        if why := judge(xid, action):
+            self._broke(_uuids(units), why)
+
+
+def _uuids(units: Sequence[Unit]) -> tuple[str, ...]:
+    return tuple(unit.uuid for unit in units)
 
 
 def _address(handle: Any) -> int:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from gpud.core.events import Event, GpuBroke, GpusSeen
-from gpud.core.sight import GpuInfo, GpuProcess, GpuSight
-from gpud.devices.knowledge import NOT_LISTED
+from gpud.core.sight import NOT_LISTED, GpuInfo, GpuProcess, GpuSight
 from gpud.devices.patience import LOOK_TIMEOUT_S
 from gpud.devices.watcher import BUSY_S, IDLE_S, wall_clock_ms
 from gpud.devices.xids import judge
@@ -134,7 +133,7 @@ class FakeWatcher:
         self._busy_s = busy_s
         self._told: GpusFound | None = None
         self._skipped: set[str] = set()  # UUIDs of those that once hung
-        self._known: dict[str, None] = {}  # UUIDs of those that were usable once, since `find`
+        self._known: dict[str, GpuInfo] = {}  # those that were usable once, since `find`
         self._next: asyncio.Handle | None = None
         self._post: Callable[[Event], None] = lambda event: None
         self._watched: Callable[[], Watched] = Watched
@@ -165,7 +164,7 @@ class FakeWatcher:
         if afresh:
             self._forget()
         if self in self.machine.watchers:
-            self._take_turn(asyncio.get_running_loop().call_soon(self.look_now))
+            self._schedule(asyncio.get_running_loop().call_soon(self.look_now))
 
     async def close(self) -> None:
         if self in self.machine.watchers:
@@ -183,16 +182,16 @@ class FakeWatcher:
         self._post(GpusSeen(at_ms, () if problem else self.sights(watched), problem))
         pause_s = self._busy_s if watched.attempts else self._idle_s
         if self in self.machine.watchers:
-            self._take_turn(asyncio.get_running_loop().call_later(pause_s, self.look_now))
+            self._schedule(asyncio.get_running_loop().call_later(pause_s, self.look_now))
 
     def sights(self, watched: Watched) -> tuple[GpuSight, ...]:
         """What a look shows now."""
         machine, blind = self.machine, bool(self.machine.blind)
         self._touch()
         found = []
-        for uuid in self._known:
+        for uuid, info in self._known.items():
             if uuid not in machine.gpus:
-                found.append(GpuSight(uuid, NOT_LISTED, broken=True))
+                found.append(GpuSight(uuid, NOT_LISTED, broken=not self._is_divided(info)))
             elif uuid in self._skipped:
                 found.append(GpuSight(uuid, DID_NOT_ANSWER, broken=True))
             else:
@@ -213,19 +212,26 @@ class FakeWatcher:
         }
         return GpusFound(machine.driver, infos, unusable, machine.blind)
 
+    def _is_divided(self, gone: GpuInfo) -> bool:
+        """Whether MIG was switched there, so that something else is in its place."""
+        now = [gpu.info for gpu in self.machine.gpus.values()]
+        return any(one.index == gone.index and one.mig != gone.mig for one in now)
+
     def _touch(self) -> None:
         for uuid, gpu in self.machine.gpus.items():
             if gpu.hangs:
                 self._skipped.add(uuid)
             elif uuid not in self._skipped and not gpu.fails:
-                self._known[uuid] = None
+                self._known[uuid] = gpu.info
 
     def _forget(self) -> None:
         """Which ones hung, and those that are gone."""
         self._skipped.clear()
-        self._known = {uuid: None for uuid in self._known if uuid in self.machine.gpus}
+        here = self.machine.gpus
+        self._known = {uuid: info for uuid, info in self._known.items() if uuid in here}
 
-    def _take_turn(self, handle: asyncio.Handle) -> None:
+    def _schedule(self, handle: asyncio.Handle) -> None:
+        """In the place of the look that was to be the next."""
         if self._next is not None:
             self._next.cancel()
         self._next = handle

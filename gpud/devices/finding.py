@@ -36,9 +36,11 @@ class Unit(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """A part that is more than all of it is None: not known."""
+    """A part that is more than all of it is None: not known. `usable_mib`: without what the driver
+    keeps for itself, as far as it says."""
 
     total_mib: int
+    usable_mib: int
     used_mib: int | None
     free_mib: int | None
 
@@ -113,8 +115,8 @@ def info_of(unit: Unit) -> GpuInfo:
     """Without distances. Raises NvmlTrouble."""
     model = maybe("DeviceGetName", unit.handle) or maybe("DeviceGetName", unit.gpu) or ""
     memory = memory_of(unit.handle)
-    total_mib = memory.total_mib if memory else 0
-    return GpuInfo(unit.uuid, unit.at, str(model), total_mib, unit.mig is not None)
+    usable_mib = memory.usable_mib if memory else 0
+    return GpuInfo(unit.uuid, unit.at, str(model), usable_mib, unit.mig is not None)
 
 
 def memory_of(handle: Any) -> Memory | None:
@@ -129,8 +131,10 @@ def memory_of(handle: Any) -> Memory | None:
                 return None
             raise
     total, used, free = int(found.total), int(found.used), int(found.free)
+    reserved = int(getattr(found, "reserved", 0))  # of version 2 only
     return Memory(
         total >> 20,
+        (total - reserved if reserved <= total else total) >> 20,
         used >> 20 if used <= total else None,
         free >> 20 if free <= total else None,
     )

@@ -6,7 +6,8 @@ Rule 1: an index means the same GPU for as long as there are as many of them.
 Rule 2: what was once found at an index is known there until another answer comes from it.
 Rule 3: a GPU that is skipped is not to be touched. One of them that is to be touched again is seen
     as one that has not answered yet, until it has been.
-Rule 4: a GPU that is known and no longer listed is seen as broken, until somebody asks afresh.
+Rule 4: a GPU that is known and no longer listed is seen as broken, until somebody asks afresh. Not
+    broken is one in whose place there is something else, of as many GPUs: MIG was switched.
 Rule 5: a GPU that fails by the driver's own word may do so only for a helper that has seen it fail.
     Asked afresh it is skipped, and touched again by another helper.
 """
@@ -15,11 +16,10 @@ from __future__ import annotations
 
 from msgspec import Struct, structs
 
-from gpud.core.sight import GpuInfo, GpuSight
+from gpud.core.sight import NOT_LISTED, GpuInfo, GpuSight
 from gpud.devices.wire import Found, Seen
 from gpud.ports import GpusFound
 
-NOT_LISTED = "the driver stopped listing it"
 NOT_YET = "the driver has not answered for it yet"
 
 
@@ -44,6 +44,7 @@ class Knowledge:
         self._broken: dict[int, str] = {}  # index -> why, as the driver said in the last look
         self._gone = False  # in the last look a GPU that was known was no longer listed
         self._uuids: dict[str, None] = {}  # of all GPUs since somebody asked afresh, in order
+        self._replaced: set[str] = set()  # of those that are not listed: rule 4
         self._crashes: dict[int, int] = {}  # at each index, since the last whole look
 
     @property
@@ -85,7 +86,9 @@ class Knowledge:
                     for gpu in found.gpus
                     if gpu.index == index
                 )
-        self._uuids.update(dict.fromkeys(self._listed()))
+        listed = self._listed()
+        self._uuids.update(dict.fromkeys(listed))
+        self._replaced = (self._replaced | before.keys()).difference(listed)
 
     def saw(self, seen: Seen, sights: Sights) -> None:
         sights.done.add(seen.index)
@@ -115,7 +118,9 @@ class Knowledge:
         """A look at all that may be touched has come to its end: what it shows of the others."""
         self._crashes.clear()
         gone = self._uuids.keys() - set(self._listed())
-        sights.by_uuid.update((uuid, GpuSight(uuid, NOT_LISTED, broken=True)) for uuid in gone)
+        for uuid in gone:
+            broken = uuid not in self._replaced
+            sights.by_uuid[uuid] = GpuSight(uuid, NOT_LISTED, broken)
         self._gone = bool(gone)
         self._broken = {
             gpu.index: sight.problem
@@ -137,6 +142,7 @@ class Knowledge:
     def forget(self) -> None:
         """Who is skipped, and who was known once and may not be listed now."""
         self._uuids.clear()
+        self._replaced.clear()
         self._forget_indices()
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpud.core.sight import GpuProcess, GpuSight
+from gpud.core.sight import MOST_POWER_MW, GpuProcess, GpuSight
 from gpud.devices.finding import Unit, memory_of
 from gpud.devices.health import fault
 from gpud.devices.nvml import (
@@ -25,7 +25,6 @@ from gpud.devices.whose import Use, Whose
 SENSOR_GPU = 0  # nvmlTemperatureSensors_t
 ALL_PER_CENT = 100  # some drivers give far more for a process that has just begun
 COLDEST_C, HOTTEST_C = -50, 200
-MOST_POWER_MW = 10_000_000  # several times what any board takes
 
 
 class Looker:
@@ -56,7 +55,7 @@ class Looker:
         if unit.mig is None:  # what a GPU takes cannot be divided among its instances
             power_mw = _if_within(0, MOST_POWER_MW, maybe("DeviceGetPowerUsage", unit.gpu))
             energy_mj = maybe("DeviceGetTotalEnergyConsumption", unit.gpu)
-        uses = self._uses(unit)
+        uses = self._uses(unit, memory.total_mib if memory else None)
         processes: list[GpuProcess] = []
         for use in uses or ():
             process = self._whose.of(unit.uuid, use)
@@ -75,7 +74,7 @@ class Looker:
             attributable=attributable and uses is not None,
         )
 
-    def _uses(self, unit: Unit) -> list[Use] | None:
+    def _uses(self, unit: Unit, most_mib: int | None) -> list[Use] | None:
         """Everything that uses it, each process once; None where the driver lists nothing."""
         listed = _listed("Compute", unit.handle)
         if listed is None:
@@ -85,8 +84,8 @@ class Looker:
             for process in (listed if kind == "Compute" else _listed(kind, unit.handle)) or ():
                 # One that both draws and computes is in two lists, with the same memory.
                 pid, size = int(process.pid), process.usedGpuMemory
-                if pid not in found:
-                    found[pid] = (None if size is None else int(size) >> 20, compute)
+                mib = None if size is None else _if_within(0, most_mib, int(size) >> 20)
+                found.setdefault(pid, (mib, compute))
         if not found:
             return []
         use_of = self._use_of(unit)
@@ -131,6 +130,8 @@ def _temperature(gpu: Any) -> int | None:
     return _if_within(COLDEST_C, HOTTEST_C, found)
 
 
-def _if_within(least: int, most: int, value: Any) -> int | None:
-    """A value that cannot be is one that the driver does not tell."""
-    return int(value) if value is not None and least <= value <= most else None
+def _if_within(least: int, most: int | None, value: Any) -> int | None:
+    """A value that cannot be is one that the driver does not tell. `most` None: not known."""
+    if value is None or value < least or (most is not None and value > most):
+        return None
+    return int(value)

@@ -58,7 +58,8 @@ async def receive(helper: Helper, at: int | None, limit_s: float) -> Answer:
         except TimeoutError:
             continue
     else:
-        raise Lost(at, f"the driver did not answer for it within {limit_s:g} s")
+        for_it = "" if at is None else " for it"
+        raise Lost(at, f"the driver did not answer{for_it} within {limit_s:g} s")
     if answer is None:
         await helper.dead(DEATH_WAIT_S)
         raise Lost(at, helper.how_it_ended(), crashed=True)

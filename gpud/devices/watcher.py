@@ -112,13 +112,13 @@ class NvmlWatcher:
 
     async def _look_again_and_again(self) -> None:
         while True:
-            await self._turn()
+            await self._until_due()
             await self._look()
             if await self._driver.touch_again():
                 self._asked.set()  # what came of it is told with the next look
 
-    async def _turn(self) -> None:
-        """Until the next look is due. An attempt may begin at any time: hence in small steps."""
+    async def _until_due(self) -> None:
+        """An attempt may begin at any time: hence in small steps."""
         loop = asyncio.get_running_loop()
         while not self._asked.is_set():
             interval_s = self._busy_s if self._watched().attempts else self._idle_s

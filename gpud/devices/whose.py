@@ -31,6 +31,11 @@ COMM_LENGTH = 15  # the kernel cuts names (TASK_COMM_LEN)
 MOST_ANCESTORS = 200  # a chain that is longer changes while it is read
 NAME_WAIT_S = 0.2  # for a user's name: a directory service may be slow, or gone
 
+# What follows from blindness, for people; the reason goes after it.
+OTHERS_UNSEEN = (
+    "other people's processes cannot be told from jobs here, so GPUs that they use get jobs, too"
+)
+
 
 class Use(NamedTuple):
     """A process as the driver lists it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gpud.core.indices import size
 from gpud.core.model import Device, JobSpec
 from gpud.protocol.text import Text, to_text
 
@@ -63,7 +64,7 @@ def environment(spec: JobSpec) -> list[Text]:
 
 
 def attempt_environment(
-    spec: JobSpec, job: int, attempt: int, devices: Sequence[Device]
+    spec: JobSpec, job: int, attempt: int, devices: Sequence[Device], *, resume: bool = False
 ) -> list[Text]:
     """`K=V` for the wire: what gpud tells this attempt. The table is in docs/gpus.md.
 
@@ -77,6 +78,15 @@ def attempt_environment(
         f"GPUD_JOB_ID={job}",
         f"GPUD_ATTEMPT={attempt}",
     ]
+    if resume:
+        found.append("GPUD_RESUME=1")
+    if spec.element is not None:
+        first, index, array = spec.element.first, spec.element.index, spec.element.array
+        found += [
+            f"GPUD_ARRAY_ID={first}",
+            f"GPUD_ARRAY_INDEX={index}",
+            f"GPUD_ARRAY_SIZE={size(array.indices)}",
+        ]
     if any(device.maker == AMD for device in devices):
         found.append(f"HIP_VISIBLE_DEVICES={ids or -1}")  # an empty one is no word to HIP
         return found

@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpud.core.actions import StopAttempt
+from gpud.core.actions import (
+    CheckpointAttempt,
+    ContinueAttempt,
+    PauseAttempt,
+    StopAttempt,
+)
 from gpud.core.events import (
     AttemptEnded,
     AttemptNotStarted,
@@ -36,20 +41,31 @@ class FakeRunner:
         self.commands: dict[Key, bytes] = {}
         self.devices: dict[Key, tuple[Device, ...]] = {}
         self.live: dict[Key, int] = {}  # to its pid
+        self.paused: set[Key] = set()
+        self.resumed: list[Key] = []  # started with the word that they resume
         self.ends: dict[Key, End] = {}  # not yet forgotten
         self.listener: FakeExecutor | None = None
 
     def end(
-        self, key: Key, *, exit_code: int | None = None, signal: int | None = None, oom: str = ""
+        self,
+        key: Key,
+        *,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        oom: str = "",
+        stopped: bool = False,
     ) -> None:
         del self.live[key]
-        self._report(
-            key, AttemptEnded(*key, self.now_ms, exit_code=exit_code, signal=signal, oom=oom)
+        self.paused.discard(key)
+        ended = AttemptEnded(
+            *key, self.now_ms, exit_code=exit_code, signal=signal, oom=oom, stopped=stopped
         )
+        self._report(key, ended)
 
     def reboot(self, boot_id: str) -> None:
         """Everything that ran is gone, and nobody will ever know how it ended."""
         self.boot_id = boot_id
+        self.paused.clear()
         for key in list(self.live):
             del self.live[key]
             job, attempt = key
@@ -64,6 +80,8 @@ class FakeRunner:
                 self.listener.post(AttemptStarted(*key, self.live[key], self.now_ms))
             return
         self.starts[key] = 1
+        if launch.action.resume:
+            self.resumed.append(key)
         self.commands[key], self.devices[key] = launch.spec.command, launch.devices
         word, _, number = launch.spec.command.partition(b" ")
         if word == b"refuse":
@@ -96,7 +114,10 @@ class FakeExecutor:
         """Meet the runner; a newer daemon supersedes an older one."""
         runner = self.runner
         runner.listener = self
-        known = [KnownAttempt(*key, "running", pid) for key, pid in runner.live.items()]
+        known = [
+            KnownAttempt(*key, "paused" if key in runner.paused else "running", pid)
+            for key, pid in runner.live.items()
+        ]
         known += [KnownAttempt(*key, "ended") for key in runner.ends]
         self.post(RunnerReady(runner.boot_id, tuple(known)))
         for end in list(runner.ends.values()):
@@ -118,7 +139,21 @@ class FakeExecutor:
     def stop(self, action: StopAttempt) -> None:
         key = (action.job, action.attempt)
         if self.runner.listener is self and key in self.runner.live:
-            self.runner.end(key, signal=15)
+            self.runner.end(key, signal=15, stopped=True)
+
+    def pause(self, action: PauseAttempt) -> None:
+        key = (action.job, action.attempt)
+        if self.runner.listener is self and key in self.runner.live:
+            self.runner.paused.add(key)
+
+    def unpause(self, action: ContinueAttempt) -> None:
+        if self.runner.listener is self:
+            self.runner.paused.discard((action.job, action.attempt))
+
+    def checkpoint(self, action: CheckpointAttempt) -> None:
+        key = (action.job, action.attempt)
+        if self.runner.listener is self and key in self.runner.live:
+            self.runner.end(key, signal=action.signal, stopped=True)
 
     def flush(self) -> None:
         pass  # everything was done when it was asked for

@@ -14,7 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gpud.core.actions import StopAttempt
+from gpud.core.actions import (
+    CheckpointAttempt,
+    ContinueAttempt,
+    PauseAttempt,
+    StopAttempt,
+)
 from gpud.core.events import AttemptNotStarted, Event, KnownAttempt, RunnerGone, RunnerReady
 from gpud.core.model import JobId
 from gpud.errors import GpudError, why_os
@@ -41,7 +46,9 @@ from gpud.executors.wire import (
 from gpud.paths import log_path
 from gpud.ports import Launch, Post
 from gpud.protocol.text import to_text
-from gpud.runner import VERSION
+from gpud.runner import KNOWS_PAUSE, VERSION
+
+AboutAttempt = StopAttempt | PauseAttempt | ContinueAttempt | CheckpointAttempt
 
 HELLO_TIMEOUT_S = 20.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
@@ -162,7 +169,7 @@ class RunnerExecutor:
         self._hellos = {}
         known: list[KnownAttempt] = []
         for hello in hellos:
-            known += hello.known()
+            known += hello.known(older=hello.runner < KNOWS_PAUSE)
             older = self._links.get(hello.runner)
             if hello.runner != VERSION and older is not None:  # None: it has just ended
                 self._older.update({(k.job, k.attempt): older for k in hello.attempts})
@@ -239,7 +246,9 @@ class RunnerExecutor:
                 attempt=attempt,
                 argv=[to_text(a) for a in argv],
                 cwd=to_text(spec.cwd),
-                env=attempt_environment(spec, job, attempt, launch.devices),
+                env=attempt_environment(
+                    spec, job, attempt, launch.devices, resume=launch.action.resume
+                ),
                 log=to_text(os.fsencode(log_path(self._state_path, job, attempt))),
                 grace_s=spec.grace_s,
                 linger_s=spec.linger_s,
@@ -249,16 +258,29 @@ class RunnerExecutor:
         )
 
     def stop(self, action: StopAttempt) -> None:
-        link = self._older.get((action.job, action.attempt)) or self._links.get(VERSION)
-        if link is not None:
-            link.send(
-                {
-                    "op": "stop",
-                    "job": action.job,
-                    "attempt": action.attempt,
-                    "grace_s": action.grace_s,
-                }
-            )
+        self._ask("stop", action, grace_s=action.grace_s)
+
+    def pause(self, action: PauseAttempt) -> None:
+        self._ask("pause", action)
+
+    def unpause(self, action: ContinueAttempt) -> None:
+        self._ask("continue", action)
+
+    def checkpoint(self, action: CheckpointAttempt) -> None:
+        link = self._link_of(action)
+        if link is not None and link.version < KNOWS_PAUSE:  # TERM is all that it can be told
+            self._ask("stop", action, grace_s=action.grace_s)
+        else:
+            self._ask("checkpoint", action, signal=action.signal, grace_s=action.grace_s)
+
+    def _ask(self, op: str, action: AboutAttempt, **more: float) -> None:
+        """The runner that has the attempt; not about what it does not know."""
+        link = self._link_of(action)
+        if link is not None and (op == "stop" or link.version >= KNOWS_PAUSE):
+            link.send({"op": op, "job": action.job, "attempt": action.attempt, **more})
+
+    def _link_of(self, action: AboutAttempt) -> RunnerLink | None:
+        return self._older.get((action.job, action.attempt)) or self._links.get(VERSION)
 
     def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None:
         ours: list[tuple[int, int]] = []

@@ -64,8 +64,10 @@ class HelloMessage(RunnerMessage, frozen=True, tag="hello"):
     payload: Literal["cgroup", "session"]
     attempts: tuple[Listed, ...]
 
-    def known(self) -> list[KnownAttempt]:
-        return [KnownAttempt(JobId(a.job), a.attempt, a.phase, a.pid or 0) for a in self.attempts]
+    def known(self, *, older: bool = False) -> list[KnownAttempt]:
+        return [
+            KnownAttempt(JobId(a.job), a.attempt, a.phase, a.pid or 0, older) for a in self.attempts
+        ]
 
 
 class AttemptsMessage(RunnerMessage, frozen=True, tag="attempts"):
@@ -152,6 +154,7 @@ def fact_of(message: AnyMessage, oom: str = "") -> Fact | None:
                 signal=status.signal,
                 lost=status.lost,
                 timed_out=message.timed_out,
+                stopped=message.stopped,
                 rusage=message.rusage,
                 killed=message.killed,
                 unassigned=message.unassigned,

@@ -38,3 +38,5 @@ class GpuView(Struct, frozen=True, omit_defaults=True):
     guest: bool = False
     quarantined: bool = False  # `heal` would put it to work again
     gpus: tuple[GpuSightView, ...] = ()  # each of its GPUs, as last seen; none: cannot be seen
+    promised_mib: int | None = None  # to jobs, on each of its GPUs; null: the lane of the CPU
+    kept_for: int = 0  # what is free of it is kept for this job, which waits; 0: for nobody

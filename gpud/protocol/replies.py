@@ -7,7 +7,7 @@ numbers, texts that are not UTF-8 are `{"b64": …}`.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from gpud.protocol.gpus import GpuView
 from gpud.protocol.text import Text
@@ -44,6 +44,7 @@ class AttemptView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None  # its share of what its GPUs took; null: nobody could look
     peak_vram_mib: int | None = None  # on one GPU
     gpu_util: int | None = None  # per cent, the mean
+    rule: str = ""  # why it was placed where it was, as a clause
 
 
 class JobView(Struct, frozen=True, omit_defaults=True):
@@ -57,7 +58,7 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     state: str
     phase: str  # only while active
     outcome: str  # only when done
-    reason: str  # only while queued or held: why it waits
+    reason: str  # only while queued or held: why it waits; or paused: since when, and what it holds
     why: str  # only when done: a clause about the outcome, or ""
     exit_code: int | None
     signal: int | None
@@ -80,6 +81,14 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     energy_j: float | None = None
     peak_vram_mib: int | None = None
     gpu_util: int | None = None  # of the last attempt
+    checkpoint: str = ""  # the signal at which it saves its state and leaves: "SIGUSR1"
+    paused_at_ms: int = 0  # only while paused
+    # Of an array: the id of its first element, and the indices that this is about. `count` > 1:
+    # so many elements that are as they were submitted; `id` is the first of them.
+    array: int = 0
+    indices: str = ""
+    count: int = 1
+    ids: tuple[tuple[int, int], ...] = ()  # of many: first and last of each run
 
 
 class EventView(Struct, frozen=True):
@@ -120,11 +129,38 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     deadline_ms: int = 0
 
 
+class ArrayView(Struct, frozen=True, omit_defaults=True):
+    """An array, summed up. `example`: its first element, which says what all of them run."""
+
+    array: int
+    size: int
+    indices: str
+    counts: dict[str, int]  # state, or outcome -> elements
+    example: JobDetail
+    at_most: int = 0
+    max_fails: int = 0
+    bad: str = ""  # indices of those that ended, and not as anybody wanted; the first ones
+
+
 class ReasonView(Struct, frozen=True, omit_defaults=True):
     job: int
     state: str
     reason: str  # a sentence, whatever the state
-    devices: tuple[str, ...] = ()  # asked for by `verbose`: what each device is to this job
+    # Asked for by `verbose`:
+    devices: tuple[str, ...] = ()  # sentences: what each device is to the job, until it is done
+    attempts: tuple[AttemptView, ...] = ()
+    # Of elements of an array:
+    array: int = 0
+    indices: str = ""
+    count: int = 1
+    # Of a job that waits, as far as it can be known (core/forecast.py):
+    start_ms: int = 0  # about when it starts
+    after: tuple[int, ...] = ()  # the jobs whose ends make room for it then
+    assumes: tuple[str, ...] = ()  # what that rests on: "limits", "usual", "release", "undrain"
+    later_than_ms: int = 0  # it starts later than that: nobody has looked further
+    unknown: str = ""  # a clause: why nobody knows when it starts
+    never: str = ""  # a clause: why it will not start
+    starts_now: tuple[str, ...] = ()  # "with 2 GPUs": had it asked for that, it could start now
 
 
 class EndView(Struct, frozen=True):
@@ -137,6 +173,11 @@ class EndView(Struct, frozen=True):
 class RefusedView(Struct, frozen=True):
     job: int
     message: str
+
+
+class PriorityView(Struct, frozen=True):
+    job: int
+    priority: int
 
 
 class SourceView(Struct, frozen=True):
@@ -172,6 +213,7 @@ class Submitted(Reply, frozen=True, tag="submitted"):
     first: int
     count: int
     again: bool = False
+    arrays: tuple[tuple[int, int], ...] | UnsetType = UNSET  # first and last id of each, if any
 
 
 class StatusReply(Reply, frozen=True, tag="status"):
@@ -201,6 +243,7 @@ class JobsReply(Reply, frozen=True, tag="jobs"):
 
 class Shown(Reply, frozen=True, tag="shown"):
     jobs: tuple[JobDetail, ...]
+    arrays: tuple[ArrayView, ...] | UnsetType = UNSET
 
 
 class Reasons(Reply, frozen=True, tag="reasons"):
@@ -212,7 +255,7 @@ class Waited(Reply, frozen=True, tag="waited"):
 
 
 class Changed(Reply, frozen=True):
-    """The common shape of the replies to cancel, retry, hold and release."""
+    """The common shape of the replies to all that changes jobs."""
 
     jobs: tuple[int, ...]
     refused: tuple[RefusedView, ...] = ()
@@ -232,6 +275,30 @@ class HeldReply(Changed, frozen=True, tag="held"):
 
 class Released(Changed, frozen=True, tag="released"):
     pass
+
+
+class Edited(Changed, frozen=True, tag="edited"):
+    """`jobs`: those that say something else now than before."""
+
+
+class Moved(Changed, frozen=True, tag="moved"):
+    priorities: tuple[PriorityView, ...] = ()  # of jobs that got another one by it
+
+
+class Swapped(Changed, frozen=True, tag="swapped"):
+    priorities: tuple[PriorityView, ...] = ()  # the same
+
+
+class Paused(Changed, frozen=True, tag="paused"):
+    pass
+
+
+class Continued(Changed, frozen=True, tag="continued"):
+    pass
+
+
+class Checkpointed(Changed, frozen=True, tag="checkpointed"):
+    """They have been asked; each leaves within its grace."""
 
 
 class Drained(Reply, frozen=True, tag="drained"):

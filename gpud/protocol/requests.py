@@ -49,7 +49,11 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     deadline_ms: int | UnsetType = UNSET  # done by then; 0: whenever
     grace_s: float | UnsetType = UNSET
     linger_s: float | Literal["wait"] | UnsetType = UNSET
+    # "SIGUSR1", "USR1" or 10: the signal at which it saves its state and leaves; "none"
+    checkpoint: str | int | UnsetType = UNSET
     held: bool | UnsetType = UNSET
+    array: str | UnsetType = UNSET  # indices: "0-99", "0,2,5-9%4": a job for each
+    max_fails: int | UnsetType = UNSET  # so many failed elements hold the rest; 0: none do
     # Selectors: jobs that must have succeeded before, and jobs that must have ended. `@` is the job
     # before this one, in `common` the last one before the submit.
     after: tuple[Selector, ...] | UnsetType = UNSET
@@ -98,7 +102,10 @@ class Ls(RequestBase, frozen=True, tag="ls"):
 
 
 class Show(RequestBase, frozen=True, tag="show"):
+    """An array that is named by its id is summed up; with `elements` each job is told of."""
+
     jobs: tuple[Selector, ...]
+    elements: bool = False
 
 
 class Why(RequestBase, frozen=True, tag="why"):
@@ -130,6 +137,44 @@ class Hold(RequestBase, frozen=True, tag="hold"):
 
 class Release(RequestBase, frozen=True, tag="release"):
     jobs: tuple[Selector, ...]
+
+
+class Edit(RequestBase, frozen=True, tag="edit"):
+    """`change`: what they say from now on; all else stays. Not `held`. `@` in `after` and
+    `after_any` is the last job there is."""
+
+    jobs: tuple[Selector, ...]
+    change: JobFields
+
+
+class Move(RequestBase, frozen=True, tag="move"):
+    """In their order, directly `before` or `after` one other job that waits, or `to` an end."""
+
+    jobs: tuple[Selector, ...]
+    before: Selector | None = None
+    after: Selector | None = None
+    to: Literal["first", "last"] | None = None
+
+
+class Swap(RequestBase, frozen=True, tag="swap"):
+    """Two jobs that wait: each gets the other's place and priority."""
+
+    jobs: tuple[Selector, ...]
+
+
+class Pause(RequestBase, frozen=True, tag="pause"):
+    jobs: tuple[Selector, ...]
+
+
+class Continue(RequestBase, frozen=True, tag="continue"):
+    jobs: tuple[Selector, ...]
+
+
+class Checkpoint(RequestBase, frozen=True, tag="checkpoint"):
+    """`grace_s`: in the place of the job's."""
+
+    jobs: tuple[Selector, ...]
+    grace_s: float | None = None
 
 
 class Drain(RequestBase, frozen=True, tag="drain"):
@@ -191,6 +236,12 @@ AnyRequest = (
     | Retry
     | Hold
     | Release
+    | Edit
+    | Move
+    | Swap
+    | Pause
+    | Continue
+    | Checkpoint
     | Drain
     | Undrain
     | Gpus

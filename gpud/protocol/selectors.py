@@ -1,4 +1,5 @@
-"""Job selectors: `42`, `3-9`, `@` (last), `@~2`, `name:…`, `state:failed`, `source:…`, `all`.
+"""Job selectors: `42`, `3-9`, `@` (last), `@~2`, `name:…`, `state:failed`, `source:…`, `all`; of
+an array `42` is all of it, and `42[7]` and `42[3-9]` are the elements with these indices.
 
 Pure: text to a struct that the store turns into a query. `state:` takes the state of a job, the
 phase of an active one, the outcome of one that is done, or a word for several of them (`GROUPS`).
@@ -14,7 +15,7 @@ from msgspec import Struct
 from gpud.core.model import JobState, Outcome, Phase
 from gpud.errors import GpudError
 
-HINT = "selectors: 42, 3-9, @ (last), @~2, name:NAME, state:failed, source:NAME, all"
+HINT = "selectors: 42, 42[7], 3-9, @ (last), @~2, name:NAME, state:failed, source:NAME, all"
 STATES = tuple(JobState) + tuple(Phase) + tuple(Outcome)
 # Ended, and not as anybody wanted: what a person looks at in the morning, and tries again.
 BAD = (
@@ -30,7 +31,8 @@ GROUPS: dict[str, tuple[str, ...]] = {"bad": BAD}
 class Selection(Struct, frozen=True):
     """A union: a job matches when any part does. `last` holds the n of each `@~n`."""
 
-    ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()  # of an array's first: all of it
+    elements: tuple[tuple[int, int, int], ...] = ()  # array, and its indices from, to
     ranges: tuple[tuple[int, int], ...] = ()
     last: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
@@ -42,7 +44,8 @@ class Selection(Struct, frozen=True):
 def parse(selectors: Sequence[int | str]) -> Selection:
     """Raises GpudError (usage) with one sentence about the first selector that is none."""
     found: dict[str, list[object]] = {
-        "ids": [], "ranges": [], "last": [], "names": [], "states": [], "sources": [],
+        "ids": [], "elements": [], "ranges": [], "last": [],
+        "names": [], "states": [], "sources": [],
     }  # fmt: skip
     everything = False
     for selector in selectors:
@@ -58,6 +61,13 @@ def parse(selectors: Sequence[int | str]) -> Selection:
                     f'cannot select "{text}": {low} is greater than {high}', kind="usage", hint=HINT
                 )
             found["ranges"].append((low, high))
+        elif match := re.fullmatch(r"([0-9]{1,18})\[([0-9]{1,18})(?:-([0-9]{1,18}))?\]", text):
+            first, low, high = int(match[1]), int(match[2]), int(match[3] or match[2])
+            if low > high:
+                raise GpudError(
+                    f'cannot select "{text}": {low} is greater than {high}', kind="usage", hint=HINT
+                )
+            found["elements"].append((first, low, high))
         elif match := re.fullmatch(r"@(?:~([0-9]{1,9}))?", text):
             found["last"].append(int(match[1] or 0))
         elif text.startswith("name:") and len(text) > 5:

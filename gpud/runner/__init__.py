@@ -21,11 +21,13 @@ nothing ready and nothing due there is no wake-up at all.
     or whose session it is in, or to the only attempt there is. Any other is reported, not touched.
  4. A process is signalled through a pidfd after its start time has been compared.
  5. Nothing here waits for the daemon: the socket does not block, a slow reader is not read from.
- 6. The payload inherits nothing of the runner: descriptors, signals, umask, OOM score, cgroup.
+ 6. Who is paused stands still, and so does its time: limit and linger. A stop ends a pause.
+ 7. The payload inherits nothing of the runner: descriptors, signals, umask, OOM score, cgroup.
 
-Who knows whom: orders -> start -> ending -> payload, ledger, link -> loop, journal. This file is
-all that the daemon imports, and it imports nothing.
+Who knows whom: orders -> start -> ending -> standstill -> payload, ledger, link -> loop, journal.
+This file is all that the daemon imports, and it imports nothing.
 """
 
-VERSION = 1
+VERSION = 2
+KNOWS_PAUSE = 2  # from that version on: `pause`, `continue`, `checkpoint`
 ENTRY = __file__.removesuffix("__init__.py") + "__main__.py"

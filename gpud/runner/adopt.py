@@ -5,6 +5,7 @@ Called by main.py before anybody may connect. Nothing in a journal is ever start
 
 import os
 from functools import partial
+from math import inf
 
 from gpud.runner import VERSION
 from gpud.runner.attempt import Attempt
@@ -64,7 +65,15 @@ def recall(ledger: Ledger, line: bytes) -> None:
         case "limit":
             a.time_limit_s = seconds(m["time_limit_s"])
         case "stopping":
+            a.stopped, a.grace_s, a.term_at = True, seconds(m["grace_s"]), inf
+        case "checkpointing":
             a.stopped, a.grace_s = True, seconds(m["grace_s"])
+            a.term_at = min(a.term_at, m["clock_s"] + a.grace_s)
+        case "paused":
+            a.paused_at = m["clock_s"]
+        case "continued" if a.paused_at is not None:
+            a.paused_s += m["clock_s"] - a.paused_at
+            a.paused_at = None
         case "exited":
             a.exit, a.rusage = encode(m["exit"]), encode(m["rusage"])
         case "ended" | "not-started":
@@ -79,11 +88,16 @@ def adopt(endings: Endings, a: Attempt) -> None:
         a.exit, a.group = a.exit or encode({"lost": "the machine was restarted"}), None
         endings.end(a)
         return
-    a.phase = "running"
+    asked_to_save = a.term_at != inf
+    a.phase = "checkpointing" if asked_to_save else "running"
     if a.pid is None:
         a.why_lost = "the runner died while starting it"
     endings.settle_adopted(a)
     if not a.end:
         endings.arm(a)
-        if a.stopped:
+        if asked_to_save:
+            endings.go_on(a)
+        elif a.stopped:
             endings.terminate(a, a.grace_s)
+        elif a.paused_at is not None:
+            endings.pause(a)

@@ -24,7 +24,9 @@ class Attempt:
     rusage = "null"  # of the shell, as JSON
     timed_out = stopped = False
     started_at_ms: int | None = None
-    limit_at = linger_at = kill_at = inf  # on the monotonic clock
+    limit_at = linger_at = term_at = kill_at = inf  # on the monotonic clock
+    paused_at: float | None = None  # the same clock; its other times do not count the pause
+    paused_s = 0.0  # all pauses before
     kill_pause_s = KILL_FIRST_S
     gate: int | None = None  # the pipe of spawn.AS_USER, until the user's shell runs
     refusal = ""  # why that shell cannot run: a kind of `not-started`
@@ -50,7 +52,12 @@ class Attempt:
         self.lines: list[bytes] = []  # its part of the journal
 
     def due_s(self) -> float:
-        return min(self.limit_at, self.linger_at, self.kill_at)
+        if self.paused_at is not None:
+            return inf  # its time stands still; a stop would have continued it
+        return min(self.limit_at, self.linger_at, self.term_at, self.kill_at)
+
+    def shown_phase(self) -> str:
+        return self.phase if self.paused_at is None else "paused"
 
     def waits(self) -> bool:
         """For something that a time limit is to end."""

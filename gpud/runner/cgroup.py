@@ -64,6 +64,18 @@ def kill_group(group: str) -> bool:
         os.close(fd)
 
 
+def freeze_group(group: str, word: bytes) -> bool:
+    """`word`: 1 or 0. False on a kernel before 5.2: then its members are to be signalled."""
+    try:
+        fd = os.open(f"{group}/cgroup.freeze", os.O_WRONLY)
+    except OSError:
+        return False
+    try:
+        return os.write(fd, word) == 1
+    finally:
+        os.close(fd)
+
+
 def remove_group(group: str) -> None:
     try:
         try:

@@ -19,7 +19,8 @@ from gpud.runner.link import Daemon
 from gpud.runner.loop import Loop
 from gpud.runner.machine import wall_ms
 from gpud.runner.payload import Payloads
-from gpud.runner.processes import Process, send_signal
+from gpud.runner.processes import Process, catches, send_signal
+from gpud.runner.standstill import go_on, pause
 from gpud.runner.wire import encode
 
 KILL_AT_MOST_EVERY_S = 1.0
@@ -54,7 +55,8 @@ class Endings:
             self.settle(a)
 
     def settle(self, a: Attempt) -> None:
-        """The shell has ended: end the attempt if all of its payload has, else let it linger."""
+        """The shell has ended: end the attempt if all of its payload has, else let it linger, or
+        stand still if it is paused and all of it counts."""
         if self.is_gone(a):
             self.end(a)
         elif a.phase == "stopping" and not a.was_swept:
@@ -65,6 +67,8 @@ class Endings:
             if left and not a.adopted:
                 self.ledger.note(a, a.exited_line())
             a.phase = "lingering"
+            if not a.waits():
+                self.go_on(a)
             a.linger_at = time.monotonic() + a.linger_s
             self.arm(a)
             if left:
@@ -134,7 +138,7 @@ class Endings:
 
     def arm(self, a: Attempt) -> None:
         waits = a.waits() and not a.timed_out
-        a.limit_at = a.clock_s + a.time_limit_s if waits else inf
+        a.limit_at = a.clock_s + a.paused_s + a.time_limit_s if waits else inf
         self.due = min(self.due, a.due_s())
 
     def act_on_deadlines(self) -> None:
@@ -146,6 +150,8 @@ class Endings:
             if a.linger_at <= now:
                 a.killed = [str(p) for p in self.payloads.of(a)]
                 self.terminate(a, a.grace_s)
+            if a.term_at <= now:
+                self.terminate(a, a.grace_s)
             if a.kill_at <= now:
                 self.kill(a)
         self.due = min((a.due_s() for a in self.ledger.live.values()), default=inf)
@@ -154,10 +160,45 @@ class Endings:
         """TERM, and KILL after the grace; once more, it can only come earlier."""
         first = a.phase != "stopping"
         a.kill_at = min(a.kill_at, time.monotonic() + grace_s)
-        a.phase, a.linger_at = "stopping", inf
-        self.arm(a)
+        a.phase, a.linger_at, a.term_at = "stopping", inf, inf
         if first:
             self.send_term(a)
+        self.go_on(a)  # TERM waits in what stands still
+        self.arm(a)
+
+    # ---- what may be asked of it before
+
+    def pause(self, a: Attempt) -> None:
+        """Not of what is on its way out, or about to end by itself."""
+        if a.phase not in ("stopping", "checkpointing") and a.waits():
+            pause(a, self.payloads, self.ledger)
+
+    def go_on(self, a: Attempt) -> None:
+        go_on(a, self.payloads, self.ledger)
+        self.due = min(self.due, a.due_s())
+
+    def checkpoint(self, a: Attempt, number: int, grace_s: float) -> None:
+        """The signal, and a stop after the grace; once more, that can only come earlier. Not of
+        what is about to end by itself."""
+        if a.phase == "stopping" or not a.waits():
+            return
+        now = time.monotonic()
+        first = a.phase != "checkpointing"
+        a.phase, a.linger_at, a.stopped = "checkpointing", inf, True
+        a.grace_s, a.term_at = grace_s, min(a.term_at, now + grace_s)
+        self.ledger.note(a, a.line("checkpointing", grace_s=grace_s, clock_s=now))
+        self.ledger.flush()
+        if first:
+            self.send_checkpoint(a, number)
+        self.go_on(a)
+
+    def send_checkpoint(self, a: Attempt, number: int) -> None:
+        """To each process that catches it: a shell, or the worker of a data loader, would die of
+        it while the others save. Where none does, to all."""
+        everybody = self.payloads.of(a)
+        for p in [p for p in everybody if catches(p, number)] or everybody:
+            send_signal(p, number)
+            send_signal(p, SIGCONT)
 
     def terminate_all(self, grace_s: float) -> None:
         for a in list(self.ledger.live.values()):
@@ -199,7 +240,7 @@ class Endings:
         self.finish(a, "not-started", line)
 
     def finish(self, a: Attempt, phase: str, line: bytes) -> None:
-        a.limit_at = a.linger_at = a.kill_at = inf
+        a.limit_at = a.linger_at = a.term_at = a.kill_at = inf
         for fd in a.fds.values():
             self.loop.drop(fd)
         a.fds.clear()

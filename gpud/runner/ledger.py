@@ -47,7 +47,7 @@ class Ledger:
 
     def listing(self) -> list[dict[str, object]]:
         return [
-            {"job": a.job, "attempt": a.attempt, "phase": a.phase, "pid": a.pid}
+            {"job": a.job, "attempt": a.attempt, "phase": a.shown_phase(), "pid": a.pid}
             for a in self.attempts.values()
         ]
 

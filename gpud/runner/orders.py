@@ -6,7 +6,7 @@ it has had any effect. Must not act itself.
 
 import os
 from collections.abc import Iterator
-from signal import Signals
+from signal import NSIG, Signals
 
 from gpud.runner import VERSION
 from gpud.runner.attempt import Attempt
@@ -42,7 +42,7 @@ class Orders:
                 self.ledger.forget([(whole(job), whole(attempt)) for job, attempt in m["attempts"]])
             case "env":
                 self.base = environ_of(raws(m["vars"]))
-            case "stop" | "signal" | "limit" as op:
+            case "stop" | "signal" | "limit" | "pause" | "continue" | "checkpoint" as op:
                 a = self.ledger.attempts.get((whole(m["job"]), whole(m["attempt"])))
                 if a is None:
                     self.daemon.say(
@@ -77,9 +77,18 @@ class Orders:
                 self.ledger.note(a, a.line("stopping", grace_s=m.get("grace_s", a.grace_s)))
                 self.endings.terminate(a, grace_s)
             case "signal":
-                number = Signals["SIG" + m["signal"]]
+                named = Signals["SIG" + m["signal"]]
                 for p in self.endings.payloads.of(a):
-                    send_signal(p, number)
+                    send_signal(p, named)
+            case "pause":
+                self.endings.pause(a)
+            case "continue":
+                self.endings.go_on(a)
+            case "checkpoint":
+                number = whole(m["signal"])
+                if not 0 < number < NSIG:
+                    raise ValueError(f"there is no signal {number}")
+                self.endings.checkpoint(a, number, seconds(m.get("grace_s", a.grace_s)))
             case "limit":
                 a.time_limit_s = seconds(m["time_limit_s"])
                 self.ledger.note(a, a.line("limit", time_limit_s=m["time_limit_s"]))

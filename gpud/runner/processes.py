@@ -57,6 +57,16 @@ def has_nonce(p: Process, nonce: str) -> bool:
     return False
 
 
+def catches(p: Process, number: int) -> bool:
+    """It has a handler for the signal. (A mask says little: a shell blocks all while it forks.)"""
+    try:
+        lines = read(f"/proc/{p.pid}/status").split(b"\n")
+    except OSError:
+        return False
+    masks = [line.split()[1] for line in lines if line.startswith(b"SigCgt:")]
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
 def send_signal(p: Process, number: int) -> None:
     """The pidfd pins the process whose start time is then compared: a reused pid is never hit."""
     try:

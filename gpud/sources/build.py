@@ -26,7 +26,7 @@ from gpud.config.requests import (
     with_likeness,
 )
 from gpud.config.schema import JobDefaults, QueueFileSource
-from gpud.core.model import JobSpec, NewJob, Request, RetryPolicy
+from gpud.core.model import Array, JobSpec, NewJob, Request, RetryPolicy
 from gpud.errors import GpudError, why_os
 from gpud.sources import options as entry_options
 from gpud.sources.lexer import Entry
@@ -42,6 +42,7 @@ _AS_THEY_ARE: tuple[Field, ...] = (
     "deadline_ms",
     "grace_s",
     "linger_s",
+    "checkpoint",
     "held",
 )
 _OF_RETRY: tuple[Field, ...] = ("retries", "backoff", "backoff_max_s", "retry_on")
@@ -102,6 +103,10 @@ class Template:
             changes["cwd"] = os.path.join(base.cwd, chosen["cwd"])
         if any(field in chosen for field in _OF_RETRY):
             changes["retry"] = _retry(base.retry, chosen)
+        if "max_fails" in chosen and "array" not in chosen:
+            raise GpudError('the option "max-fails" is for an array')
+        if "array" in chosen:
+            changes["array"] = Array(*chosen["array"], chosen.get("max_fails", 0))
         if "env" in chosen:
             changes["env"] = self._environment(chosen["env"])
         return structs.replace(base, command=command, entry_key=key, where=where, **changes)
@@ -145,6 +150,7 @@ _OVERRIDES = (
     "time_limit_s",
     "grace_s",
     "linger_s",
+    "checkpoint",
 )
 
 

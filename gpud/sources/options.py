@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal, TypedDict, cast
 
+from gpud.config.arrays import MOST, Runs, read_array
 from gpud.config.asking import (
     read_backoff,
+    read_checkpoint,
     read_gpu_model,
     read_gpus,
     read_retry_on,
@@ -58,8 +60,11 @@ class Options(TypedDict, total=False):
     deadline_ms: int
     grace_s: float
     linger_s: float | None  # None: wait
+    checkpoint: int  # a signal; 0: none
     cwd: bytes
     held: bool
+    array: tuple[Runs, int]  # and how many may run at a time
+    max_fails: int
     after: tuple[str, ...]  # selectors
     after_any: tuple[str, ...]
     after_failed: str
@@ -259,8 +264,11 @@ Field = Literal[
     "deadline_ms",
     "grace_s",
     "linger_s",
+    "checkpoint",
     "cwd",
     "held",
+    "array",
+    "max_fails",
     "after",
     "after_any",
     "after_failed",
@@ -285,8 +293,11 @@ KEYS: Keys = {
     "deadline": ("deadline_ms", _moment),
     "grace": ("grace_s", _duration),
     "linger": ("linger_s", _linger),
+    "checkpoint": ("checkpoint", read_checkpoint),
     "cwd": ("cwd", _directory),
     "hold": ("held", _truth),
+    "array": ("array", read_array),
+    "max-fails": ("max_fails", _whole(0, MOST)),
 }
 OF_SUBMIT: Keys = {
     "after": ("after", _jobs),

@@ -111,24 +111,35 @@ def decide(position: Position, size: int, boot: str) -> Decision:
         return Decision(
             back,
             f"the file has {size} bytes and had {position.offset} before the machine was started "
-            "again: read again from its beginning; {new} lines taken, {old} had been taken before",
+            "again: read again from its beginning; {new_lines} taken, {old} had been taken before",
         )
     if size == 0:
         return Decision(fresh, "the file was emptied: what is written now is new")
     if position.away:
         return Decision(fresh, "the file was away and is another one now: all of its lines are new")
     if position.skipped_many:
-        return Decision(fresh, "the file was replaced: {old} lines skipped", at_end=True)
+        return Decision(fresh, "the file was replaced: {old_lines} skipped", at_end=True)
     how = "is shorter" if size < position.offset else "was replaced or edited"
     return Decision(
         structs.replace(_matched(position, boot), match_until=size),
-        f"the file {how}: {{new}} new lines taken, {{old}} had been taken before",
+        f"the file {how}: {{new_lines}} taken, {{old}} had been taken before",
     )
 
 
 def filled_in(note: str, new: int, old: int) -> str:
-    """A note with its numbers: {new}, {old}; {new_jobs}: "the 7 jobs"."""
-    return note.format(new=new, old=old, new_jobs=_jobs(new), old_jobs=_jobs(old))
+    """A note with its numbers: {old}; {new_lines}, {old_lines}: "7 lines"; {new_jobs}, {old_jobs}:
+    "the 7 jobs"."""
+    return note.format(
+        old=old,
+        new_lines=_lines(new),
+        old_lines=_lines(old),
+        new_jobs=_jobs(new),
+        old_jobs=_jobs(old),
+    )
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count} lines"
 
 
 def _jobs(count: int) -> str:

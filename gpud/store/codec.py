@@ -50,6 +50,7 @@ class Common(Struct, frozen=True, gc=False):
     uid: int
     begin_ms: int = 0
     deadline_ms: int = 0
+    checkpoint: int = 0
 
 
 class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -58,19 +59,24 @@ class Amended(Struct, frozen=True, gc=False, omit_defaults=True):
     request: Request | None = None  # instead of the template's
     setbacks: int = 0
     retry_args: bytes | None = None
+    resume: bool = False
 
 
 class OnGpu(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What looks at the GPUs have made of an attempt: `attempts.on_gpu`."""
+    """What looks at the GPUs have made of an attempt, and people beside: `attempts.on_gpu`."""
 
     usage: Usage | None = None
     oom: str = ""
     stop_why: str = ""
+    leaving: bool = False
+    paused_at_ms: int = 0
+    paused_ms: int = 0
 
 
 AS_SUBMITTED, NOTHING_SEEN = Amended(), OnGpu()
 
 _common_fields = attrgetter(*Common.__struct_fields__)
+_on_gpu_fields = attrgetter(*OnGpu.__struct_fields__)
 _json = msgspec.json.Encoder()
 _common = msgspec.json.Decoder(Common)
 _argv = msgspec.json.Decoder(tuple[bytes, ...])
@@ -135,9 +141,10 @@ def _part(device: str, takes: int | list[int | list[str]]) -> LeasePart:
 
 
 def encode_amended(job: Job) -> str | None:
-    if not job.grown and not job.setbacks and job.retry_args is None:
+    if not job.grown and not job.setbacks and not job.resume and job.retry_args is None:
         return None
-    return encode(Amended(job.request if job.grown else None, job.setbacks, job.retry_args))
+    request = job.request if job.grown else None
+    return encode(Amended(request, job.setbacks, job.retry_args, job.resume))
 
 
 def decode_amended(column: str | None) -> Amended:
@@ -145,9 +152,8 @@ def decode_amended(column: str | None) -> Amended:
 
 
 def encode_on_gpu(attempt: Attempt) -> str | None:
-    if attempt.usage is None and not attempt.oom and not attempt.stop_why:
-        return None
-    return encode(OnGpu(attempt.usage, attempt.oom, attempt.stop_why))
+    found = OnGpu(*_on_gpu_fields(attempt))
+    return None if found == NOTHING_SEEN else encode(found)
 
 
 def decode_on_gpu(column: str | None) -> OnGpu:

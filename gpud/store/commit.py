@@ -1,6 +1,7 @@
 """Changes to rows: one transaction, as few statements as there are kinds of change.
 
-Owns every INSERT and UPDATE of what the core decides, but for new jobs (store/inserting.py).
+Owns every INSERT and UPDATE of what the core decides, but for new jobs (store/inserting.py) and
+edited ones (store/editing.py).
 Called by SqliteStore.commit; the caller rolls back when anything here raises.
 
 Rule 1: which attempts are already stored is known without asking: exactly the live ones, since an
@@ -21,7 +22,8 @@ from gpud.core.changes import Changes
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
 from gpud.protocol.replies import EventView
-from gpud.store import dependencies
+from gpud.store import dependencies, editing
+from gpud.store.arrays import Arrays, moves
 from gpud.store.codec import (
     VALUE,
     encode_amended,
@@ -36,7 +38,7 @@ from gpud.store.tally import Kind, Tally, kind_of
 
 UPDATE_JOB = """UPDATE jobs SET state = ?, priority = ?, retries_left = ?, attempt = ?,
   retry_no = ?, not_before_ms = ?, outcome = ?, ended_at_ms = ?, why = ?,
-  amended = ? WHERE id = ?"""
+  amended = ?, place = ? WHERE id = ?"""
 INSERT_ATTEMPT = """INSERT INTO attempts (phase, started_at_ms, pid, stop_grace_s, ended_at_ms,
   outcome, exit_code, signal, why, rusage, on_gpu, job, no, boot_id, dispatched_at_ms, lease)
   VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
@@ -61,9 +63,12 @@ SET_USUAL = "REPLACE INTO usual_memory (likeness, mib) VALUES (?,?)"
 class Writer:
     """Writes `Changes`, and remembers what saves asking the database."""
 
-    def __init__(self, db: sqlite3.Connection, interned: Interned, tally: Tally) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, interned: Interned, arrays: Arrays, tally: Tally
+    ) -> None:
         self._db = db
         self._interned = interned
+        self._arrays = arrays
         self._tally = tally
         self._live: dict[int, int] = dict(
             db.execute("SELECT id, attempt FROM jobs WHERE state = 'active' AND state <> 'done'")
@@ -76,14 +81,28 @@ class Writer:
         moved: dict[Kind, int] = {}
         taken: dict[str, int] = {}
         known = changes.jobs
+        new_arrays = {job: new for job, new in changes.new if JobId(-job) in known}
+        elements, rest = self._arrays.write(changes, new_arrays)
+        moves(changes, new_arrays, moved)
         if changes.new:
-            Inserter(db, self._interned, moved, taken).insert(changes.new, changes.jobs)
-            dependencies.insert(db, (changes.jobs[job] for job, _ in changes.new))
+            new = [(job, item) for job, item in changes.new if job not in new_arrays]
+            Inserter(db, self._interned, moved, taken).insert(new, known)
+            dependencies.insert(db, (known[job] for job, _ in new))
+            for item in new_arrays.values():
+                if source := item.spec.source:
+                    taken[source] = taken.get(source, 0) + 1
             first = changes.new[0][0]
-            known = {job: record for job, record in known.items() if job < first}
+            known = {
+                job: record for job, record in known.items() if 0 < job < first or job in elements
+            }
+        elif rest or elements or changes.ends:
+            known = {job: record for job, record in known.items() if job > 0}
         _count(known, changes.before, moved)
-        if known:
-            db.executemany(UPDATE_JOB, [_job_row(job) for job in known.values()])
+        if updated := [_job_row(job) for job in known.values() if job.id not in elements]:
+            db.executemany(UPDATE_JOB, updated)
+        if changes.edited:
+            editing.rewrite(db, self._interned, changes.edited)
+            dependencies.replace(db, [changes.jobs[job] for job in changes.edited])
         if changes.attempts:
             self._write_attempts(changes.attempts.values())
         views = self._number(changes)
@@ -111,6 +130,7 @@ class Writer:
         if changes.draining is not None:
             db.execute("UPDATE meta SET draining = ?", (changes.draining,))
         db.execute("COMMIT")
+        self._arrays.committed(rest)
         self._committed(changes, moved, taken)
         return views
 
@@ -177,6 +197,7 @@ def _job_row(job: Job) -> tuple[object, ...]:
         job.ended_at_ms,
         job.why,
         encode_amended(job),
+        job.place or None,
         job.id,
     )
 

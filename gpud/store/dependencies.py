@@ -10,12 +10,20 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from gpud.core.model import After, Job, JobId, Outcome, Span
+from gpud.store.arrays import after_of
 from gpud.store.codec import OUTCOME
 from gpud.store.rows import by_size, chunks
 
 INSERT = "INSERT INTO dependencies (job, first, last, ended, patient) VALUES (?,?,?,?,?)"
 COLUMNS = "SELECT job, first, last, ended, patient FROM dependencies"
 OPEN = f"{COLUMNS} JOIN jobs ON id = job WHERE state <> 'done' ORDER BY job, ended, first"
+# What elements of arrays come after is said in the row of their array.
+OPEN_ELEMENTS = """SELECT id, content FROM jobs JOIN arrays ON first = array
+  WHERE jobs.state <> 'done' AND array <> 0"""
+OF_ARRAY = by_size(
+    """SELECT id, content FROM jobs JOIN arrays ON first = array
+      WHERE array <> 0 AND id IN ({})"""
+)
 OF_JOBS = by_size(f"{COLUMNS} WHERE job IN ({{}}) ORDER BY job, ended, first")
 OUTCOMES = by_size("SELECT id, outcome FROM jobs WHERE state = 'done' AND id IN ({})")
 
@@ -30,8 +38,15 @@ def insert(db: sqlite3.Connection, jobs: Iterable[Job]) -> None:
         db.executemany(INSERT, rows)
 
 
+def replace(db: sqlite3.Connection, jobs: Sequence[Job]) -> None:
+    """They come after others than before."""
+    db.executemany("DELETE FROM dependencies WHERE job = ?", [(job.id,) for job in jobs])
+    insert(db, jobs)
+
+
 def of_open_jobs(db: sqlite3.Connection) -> dict[JobId, After]:
-    return _by_job(db.execute(OPEN))
+    elements = {job: after_of(content) for job, content in db.execute(OPEN_ELEMENTS)}
+    return _by_job(db.execute(OPEN)) | elements
 
 
 def of_jobs(db: sqlite3.Connection, jobs: Sequence[int]) -> dict[JobId, After]:
@@ -39,6 +54,7 @@ def of_jobs(db: sqlite3.Connection, jobs: Sequence[int]) -> dict[JobId, After]:
     found: dict[JobId, After] = {}
     for part in chunks(jobs):
         found |= _by_job(db.execute(OF_JOBS[len(part)], part))
+        found |= {job: after_of(content) for job, content in db.execute(OF_ARRAY[len(part)], part)}
     return found
 
 

@@ -28,6 +28,7 @@ recorded = attrgetter(
     "not_before_ms",
     "ended_at_ms",
     "why",
+    "place",
     "state",
     "outcome",
 )
@@ -37,14 +38,16 @@ def _statement(rows: int) -> str:
     """First the first id and what the rows share, then what each row has of its own."""
     values = ",".join(f"({row},?,?,?,?,?)" for row in range(rows))
     return f"""INSERT INTO jobs (id, template, source, priority, submitted_at_ms, retries_left,
-      attempt, retry_no, not_before_ms, ended_at_ms, why, state, outcome,
+      attempt, retry_no, not_before_ms, ended_at_ms, why, place, state, outcome,
       name, entry_key, origin, argv, command)
-      WITH shared (a, b, c, d, e, f, g, h, i, j, k, l, m) AS (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)),
-        own (n, o, p, q, r, s) AS (VALUES {values})
-      SELECT a + n, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r, s FROM shared, own"""
+      WITH shared (a, b, c, d, e, f, g, h, i, j, k, l, m, n) AS
+          (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)),
+        own (o, p, q, r, s, t) AS (VALUES {values})
+      SELECT a + o, b, c, d, e, f, g, h, i, j, k, nullif(l, 0), m, n, p, q, r, s, t
+        FROM shared, own"""
 
 
-SHARED, OWN = 13, 5  # parameters of a run, and of each of its rows
+SHARED, OWN = 14, 5  # parameters of a run, and of each of its rows
 INSERT = {size: _statement(size) for size in SIZES}
 
 
@@ -65,7 +68,7 @@ class Inserter:
         self._templates: dict[tuple[object, ...], int] = {}  # by `shared_by`
 
     def insert(self, new: Iterable[tuple[JobId, NewJob]], records: dict[JobId, Job]) -> None:
-        """`new` with contiguous ids."""
+        """`new` in the order of ids."""
         run: tuple[object, ...] = ()
         first = JobId(0)
         own: list[object] = []
@@ -73,7 +76,8 @@ class Inserter:
         for job_id, item in new:
             spec = item.spec
             mine = (spec.source, shared_by(spec), recorded(records[job_id]))
-            if mine != run or len(own) == RUN * OWN:
+            follows = job_id == first + len(own) // OWN
+            if mine != run or len(own) == RUN * OWN or not follows:
                 if head is not None:
                     self._write(first, head, own)
                 run, first, own, head = mine, job_id, [], (item, records[job_id])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gpud.core.changes import NewSubmission
@@ -17,6 +17,7 @@ from gpud.core.shape import last_start_ms, within_s
 from gpud.errors import GpudError
 from gpud.ports import Loaded
 from gpud.store import dependencies
+from gpud.store.arrays import Arrays
 from gpud.store.codec import (
     OUTCOME,
     PHASE,
@@ -32,28 +33,32 @@ from gpud.store.rows import by_size, chunks
 READ_AHEAD = 32
 READ_AHEAD_BYTES = 1 << 16
 RECORD = """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no,
-  not_before_ms, source, amended FROM"""
+  not_before_ms, source, amended, array, place FROM"""
 # In the order in which the index `jobs_open` has them: no sorting. The term that looks superfluous
 # is that of the index.
 OPEN = f"""{RECORD} jobs WHERE state = ? AND state <> 'done'
-  ORDER BY not_before_ms, priority DESC, id"""
+  ORDER BY not_before_ms, priority DESC, ifnull(place, id), id"""
 LIVE = """SELECT job, no, phase, boot_id, dispatched_at_ms, started_at_ms, pid, stop_grace_s,
   attempts.ended_at_ms, exit_code, signal, attempts.why, rusage, lease, on_gpu
   FROM jobs CROSS JOIN attempts ON job = id AND no = jobs.attempt
   WHERE state = 'active' AND state <> 'done' ORDER BY id"""
 ENDED = by_size(
     """SELECT id, template, priority, submitted_at_ms, retries_left, attempt, retry_no, outcome,
-      ended_at_ms, why, source, amended FROM jobs WHERE state = 'done' AND id IN ({})"""
+      ended_at_ms, why, source, amended, array, place FROM jobs WHERE state = 'done'
+      AND id IN ({})"""
 )
-SPECS = """SELECT id, template, command, argv, name, priority, source, entry_key, origin FROM jobs
-  WHERE id BETWEEN ? AND ?"""
+SPECS = """SELECT id, template, command, argv, name, priority, source, entry_key, origin, array
+  FROM jobs WHERE id BETWEEN ? AND ?"""
 
 # The cast reads the digits up to the colon.
-TAKEN = """SELECT command, count(*) FROM jobs WHERE source = ? AND source <> ''
-  AND CAST(entry_key AS INTEGER) >= ? GROUP BY command"""
+TAKEN = """SELECT ifnull(entry_command, command), count(*) FROM (
+    SELECT command, entry_command, source, entry_key FROM jobs
+      WHERE source = :source AND source <> ''
+    UNION ALL SELECT command, NULL, source, entry_key FROM arrays WHERE source = :source)
+  WHERE CAST(entry_key AS INTEGER) >= :generation GROUP BY 1"""
 
 
-def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
+def load(db: sqlite3.Connection, interned: Interned, arrays: Arrays) -> Loaded:
     next_id, draining = db.execute("SELECT next_id, draining FROM meta").fetchone()
     jobs: list[Job] = []
     for state in (JobState.ACTIVE, JobState.QUEUED, JobState.HELD):
@@ -61,6 +66,7 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
     if afters := dependencies.of_open_jobs(db):
         for job in jobs:
             job.after = afters.get(job.id, AT_ONCE)
+    jobs += arrays.records()
     return Loaded(
         jobs=jobs,
         attempts=[_live(row) for row in db.execute(LIVE)],
@@ -76,7 +82,8 @@ def load(db: sqlite3.Connection, interned: Interned) -> Loaded:
             )
         },
         usual_mib=dict(db.execute("SELECT likeness, mib FROM usual_memory")),
-        outcomes=dependencies.outcomes(db, dependencies.come_after(afters.values())),
+        outcomes=dependencies.outcomes(db, dependencies.come_after(job.after for job in jobs)),
+        arrays=tuple(db.execute("SELECT first, last FROM arrays ORDER BY first")),
     )
 
 
@@ -84,7 +91,7 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
     last = None
     for row in db.execute(OPEN, (state.value,)):
         job_id, template, priority, submitted, retries_left, attempt, retry_no, due = row[:8]
-        source, amended = row[8:]
+        source, amended, array, place = row[8:]
         if template != last:
             last, common = template, interned.template(template)[1]
             request, retry, grace_s = common.request, common.retry, common.grace_s
@@ -108,8 +115,12 @@ def _records(db: sqlite3.Connection, interned: Interned, state: JobState) -> Ite
             grown=more.request is not None,
             setbacks=more.setbacks,
             retry_args=more.retry_args,
+            resume=more.resume,
             begin_ms=common.begin_ms,
             last_start_ms=last_ms,
+            checkpoint=common.checkpoint,
+            array=array,
+            place=place or 0,
         )
 
 
@@ -135,6 +146,9 @@ def _live(row: tuple[Any, ...]) -> Attempt:
         oom=on_gpu.oom,
         usage=on_gpu.usage,
         stop_why=on_gpu.stop_why,
+        leaving=on_gpu.leaving,
+        paused_at_ms=on_gpu.paused_at_ms,
+        paused_ms=on_gpu.paused_ms,
     )
 
 
@@ -151,7 +165,7 @@ def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> l
 
 def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
     job, template, priority, submitted, left, attempt, retry_no, outcome, ended = row[:9]
-    why, source, amended = row[9:]
+    why, source, amended, array, place = row[9:]
     common = interned.template(template)[1]
     more = decode_amended(amended)
     return Job(
@@ -173,18 +187,23 @@ def _ended(interned: Interned, row: tuple[Any, ...]) -> Job:
         grown=more.request is not None,
         setbacks=more.setbacks,
         retry_args=more.retry_args,
+        resume=more.resume,
         begin_ms=common.begin_ms,
+        checkpoint=common.checkpoint,
         last_start_ms=last_start_ms(common.deadline_ms, common.time_limit_s),
+        array=array,
+        place=place or 0,
     )
 
 
 class SpecReader:
-    """What was submitted, which never changes. Jobs start mostly in the order of their ids: after
-    two that are close, the next few are read with the second."""
+    """What jobs say. They start mostly in the order of their ids: after two that are close, the
+    next few are read with the second."""
 
-    def __init__(self, db: sqlite3.Connection, interned: Interned) -> None:
+    def __init__(self, db: sqlite3.Connection, interned: Interned, arrays: Arrays) -> None:
         self._db = db
         self._interned = interned
+        self._arrays = arrays
         self._last = 0
         self._ahead: dict[int, JobSpec] = {}
 
@@ -193,23 +212,31 @@ class SpecReader:
         found = self._ahead.pop(job, None)
         if found is None:
             ahead = READ_AHEAD if 0 < job - self._last <= READ_AHEAD else 0
-            self._ahead = specs(self._db, self._interned, job, job + ahead)
-            found = self._ahead.pop(job, None)
+            self._ahead = specs(self._db, self._interned, self._arrays, job, job + ahead)
+            found = self._ahead.pop(job, None) or self._arrays.spec(job)
             if found is None:
                 raise GpudError(f"cannot read the spec of job {job}: no such job", kind="not-found")
         self._last = job
         return found
 
+    def forget(self, jobs: Iterable[int]) -> None:
+        """They say something else now."""
+        for job in jobs:
+            self._ahead.pop(job, None)
 
-def specs(db: sqlite3.Connection, interned: Interned, first: int, last: int) -> dict[int, JobSpec]:
+
+def specs(
+    db: sqlite3.Connection, interned: Interned, arrays: Arrays, first: int, last: int
+) -> dict[int, JobSpec]:
     """Those of the jobs from `first` to `last`, as many as are READ_AHEAD_BYTES long together."""
     found: dict[int, JobSpec] = {}
     size = 0
-    for job, template, command, argv, name, priority, source, entry_key, where in db.execute(
+    for job, template, command, argv, name, priority, source, entry_key, where, array in db.execute(
         SPECS, (first, last)
-    ):
+    ).fetchall():
         environment, common = interned.template(template)
         found[job] = JobSpec(
+            element=arrays.element(array, job) if array else None,
             command=command,
             argv=decode_argv(argv),
             shell=common.shell,
@@ -228,6 +255,7 @@ def specs(db: sqlite3.Connection, interned: Interned, first: int, last: int) -> 
             held=common.held,
             begin_ms=common.begin_ms,
             deadline_ms=common.deadline_ms,
+            checkpoint=common.checkpoint,
             uid=common.uid,
             source=source,
             entry_key=entry_key,
@@ -253,4 +281,4 @@ def position(db: sqlite3.Connection, source: str) -> str | None:
 
 def taken(db: sqlite3.Connection, source: str, generation: int) -> dict[bytes, int]:
     """How often each command was taken under an entry key "G:…" with G >= `generation`."""
-    return dict(db.execute(TAKEN, (source, generation)))
+    return dict(db.execute(TAKEN, {"source": source, "generation": generation}))

@@ -6,9 +6,9 @@ a violation is a bug and escapes as `sqlite3.IntegrityError`.
 
 Rule 1: `jobs` holds what decisions change and what differs from job to job; what jobs of one submit
 or source have in common is one row of `templates`, and its environment one of `environments`, both
-interned by content. A template lives while a job refers to it, an environment while a template
-does. `jobs.template` is no foreign key, since pruning would scan all jobs for each template: what
-prunes jobs deletes the templates that none refers to, then the environments.
+interned by content. A template lives while a job or an array refers to it, an environment while a
+template does. `jobs.template` is no foreign key, since pruning would scan all jobs for each
+template: what prunes jobs deletes the templates that none refers to, then the environments.
 Rule 2: the live attempt of a job is number `jobs.attempt` while the job is active: a second one
 cannot be said. Its outcome is NULL, and that of all others is not.
 Rule 3: a CHECK says OR where it could say IN: for an IN SQLite builds a table at every row.
@@ -154,4 +154,56 @@ CREATE TABLE dependencies (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (V1, V2, V3)  # the n-th brings version n - 1 to n
+# An element of an array has a row of `jobs` once it has changed; `whole`: all of them have.
+V4 = """
+ALTER TABLE jobs ADD COLUMN array INTEGER NOT NULL DEFAULT 0 CHECK (typeof(array) = 'integer');
+
+CREATE TABLE arrays (
+  first INTEGER PRIMARY KEY CHECK (first > 0),
+  last INTEGER NOT NULL CHECK (typeof(last) = 'integer' AND last >= first),
+  content TEXT NOT NULL CHECK (typeof(content) = 'text'),
+  state TEXT NOT NULL CHECK (state = 'queued' OR state = 'held'),
+  priority INTEGER NOT NULL CHECK (typeof(priority) = 'integer'),
+  place REAL CHECK (place IS NULL OR typeof(place) = 'real'),
+  submitted_at_ms INTEGER NOT NULL CHECK (typeof(submitted_at_ms) = 'integer'),
+  retries_left INTEGER NOT NULL CHECK (typeof(retries_left) = 'integer'),
+  whole INTEGER NOT NULL DEFAULT 0 CHECK (whole = 0 OR whole = 1),
+  template INTEGER NOT NULL CHECK (typeof(template) = 'integer'),
+  name TEXT NOT NULL CHECK (typeof(name) = 'text'),
+  source TEXT NOT NULL CHECK (typeof(source) = 'text'),
+  entry_key TEXT CHECK (entry_key IS NULL OR typeof(entry_key) = 'text'),
+  origin TEXT NOT NULL CHECK (typeof(origin) = 'text'),
+  argv TEXT CHECK (argv IS NULL OR typeof(argv) = 'text'),
+  command BLOB NOT NULL CHECK (typeof(command) = 'blob')
+);
+CREATE INDEX arrays_open ON arrays (first) WHERE NOT whole;
+CREATE INDEX arrays_name ON arrays (name) WHERE name <> '';
+CREATE UNIQUE INDEX arrays_entry ON arrays (source, entry_key) WHERE source <> '';
+"""
+
+# Edits and moves. `place` is NULL while a job stands by its id. An entry of a source stays known by
+# the command that stood there: `entry_command`, where `command` is another now. And an edit can
+# name jobs that came later.
+V5 = """
+ALTER TABLE jobs ADD COLUMN place REAL CHECK (place IS NULL OR typeof(place) = 'real');
+ALTER TABLE jobs ADD COLUMN entry_command BLOB
+  CHECK (entry_command IS NULL OR typeof(entry_command) = 'blob');
+DROP INDEX jobs_open;
+CREATE INDEX jobs_open
+  ON jobs (state, not_before_ms, priority DESC, ifnull(place, id), id, source)
+  WHERE state <> 'done';
+
+CREATE TABLE dependencies_of_any (
+  job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+  first INTEGER NOT NULL CHECK (typeof(first) = 'integer' AND first > 0),
+  last INTEGER NOT NULL CHECK (typeof(last) = 'integer' AND last >= first),
+  ended INTEGER NOT NULL CHECK (ended = 0 OR ended = 1),
+  patient INTEGER NOT NULL CHECK (patient = 0 OR patient = 1),
+  PRIMARY KEY (job, first, ended)
+) WITHOUT ROWID;
+INSERT INTO dependencies_of_any SELECT job, first, last, ended, patient FROM dependencies;
+DROP TABLE dependencies;
+ALTER TABLE dependencies_of_any RENAME TO dependencies;
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5)  # the n-th brings version n - 1 to n

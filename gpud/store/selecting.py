@@ -8,9 +8,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
+from gpud.core import indices
 from gpud.core.model import JobId, JobState, Phase
 from gpud.errors import GpudError
 from gpud.protocol.selectors import Selection
+from gpud.store.arrays import Arrays
 from gpud.store.rows import by_size, chunks
 
 HINT = "gpuctl ls --all"
@@ -27,26 +29,31 @@ NAME = "SELECT id FROM jobs WHERE name = ? AND name <> ''"
 SOURCE = "SELECT id FROM jobs WHERE source = ? AND source <> ''"
 KNOWN = by_size("SELECT id FROM jobs WHERE id IN ({})")
 RANGE = "SELECT id FROM jobs WHERE id BETWEEN ? AND ?"
-LAST = "SELECT id FROM jobs ORDER BY id DESC LIMIT 1 OFFSET ?"
+# An array counts as one job.
+LAST = """SELECT id FROM (SELECT id FROM jobs WHERE array = 0 UNION ALL SELECT first FROM arrays)
+  ORDER BY id DESC LIMIT 1 OFFSET ?"""
 
 
-def select(db: sqlite3.Connection, selection: Selection) -> list[JobId]:
+def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list[JobId]:
     """Ids in ascending order. Raises GpudError (not-found); see ports.Store."""
     if selection.everything:
-        _check_ids(db, selection.ids)
-        return _ids(db, "SELECT id FROM jobs ORDER BY id", ())
-    found: set[JobId] = _check_ids(db, selection.ids)
+        _check_ids(db, arrays, selection.ids)
+        return sorted([*_ids(db, "SELECT id FROM jobs ORDER BY id", ()), *arrays.resting()])
+    found: set[JobId] = _check_ids(db, arrays, selection.ids)
+    for first, low, high in selection.elements:
+        found.update(_elements(arrays, first, low, high))
     for low, high in selection.ranges:
-        part = _ids(db, RANGE, (low, high))
+        part = [*_ids(db, RANGE, (low, high)), *arrays.resting(within=((low, high),))]
         found.update(part or _nothing(f"jobs {low}-{high}", "no such jobs"))
     for back in selection.last:
         what = f"job @~{back}" if back else "job @"
-        found.update(_ids(db, LAST, (back,)) or _nothing(what, "there are not that many jobs"))
+        last = _ids(db, LAST, (back,)) or _nothing(what, "there are not that many jobs")
+        found.update(_whole(arrays, last[0]))
     for name in selection.names:
-        part = _ids(db, NAME, (name,))
+        part = [*_ids(db, NAME, (name,)), *arrays.resting(name=name)]
         found.update(part or _nothing(f'"name:{name}"', "no job has this name"))
     for source in selection.sources:
-        part = _ids(db, SOURCE, (source,))
+        part = [*_ids(db, SOURCE, (source,)), *arrays.resting(source=source)]
         found.update(part or _nothing(f'"source:{source}"', "no job came from this source"))
     for state in selection.states:
         if state == JobState.DONE:
@@ -55,18 +62,36 @@ def select(db: sqlite3.Connection, selection: Selection) -> list[JobId]:
             found.update(_ids(db, IN_PHASE, (state,)))
         else:
             found.update(_ids(db, OPEN if state in OPEN_STATES else OUTCOME, (state,)))
+            found.update(arrays.resting(state=state))
     return sorted(found)
 
 
-def _check_ids(db: sqlite3.Connection, ids: Iterable[int]) -> set[JobId]:
+def _check_ids(db: sqlite3.Connection, arrays: Arrays, ids: Iterable[int]) -> set[JobId]:
+    """The jobs with these ids; of an array's first all of the array."""
     wanted = sorted(set(ids))
     found: set[JobId] = set()
     for part in chunks(wanted):
         found.update(_ids(db, KNOWN[len(part)], part))
-    if len(found) < len(wanted):
-        missing = next(job for job in wanted if job not in found)
-        _nothing(f"job {missing}", "no such job")
+    for job in wanted:
+        if job not in found and arrays.of_element(job) is None:
+            _nothing(f"job {job}", "no such job")
+        found.update(_whole(arrays, job))
     return found
+
+
+def _whole(arrays: Arrays, job: int) -> Iterable[JobId]:
+    return map(JobId, range(job, (arrays.last_of(job) or job) + 1))
+
+
+def _elements(arrays: Arrays, first: int, low: int, high: int) -> list[JobId]:
+    """Those with an index from `low` to `high`."""
+    what = f"job {first}[{low}]" if low == high else f"jobs {first}[{low}-{high}]"
+    if arrays.last_of(first) is None:
+        _nothing(what, f"job {first} is no array")
+    all_ = arrays.row(JobId(first)).content.indices
+    places = [indices.place_of(all_, index) for index in indices.among(all_, low, high)]
+    found = [JobId(first + place) for place in places if place is not None]
+    return found or _nothing(what, f"the array has {indices.shown(all_)}")
 
 
 def _ids(db: sqlite3.Connection, query: str, parameters: Iterable[object]) -> list[JobId]:

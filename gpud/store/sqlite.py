@@ -15,11 +15,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.model import Job, JobId, JobSpec, Outcome
+from gpud.core.spans import Spans
 from gpud.errors import GpudError
-from gpud.ports import Loaded, StorageError
-from gpud.protocol.replies import EventView, JobDetail, JobView
+from gpud.ports import Likeness, Loaded, StorageError
+from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
-from gpud.store import dependencies, loading, selecting, telling, viewing
+from gpud.store import alike, dependencies, loading, selecting, telling, viewing
+from gpud.store.arrays import Arrays
 from gpud.store.commit import Writer
 from gpud.store.database import connect, connect_in_memory
 from gpud.store.intern import Interned
@@ -61,9 +63,10 @@ class SqliteStore:
         self._state_dir = state_dir
         self._reserve = reserve
         self._interned = Interned(db)
-        self._tally = Tally(db)
-        self._specs = loading.SpecReader(db, self._interned)
-        self._writer = Writer(db, self._interned, self._tally)
+        self._arrays = Arrays(db, self._interned)
+        self._tally = Tally(db, self._arrays.counts())
+        self._specs = loading.SpecReader(db, self._interned, self._arrays)
+        self._writer = Writer(db, self._interned, self._arrays, self._tally)
         self._identity = _identity_of(path) if reserve is not None else None
 
     @classmethod
@@ -140,12 +143,14 @@ class SqliteStore:
 
     def _write(self, changes: Changes) -> list[EventView]:
         try:
-            return self._writer.write(changes)
+            views = self._writer.write(changes)
         except BaseException:
             self._interned.forgotten()
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        self._specs.forget(changes.edited)
+        return views
 
     def _trouble(self, verb: str, error: sqlite3.Error) -> StorageError:
         """The StorageError for an error that the disk made; any other is raised again."""
@@ -158,7 +163,7 @@ class SqliteStore:
 
     @_reads
     def load(self) -> Loaded:
-        return loading.load(self._db, self._interned)
+        return loading.load(self._db, self._interned, self._arrays)
 
     @_reads
     def spec(self, job: JobId) -> JobSpec:
@@ -171,6 +176,13 @@ class SqliteStore:
     @_reads
     def outcomes(self, jobs: Sequence[JobId]) -> dict[JobId, Outcome]:
         return dependencies.outcomes(self._db, jobs)
+
+    @_reads
+    def array_at(self, first: JobId) -> int | None:
+        return self._arrays.last_of(first)
+
+    def together(self, jobs: Sequence[JobId]) -> list[JobId | Spans]:
+        return self._arrays.together(jobs)
 
     @_reads
     def recall(self, jobs: Sequence[JobId]) -> list[Job]:
@@ -186,23 +198,41 @@ class SqliteStore:
 
     @_reads
     def select(self, selection: Selection) -> list[JobId]:
-        return selecting.select(self._db, selection)
+        return selecting.select(self._db, self._arrays, selection)
 
     @_reads
-    def views(self, jobs: Sequence[JobId]) -> list[JobView]:
-        return viewing.views(self._db, self._interned, jobs)
+    def views(self, jobs: Sequence[JobId | Spans]) -> list[JobView]:
+        return viewing.views(self._db, self._interned, self._arrays, jobs)
 
     @_reads
     def page(self, recent: int, limit: int) -> tuple[list[JobView], int]:
-        ended, waiting = viewing.page(self._db, recent, limit)
+        ended, waiting = viewing.page(self._db, self._arrays, recent, limit)
         states, _ = self._tally.counts()
-        more = states["queued"] + states["held"] + states["active"] - len(waiting)
-        return viewing.views(self._db, self._interned, ended + waiting), more
+        shown = [*ended, *waiting]
+        views = viewing.views(self._db, self._interned, self._arrays, shown)
+        undone = sum(view.count for view in views[len(ended) :])
+        return views, states["queued"] + states["held"] + states["active"] - undone
 
     @_reads
     def details(self, jobs: Sequence[JobId]) -> list[JobDetail]:
-        views = viewing.views(self._db, self._interned, jobs)
-        return [telling.detail(self._db, self._interned, self._state_dir, v) for v in views]
+        views = viewing.views(self._db, self._interned, self._arrays, jobs)
+        specs = loading.SpecReader(self._db, self._interned, self._arrays)
+        return [telling.detail(self._db, specs, self._state_dir, view) for view in views]
+
+    @_reads
+    def array_views(self, arrays: Sequence[JobId]) -> list[ArrayView]:
+        return [
+            telling.array(self._db, self._arrays, first, example)
+            for first, example in zip(arrays, self.details(arrays), strict=True)
+        ]
+
+    @_reads
+    def likeness(self, job: JobId) -> Likeness | None:
+        return alike.likeness(self._db, self._interned, self._arrays, job)
+
+    @_reads
+    def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
+        return alike.runs_ms(self._db, self._interned, likeness, before)
 
     @_reads
     def events_after(self, seq: int, limit: int) -> list[EventView]:

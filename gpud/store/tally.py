@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Mapping
 
 from gpud.core.model import JobState, Outcome
 
@@ -20,12 +21,13 @@ Kind = tuple[str, str]
 
 
 class Tally:
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._jobs: Counter[Kind] = Counter()
+    def __init__(self, db: sqlite3.Connection, without_row: Mapping[Kind, int]) -> None:
+        """`without_row`: elements of arrays that have no row."""
+        self._jobs: Counter[Kind] = Counter(without_row)
         self._taken: Counter[str] = Counter()
         for query in (OPEN, DONE):
             for word, source, count in db.execute(query):
-                self._jobs[word, source] = count
+                self._jobs[word, source] += count
         for name, taken in db.execute("SELECT name, taken FROM sources"):
             self._taken[name] = taken
 

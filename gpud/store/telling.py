@@ -12,12 +12,15 @@ from typing import Any
 from msgspec import structs
 
 from gpud.config.requests import ends_of
+from gpud.core import indices
 from gpud.core.likeness import likeness_of
-from gpud.core.model import AT_ONCE, After, JobId
+from gpud.core.model import After, JobId
+from gpud.core.spans import count, spans_of
 from gpud.paths import log_path
-from gpud.protocol.replies import AttemptView, EventView, JobDetail, JobView
+from gpud.protocol.replies import ArrayView, AttemptView, EventView, JobDetail, JobView
 from gpud.protocol.text import to_text
 from gpud.store import dependencies
+from gpud.store.arrays import Arrays
 from gpud.store.codec import (
     decode_amended,
     decode_detail,
@@ -27,12 +30,15 @@ from gpud.store.codec import (
     env_names,
     show_lease,
 )
-from gpud.store.intern import Interned
-from gpud.store.loading import specs
+from gpud.store.loading import SpecReader
 from gpud.store.viewing import used_of
 
 ATTEMPTS = """SELECT no, phase, outcome, exit_code, signal, why, pid, dispatched_at_ms,
   started_at_ms, ended_at_ms, rusage, lease, on_gpu FROM attempts WHERE job = ? ORDER BY no"""
+COUNTS = "SELECT coalesce(outcome, state), count(*) FROM jobs WHERE id BETWEEN ? AND ? GROUP BY 1"
+BAD_ONES = """SELECT id FROM jobs WHERE id BETWEEN ? AND ? AND state = 'done'
+  AND outcome NOT IN ('succeeded', 'cancelled') ORDER BY id LIMIT ?"""
+MOST_BAD = 1000  # elements that are named
 EVENT = "SELECT seq, at_ms, job, attempt, kind, detail, count FROM events"
 STORY = f"""{EVENT} WHERE job = ? AND count = 1 UNION ALL
   {EVENT} INDEXED BY events_of_many
@@ -40,11 +46,11 @@ STORY = f"""{EVENT} WHERE job = ? AND count = 1 UNION ALL
 AFTER = f"{EVENT} WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
-def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: JobView) -> JobDetail:
-    s = specs(db, interned, job.id, job.id)[job.id]
-    (amended,) = db.execute("SELECT amended FROM jobs WHERE id = ?", (job.id,)).fetchone()
-    args = decode_amended(amended).retry_args
-    after = dependencies.of_jobs(db, [job.id]).get(JobId(job.id), AT_ONCE)
+def detail(db: sqlite3.Connection, specs: SpecReader, state_dir: Path, job: JobView) -> JobDetail:
+    s = specs.read(JobId(job.id))
+    row = db.execute("SELECT amended FROM jobs WHERE id = ?", (job.id,)).fetchone()
+    args = decode_amended(row[0]).retry_args if row else None
+    after = dependencies.of_jobs(db, [job.id]).get(JobId(job.id), s.after)
     return JobDetail(
         job=structs.replace(job, command=to_text(s.command)),  # all of it
         argv=None if s.argv is None else tuple(to_text(word) for word in s.argv),
@@ -69,6 +75,25 @@ def detail(db: sqlite3.Connection, interned: Interned, state_dir: Path, job: Job
         after_failed="wait" if after.patient else "cancel",
         begin_ms=s.begin_ms,
         deadline_ms=s.deadline_ms,
+    )
+
+
+def array(db: sqlite3.Connection, arrays: Arrays, first: JobId, example: JobDetail) -> ArrayView:
+    row = arrays.row(first)
+    counts = dict(db.execute(COUNTS, (first, row.last)).fetchall())
+    if (rest := arrays.rest.get(first)) is not None:
+        counts[rest.state] = counts.get(rest.state, 0) + count(rest.ids)
+    places = spans_of(job - first for (job,) in db.execute(BAD_ONES, (first, row.last, MOST_BAD)))
+    content = row.content
+    return ArrayView(
+        array=first,
+        size=row.last - first + 1,
+        indices=indices.shown(content.indices),
+        counts=counts,
+        example=example,
+        at_most=content.at_most,
+        max_fails=content.max_fails,
+        bad=",".join(indices.shown(indices.part(content.indices, *span)) for span in places),
     )
 
 

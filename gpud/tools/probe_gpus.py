@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpud.config import gpu_words
+from gpud.devices.whose import OTHERS_UNSEEN
 from gpud.errors import GpudError
 from gpud.ports import GpusFound
 from gpud.tools.findings import Finding, Situation
@@ -32,8 +33,8 @@ def gpus(situation: Situation) -> Iterator[Finding]:
         yield Finding("problem", "gpus", text, "see dmesg for Xid; it may need a restart")
     yield Finding("ok", "gpus", f"driver {found.driver}")
     if found.blind:
-        text = f"GPU processes cannot be told apart here: {found.blind}"
-        yield Finding("note", "gpus", text, "gpud sees the memory in use, and not whose it is")
+        text = f"{OTHERS_UNSEEN}: {found.blind}"
+        yield Finding("note", "gpus", text, "name GPUs that nobody else uses: pool.gpus")
     if words:
         yield from _configured(words, found)
 

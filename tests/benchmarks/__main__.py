@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from . import clients, deciding, idle, latency, polling, queued, simulated, throughput
+from . import clients, deciding, foretelling, idle, latency, polling, queued, simulated, throughput
 from .limits import LIMITS
 from .measure import FULL, QUICK, SMOKE, Bench, Effort, Measured
 from .place import workplace
@@ -22,6 +22,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "first": latency.first_instruction,
     "submit": clients.submit,
     "bulk": queued.bulk,
+    "array": queued.array,
     "restart": queued.restart,
     "ls": clients.ls,
     "idle": idle.idle,
@@ -29,6 +30,8 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Measured]]] = {
     "growth": queued.growth,
     "dispatch": deciding.dispatch,
     "queue": deciding.queue,
+    "kinds": deciding.kinds,
+    "forecast": foretelling.forecast,
     "simulate": simulated.decisions,
     "utilisation": simulated.utilisation,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
+import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ from collections.abc import Iterator, Sequence
 from msgspec import structs
 
 from gpud.core.events import EntriesRead, GpusSeen, RunnerReady
-from gpud.core.model import Device, JobSpec, NewJob, Request
+from gpud.core.model import AUTO_VRAM, FULL_MILLI, Device, JobSpec, LeasePart, NewJob, Request
+from gpud.core.placement import place
 from gpud.core.pool import Pool
 from gpud.core.scheduler import step
 from gpud.core.sight import GpuProcess, GpuSight
@@ -32,6 +34,7 @@ from .measure import Bench, Measured, quantile
 
 POOLS = (8, 64, 1024)  # GPUs
 QUEUED_ON = 64  # the pool on which the length of the queue is varied
+KINDS = ("dispatch-memory", "dispatch-auto", "dispatch-wide")
 SEED = 1
 NOW_MS = 1_000_000
 MEMORY_MIB = 80_000
@@ -70,6 +73,21 @@ def queue(bench: Bench) -> Iterator[Measured]:
     )
 
 
+def kinds(bench: Bench) -> Iterator[Measured]:
+    """What makes a decision hard: requests that all differ, and GPUs that are to be near."""
+    queued, turns = bench.effort.large, bench.effort.turns
+    dice = random.Random(SEED)
+    memory = [Request(None, vram_mib=dice.randrange(1, MEMORY_MIB)) for _ in range(queued)]
+    names = [Request(1, vram_mib=AUTO_VRAM, likeness=f"net {i}") for i in range(queued)]
+    columns = [_turns_with_s(memory), _turns_with_s(names), _choices_s(dice)]
+    for key, column in zip(KINDS, _interleaved(columns, turns), strict=True):
+        yield Measured(
+            key,
+            [1000 * s for s in column],
+            detail={"queued": queued, "p99_ms": 1000 * quantile(column, 0.99)},
+        )
+
+
 def n_log_n(few: int, many: int) -> float:
     """How many times the cost may be that of the smaller size."""
     return many * math.log2(many) / (few * math.log2(few))
@@ -79,7 +97,41 @@ def _turns_s(queued: int, gpus: int) -> Iterator[float]:
     """What each turn takes once the pool is full and `queued` jobs wait."""
     jobs = synthetic(queued + gpus, gpus=gpus, load=1.0, seed=SEED)
     at_once = [structs.replace(job, submit_ms=0) for job in jobs]
-    turns = Simulation(at_once, PoolShape(gpus, 1, 0, 0).devices()).turns()
+    return _each_s(Simulation(at_once, PoolShape(gpus, 1, 0, 0).devices()))
+
+
+def _turns_with_s(requests: Sequence[Request]) -> Iterator[float]:
+    """The same with jobs that ask for this, on `QUEUED_ON` GPUs."""
+    jobs = synthetic(len(requests), gpus=1, load=1.0, seed=SEED)
+    at_once = [
+        structs.replace(job, submit_ms=0, request=request)
+        for job, request in zip(jobs, requests, strict=True)
+    ]
+    simulation = Simulation(at_once, PoolShape(QUEUED_ON, 1, MEMORY_MIB, 0).devices())
+    usual = {request.likeness: 1000 + 7 * i for i, request in enumerate(requests)}
+    simulation.state.pool.usual_mib = usual
+    return _each_s(simulation)
+
+
+def _choices_s(dice: random.Random) -> Iterator[float]:
+    """What it takes to choose 8, 16 or 32 of the GPUs that are free, with NVLink in each eight."""
+    gpus = range(QUEUED_ON)
+    devices = []
+    for i in gpus:
+        uuids, way = (f"GPU-{i}",), {f"GPU-{j}": 0 if i // 8 == j // 8 else 5 for j in gpus}
+        devices.append(Device(f"GPU-{i}", (str(i),), uuids=uuids, distance=way))
+    while True:
+        pool = Pool(devices)
+        taken = dice.sample(devices, QUEUED_ON // 4)
+        pool.take(tuple(LeasePart(device.key, FULL_MILLI) for device in taken))
+        request = Request(dice.choice((8, 16, 32)))
+        begin = time.process_time()
+        assert place(pool, request) is not None
+        yield time.process_time() - begin
+
+
+def _each_s(simulation: Simulation) -> Iterator[float]:
+    turns = simulation.turns()
     next(turns)
     while True:
         begin = time.process_time()
@@ -106,7 +158,7 @@ def _judging_s(gpus: int) -> Iterator[float]:
     assert len(state.attempts) == gpus
     while True:
         begin = time.process_time()
-        prepare(state, {job.spec.request}, NOW_MS)
+        prepare(state, NOW_MS, for_gpus=True, for_memory=True)
         yield time.process_time() - begin
 
 

@@ -24,6 +24,30 @@ def bulk(bench: Bench) -> Iterator[Measured]:
         yield Measured(key, samples, detail={"jobs": count})
 
 
+def array(bench: Bench) -> Iterator[Measured]:
+    """An array in one job line: submitted, listed, cancelled; what the daemon's memory says to
+    that, against the daemon before."""
+    count, times, memory = bench.effort.huge, {"submit": [], "ls": [], "cancel": []}, []
+    for _ in range(min(3, bench.effort.rounds)):
+        with Daemon(bench.fresh("array"), *SLOTS) as gpud, closing(gpud.connect()) as wire:
+            wire.ask("drain")
+            before = rss_mb(gpud.pid)
+            job = {"command": "true", "cwd": "/", "array": f"0-{count - 1}"}
+            for verb, fields in (
+                ("submit", {"job": job}),
+                ("ls", {"jobs": [1], "limit": 0}),
+                ("cancel", {"jobs": [1]}),
+            ):
+                begin = time.monotonic()
+                wire.ask(verb, **fields)
+                times[verb].append(time.monotonic() - begin)
+                if verb == "ls":
+                    memory.append(rss_mb(gpud.pid) / before)
+    for verb, samples in times.items():
+        yield Measured(f"array-{verb}", samples, detail={"elements": count})
+    yield Measured("array-rss", memory, detail={"elements": count})
+
+
 def restart(bench: Bench) -> Iterator[Measured]:
     """From the exec of `gpud serve` to the first answered `ls`."""
     count, samples, rss = bench.effort.huge, [], []

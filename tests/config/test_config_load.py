@@ -247,6 +247,13 @@ def test_where_the_file_is_looked_for(tmp_path: Path, monkeypatch: pytest.Monkey
     assert default_path() == Path("/x/gpud.toml")
 
 
+def test_a_signal_is_a_name_or_a_number() -> None:
+    assert good('[defaults]\ncheckpoint = "USR1"\n').defaults.checkpoint == 10
+    assert good("[defaults]\ncheckpoint = 15\n").defaults.checkpoint == 15
+    why = "it takes a signal that a program can catch, like SIGUSR1, SIGTERM or 10, or none"
+    assert said('[defaults]\ncheckpoint = "KILL"\n') == [f"gpud.toml:2: defaults.checkpoint: {why}"]
+
+
 def test_the_lines_survive_multi_line_strings_and_dotted_keys() -> None:
     text = '[defaults]\nsetup = """\nretries = 1\n"""\nretrys = 1\n[source]\na.path = 7\n'
     assert said(text) == [

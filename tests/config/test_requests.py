@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.config import asking
+from gpud.config.asking import read_checkpoint
 from gpud.config.requests import (
     asked_of,
     backoff_of,
@@ -18,6 +19,7 @@ from gpud.config.requests import (
 )
 from gpud.core.model import AUTO_VRAM, JobSpec, Outcome, Request, RetryPolicy
 from gpud.errors import GpudError
+from gpud.signals import signal_name
 
 
 @pytest.mark.parametrize(
@@ -131,3 +133,19 @@ def test_jobs_of_one_likeness() -> None:
     assert likeness("anything", "net") == "0: net"
     assert likeness("echo 'open") == "0: echo"
     assert with_likeness(JobSpec(b"x")).request.likeness == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("SIGUSR1", 10), ("usr1", 10), (" Term ", 15), ("12", 12), ("64", 64), ("none", 0)],
+)
+def test_signals(text: str, number: int) -> None:
+    assert read_checkpoint(text) == number
+    if number:
+        assert read_checkpoint(signal_name(number).replace("signal ", "")) == number
+
+
+@pytest.mark.parametrize("text", ["", "SIG", "SIGNONE", "NONE", "0", "65", "-10", "1.5", "kill"])
+def test_what_is_no_signal_that_a_program_can_catch(text: str) -> None:
+    with pytest.raises(GpudError, match="a program can catch"):
+        read_checkpoint(text)

@@ -10,14 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpud.amounts import format_size
 from gpud.config.units import (
     format_duration,
-    format_energy,
-    format_size,
     parse_duration_s,
     parse_size_mib,
 )
-from gpud.core.sight import gib
 from gpud.errors import GpudError
 
 
@@ -101,17 +99,6 @@ def test_a_bare_number_is_asked_back() -> None:
         parse_size_mib("12")
 
 
-@pytest.mark.parametrize(
-    ("mib", "text"),
-    [
-        (0, "0 MiB"), (800, "800 MiB"), (1023, "1023 MiB"), (1024, "1 GiB"), (12186, "11.9 GiB"),
-        (12288, "12 GiB"), (81559, "79.6 GiB"), (1536 * 1024, "1.5 TiB"),
-    ],
-)  # fmt: skip
-def test_writing_an_amount_of_memory(mib: int, text: str) -> None:
-    assert format_size(mib) == text
-
-
 @given(mib=st.integers(1, 2**40))
 def test_what_is_written_of_memory_can_be_read(mib: int) -> None:
     text = format_size(mib)
@@ -147,26 +134,3 @@ def test_gpuctl_can_afford_it() -> None:
         [sys.executable, "-c", code], capture_output=True, check=True, text=True
     )
     assert not {"msgspec", "decimal", "fractions", "json"} & set(loaded.stdout.split())
-
-
-@pytest.mark.parametrize(
-    ("joules", "text"),
-    [
-        (0, "0 J"), (340.4, "340 J"), (3599.4, "3599 J"), (3600, "1 Wh"), (7200, "2 Wh"),
-        (35_280, "9.8 Wh"), (432_000, "120 Wh"), (3_600_000, "1.00 kWh"), (4_500_000, "1.25 kWh"),
-    ],
-)  # fmt: skip
-def test_writing_energy(joules: float, text: str) -> None:
-    assert format_energy(joules) == text
-
-
-@pytest.mark.parametrize(
-    ("mib", "text"),
-    [
-        (0, "0 MiB"), (512, "512 MiB"), (1024, "1 GiB"), (1536, "1.5 GiB"), (11_470, "11.2 GiB"),
-        (102_348, "99.9 GiB"), (102_349, "100 GiB"), (102_400, "100 GiB"),
-        (1_044_480, "1020 GiB"), (2_048_000, "2000 GiB"), (10**9, "976562 GiB"),
-    ],
-)  # fmt: skip
-def test_memory_in_sentences_is_plain_digits(mib: int, text: str) -> None:
-    assert gib(mib) == text

@@ -13,11 +13,18 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from signal import SIGUSR1
 from typing import Any
 
 import pytest
 
-from gpud.core.actions import StartAttempt, StopAttempt
+from gpud.core.actions import (
+    CheckpointAttempt,
+    ContinueAttempt,
+    PauseAttempt,
+    StartAttempt,
+    StopAttempt,
+)
 from gpud.core.events import (
     AttemptEnded,
     AttemptNotStarted,
@@ -74,6 +81,18 @@ class AtOnce:
 
     def stop(self, action: StopAttempt) -> None:
         self.executor.stop(action)
+        self.executor.flush()
+
+    def pause(self, job: int) -> None:
+        self.executor.pause(PauseAttempt(JobId(job), 1))
+        self.executor.flush()
+
+    def unpause(self, job: int) -> None:
+        self.executor.unpause(ContinueAttempt(JobId(job), 1))
+        self.executor.flush()
+
+    def checkpoint(self, job: int) -> None:
+        self.executor.checkpoint(CheckpointAttempt(JobId(job), 1, SIGUSR1, 5.0))
         self.executor.flush()
 
     def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None:
@@ -315,6 +334,64 @@ def test_running_attempts_do_not_notice_a_new_daemon(rig_type: type[Rig], tmp_pa
             assert [(k.job, k.attempt, k.pid) for k in ready.known] == [(1, 1, started.pid)]
             executor.stop(StopAttempt(JobId(1), 1, 5.0))
             assert (await second.wait(_end_of(1))).signal == 15
+            executor.forget([(JobId(1), 1)])
+
+    asyncio.run(scenario())
+
+
+def test_a_pause_is_kept_and_known_to_the_next_daemon(rig_type: type[Rig], tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+
+            async def phases(box: Box) -> list[tuple[int, str, bool]]:
+                known = (await box.wait(is_ready)).known
+                return [(k.job, k.phase, k.older) for k in known]
+
+            box = Box()
+            executor = await rig.meet(box)
+            executor.start(launch(rig, 1, b"run"))
+            await box.wait(lambda e: isinstance(e, AttemptStarted))
+            executor.pause(1)
+            executor.pause(1)
+            await rig.leave(executor)
+
+            executor = await rig.meet(box := Box())
+            assert await phases(box) == [(1, "paused", False)]
+            executor.unpause(1)
+            executor.unpause(1)
+            await rig.leave(executor)
+
+            executor = await rig.meet(box := Box())
+            assert await phases(box) == [(1, "running", False)]
+            executor.pause(1)
+            executor.stop(StopAttempt(JobId(1), 1, 5.0))
+            end = await box.wait(_end_of(1))
+            assert (end.signal, end.stopped) == (15, True)
+            for ask in (executor.pause, executor.unpause, executor.checkpoint):
+                ask(1)  # it is over
+                ask(9)  # it never was
+            executor.start(launch(rig, 2, b"exit 0"))
+            assert not (await box.wait(_end_of(2))).stopped
+            executor.forget([(JobId(1), 1), (JobId(2), 1)])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_an_end_after_a_checkpoint_says_so(
+    rig_type: type[Rig], tmp_path: Path, paused: bool
+) -> None:
+    async def scenario() -> None:
+        async with rig_in(rig_type, tmp_path) as rig:
+            box = Box()
+            executor = await rig.meet(box)
+            executor.start(launch(rig, 1, b"run"))
+            await box.wait(lambda e: isinstance(e, AttemptStarted))
+            if paused:
+                executor.pause(1)
+            executor.checkpoint(1)
+            end = await box.wait(_end_of(1))
+            assert (end.signal, end.stopped) == (SIGUSR1, True)
             executor.forget([(JobId(1), 1)])
 
     asyncio.run(scenario())

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import (
+    Array,
     Cursor,
     Device,
     Job,
@@ -32,7 +34,7 @@ from gpud.core.model import (
 from gpud.core.pool import Pool
 from gpud.core.state import State
 from gpud.errors import GpudError
-from gpud.ports import StorageError, Store
+from gpud.ports import Likeness, StorageError, Store
 from gpud.protocol.replies import MOST_OF_COMMAND
 from gpud.protocol.selectors import Selection, parse
 from gpud.protocol.text import Raw, to_bytes
@@ -421,6 +423,58 @@ def test_details(desk: Desk, tmp_path: Path) -> None:
     ]
     assert detail.story[1].detail == {"lease": ["0"]}
     assert "hunter2" not in repr(detail)
+
+
+def test_how_long_alike_jobs_ran(desk: Desk) -> None:
+    """Those of the same person, of the same name, that succeeded, in the attempt that did."""
+
+    def run(
+        takes_ms: int, outcome: Outcome = Outcome.SUCCEEDED, paused_ms: int = 0, **more: Any
+    ) -> Job:
+        job = desk.add(command("x", **{"name": "n", "uid": 7} | more))
+        desk.start(job)
+        attempt = desk.state.attempts[job.id]
+        attempt.started_at_ms = desk.now + 1 - takes_ms - paused_ms
+        attempt.paused_ms = paused_ms
+        desk.end(job, outcome)
+        return job
+
+    first = run(50)
+    run(60, Outcome.FAILED)
+    run(70, name="m")
+    run(80, uid=8)
+    tried = desk.add(command("x", name="n", uid=7))
+    desk.start(tried)
+    desk.end(tried, Outcome.FAILED, again_at=9_000)
+    last = run(90, paused_ms=5)
+    nameless, waits = desk.add(command("x")), desk.add(command("x", name="n", uid=7))
+    desk.commit()
+    store, like = desk.store, Likeness(uid=7, name="n")
+    assert [store.likeness(job.id) for job in (first, tried, waits)] == [like] * 3
+    assert store.likeness(nameless.id) is None
+    assert store.likeness(JobId(99)) is None
+    assert store.runs_ms(like, waits.id) == [90, 50]
+    assert store.runs_ms(like, last.id) == [50]
+    assert store.runs_ms(Likeness(uid=8, name="n"), waits.id) == [80]
+    assert store.runs_ms(Likeness(uid=9, name="n"), waits.id) == []
+
+
+def test_how_long_elements_of_an_array_ran(desk: Desk) -> None:
+    """Of those that have run; what has not changed yet is alike, too."""
+    desk.add(command("other"))
+    many = desk.add(command("x", array=Array(((0, 9, 1),))))
+    named = desk.add(command("x", uid=7, name="n", array=Array(((0, 9, 1),))))
+    for number, takes_ms in enumerate((50, 60, 70)):
+        job = desk.state.split(many, JobId(2 + number))
+        desk.start(job)
+        desk.state.attempts[job.id].started_at_ms = desk.now + 1 - takes_ms
+        desk.end(job, Outcome.FAILED if takes_ms == 60 else Outcome.SUCCEEDED)
+    desk.commit()
+    store, like = desk.store, Likeness(array=2)
+    assert [store.likeness(JobId(job)) for job in (1, 2, 3, 11)] == [None, like, like, like]
+    assert store.likeness(JobId(named.rest[0][1])) == Likeness(uid=7, name="n")
+    assert store.runs_ms(like, JobId(11)) == [70, 50]
+    assert store.runs_ms(like, JobId(4)) == [50]
 
 
 def test_a_bulk_event_is_in_the_story_of_each_of_its_jobs_and_no_other(desk: Desk) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpud.core.events import GpuBroke, GpusSeen
-from gpud.core.sight import GpuProcess, GpuSight
+from gpud.core.sight import NOT_LISTED, GpuProcess, GpuSight
 from gpud.errors import GpudError
 from gpud.ports import GpuWatcher, Watched
 from tests.contracts.watchers import (
@@ -335,7 +335,7 @@ async def test_a_gpu_that_is_gone_is_forgotten_when_somebody_asks_afresh(rig: Ri
         await box.look(watcher)
         rig.have(2)
         seen = await box.look(watcher)
-        assert sight(seen, rig.uuid(2)).problem == "the driver stopped listing it"
+        assert sight(seen, rig.uuid(2)).problem == NOT_LISTED
         seen = await box.look(watcher, afresh=True)
         assert [one.problem for one in seen.gpus] == ["", ""]
         rig.have(3)
@@ -364,9 +364,14 @@ async def test_what_there_is_may_change(rig: Rig) -> None:
         ]
         assert sight(seen, instance).total_mib == 10 * 1024
         gone = sight(seen, rig.uuid(2))
-        assert (gone.problem, gone.broken) == ("the driver stopped listing it", True)
+        assert (gone.problem, gone.broken) == (NOT_LISTED, False)
         await box.look(watcher)
         assert len(box.found) == 1
+        rig.have(3)
+        assert not any(one.broken for one in (await box.look(watcher)).gpus)
+        rig.have(2)
+        gone = sight(await box.look(watcher), rig.uuid(2))
+        assert (gone.problem, gone.broken) == (NOT_LISTED, True)
 
 
 async def test_close_returns_at_once_and_nothing_comes_after_it(rig: Rig) -> None:

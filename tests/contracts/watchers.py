@@ -76,8 +76,7 @@ class Box:
 class StubRig:
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stub = Stub(directory)
-        for key, value in self.stub.variables.items():
-            monkeypatch.setenv(key, value)
+        self.stub.use_here(monkeypatch)
 
     def watcher(self, idle_s: float, busy_s: float, *, hasty: bool, blind: str) -> NvmlWatcher:
         return NvmlWatcher(
@@ -90,6 +89,7 @@ class StubRig:
         )
 
     def have(self, gpus: int) -> None:
+        self.stub.put({f"gpu{index}.mig": None for index in range(gpus)})
         self.stub.have(gpus)
 
     def uuid(self, index: int) -> str:

@@ -52,6 +52,7 @@ class FakeDaemon:
         self.state_dir = "/state"
         self.socket = "/run/gpud.sock"
         self.defaults = JobDefaults()
+        self.forecasting = asyncio.Lock()
         self.gate: asyncio.Event | None = None
         self.broken = ""
         self.asked: list[Event] = []

@@ -34,6 +34,7 @@ def test_the_daemons_defaults_are_the_ground() -> None:
         time_limit_s=60.0,
         grace_s=3.0,
         linger_s="wait",
+        checkpoint=12,
     )
     assert spec_of(defaults, uid=7) == JobSpec(
         command=b"",
@@ -43,6 +44,7 @@ def test_the_daemons_defaults_are_the_ground() -> None:
         time_limit_s=60.0,
         grace_s=3.0,
         linger_s=None,
+        checkpoint=12,
         uid=7,
     )
 
@@ -66,6 +68,7 @@ def test_every_field_arrives() -> None:
         time_limit_s=3600,
         grace_s=20,
         linger_s="wait",
+        checkpoint="SIGUSR1",
         held=True,
     )
     assert spec == JobSpec(
@@ -83,6 +86,7 @@ def test_every_field_arrives() -> None:
         time_limit_s=3600.0,
         grace_s=20.0,
         linger_s=None,
+        checkpoint=10,
         held=True,
         uid=1000,
     )
@@ -99,6 +103,8 @@ def test_what_is_not_said_comes_from_below() -> None:
     assert job.time_limit_s is None
     assert lay(job, command="a").argv is None
     assert lay(common, env=["Z=1"]).env == b"Z=1"
+    saves = lay(common, checkpoint=15)
+    assert (saves.checkpoint, lay(saves, checkpoint="none").checkpoint) == (15, 0)
 
 
 def test_an_argument_list_is_shown_quoted_whatever_its_bytes() -> None:
@@ -116,6 +122,7 @@ def test_equal_environments_are_one_object() -> None:
 
 
 NUL = " contains a NUL byte"
+NO_SIGNAL = "it takes a signal that a program can catch, like SIGUSR1, SIGTERM or 10, or none"
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"command": ""}, "the command is empty"),
     ({"command": " \n\t"}, "the command is empty"),
@@ -158,6 +165,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"time_limit_s": -1}, "time_limit_s must be from 0 to 316224000 seconds"),
     ({"grace_s": float("nan")}, "grace_s must be from 0 to 316224000 seconds"),
     ({"linger_s": float("inf")}, "linger_s must be from 0 to 316224000 seconds"),
+    *[
+        ({"checkpoint": signal}, f"checkpoint: {NO_SIGNAL}")
+        for signal in ("SIGFOO", "KILL", "19", 18, 0, -1, 65, 32, "", "1" * 5000)
+    ],
 ]
 
 

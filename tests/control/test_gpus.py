@@ -122,6 +122,75 @@ def test_heal_over_the_socket(path: Path) -> None:
     run(path, test, lambda: with_gpus(*DEVICES))
 
 
+def test_what_is_promised_and_kept_of_each_gpu(path: Path) -> None:
+    """Of a group on each of its GPUs; in the lane of the CPU there is nothing to promise."""
+    devices = (
+        Device("0", ("0",), memory_mib=40_000),
+        Device("1,2", ("1", "2"), memory_mib=20_000),
+        Device("3", ("3",), 2, memory_mib=10_000),
+        DEVICES[-1],
+    )
+
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+
+            async def gpus(field: str) -> list[Any]:
+                return [gpu.get(field) for gpu in (await client.ask("gpus"))["gpus"]]
+
+            assert await gpus("promised_mib") == [0, 0, 0, None]
+            await client.submit(vram_mib=30_000)
+            await client.submit(gpus=2)
+            await client.submit(vram_mib=3_000)
+            assert await gpus("promised_mib") == [33_000, 20_000, 0, None]
+            assert await gpus("kept_for") == [None] * 4
+            waits = await client.submit(gpus=2)
+            await client.submit(vram_mib=35_000)
+            assert await gpus("kept_for") == [None, waits, None, None]
+            status = await client.ask("status")
+            assert [gpu.get("kept_for") for gpu in status["gpus"]] == [None, waits, None, None]
+            served.daemon.post(DevicesChanged(devices[1:]))
+            left = [gpu for gpu in (await client.ask("gpus"))["gpus"] if gpu["key"] == "0"]
+            assert [gpu["promised_mib"] for gpu in left] == [33_000]
+
+    run(path, test, lambda: with_gpus(*devices))
+
+
+def test_why_at_length_tells_where_a_job_was_and_why_there(path: Path) -> None:
+    halves = Device("GPU-1", ("0",), 2), Device("GPU-2", ("1",), 2), DEVICES[-1]
+
+    async def test(served: Served) -> None:
+        async with served.client() as client:
+            shared = await client.submit(retries=1, backoff_s=0)
+            cpu = await client.submit(gpus=0)
+            waits = await client.submit(held=True)
+            served.daemon.start(shared)
+            served.daemon.end(shared, 3)
+            served.daemon.start(shared)
+
+            async def why(job: int) -> dict[str, Any]:
+                reply = await client.ask("why", jobs=[job], verbose=True)
+                return dict(reply["reasons"][0])
+
+            rule = "the fullest that has room, so that whole GPUs stay free"
+            active = await why(shared)
+            assert active["devices"] == [f"placed on GPU 0: {rule}"]
+            served.daemon.end(shared, 4)
+            ended = await why(shared)
+            assert ended["reason"] == "done: it failed with exit status 4"
+            assert "devices" not in ended
+            tries = [(t["lease"], t["rule"], t["exit_code"]) for t in ended["attempts"]]
+            assert tries == [(["0:500"], rule, 3), (["0:500"], rule, 4)]
+            (shown,) = (await client.ask("show", jobs=[shared]))["jobs"]
+            assert shown["attempts"] == ended["attempts"]
+            assert (await why(cpu))["devices"] == ["placed on the CPU: it needs no GPU"]
+            assert (await why(cpu))["attempts"][0]["rule"] == "it needs no GPU"
+            assert "attempts" not in await why(waits)
+            several = await client.ask("why", jobs=["all"], verbose=True)
+            assert not any("attempts" in reason for reason in several["reasons"])
+
+    run(path, test, lambda: with_gpus(*halves))
+
+
 def test_where_all_is_well_and_none_is_named_the_driver_is_not_spoken_of(path: Path) -> None:
     async def test(served: Served) -> None:
         async with served.client() as client:

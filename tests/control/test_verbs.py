@@ -63,6 +63,51 @@ def test_status_is_put_together(path: Path) -> None:
     run(path, test)
 
 
+def test_pause_continue_and_checkpoint(path: Path) -> None:
+    async def test(served: Served) -> None:
+        daemon = served.daemon
+        async with served.client() as client:
+            first = await client.submit("a", checkpoint="usr1")
+            second = await client.submit("b")
+            waits = await client.submit("c", name="sweep")
+            daemon.start(first)
+            reply = await client.ask("pause", jobs=[first, second, waits])
+            assert (reply["type"], reply["jobs"]) == ("paused", [first])
+            assert [one["message"] for one in reply["refused"]] == [
+                "cannot pause job 2: it is starting",
+                "cannot pause job 3: it is queued",
+            ]
+            (job,) = (await client.ask("ls", jobs=["state:paused"]))["jobs"]
+            assert (job["id"], job["phase"], job["checkpoint"]) == (first, "paused", "SIGUSR1")
+            assert job["paused_at_ms"] > 1_000_000
+            assert job["reason"] == (
+                "paused on GPU 0 for 1 s; its GPU memory stays held: gpuctl continue 1"
+            )
+            why = (await client.ask("why", jobs=[first]))["reasons"][0]["reason"]
+            assert why == job["reason"]
+            status = await client.ask("status")
+            assert [j["phase"] for j in status["running"]] == ["paused", "starting"]
+            assert status["gpus"][0]["free_milli"] == 0
+            assert (await client.ask("pause", jobs=["all"]))["jobs"] == []
+            daemon.start(second)
+            assert (await client.ask("pause", jobs=["all"]))["jobs"] == [second]
+            reply = await client.ask("continue", jobs=["1-3"])
+            assert (reply["type"], reply["jobs"]) == ("continued", [first, second])
+            reply = await client.ask("checkpoint", jobs=["all"], grace_s=2.5)
+            assert (reply["type"], reply["jobs"]) == ("checkpointed", [first])
+            assert daemon.asked[-1].grace_s == 2.5
+            (refused,) = (await client.ask("checkpoint", jobs=[second]))["refused"]
+            assert refused["message"].startswith("cannot checkpoint job 2: it does not say at")
+            assert error(await client.ask("checkpoint", jobs=[first], grace_s=-1)) == (
+                "refused",
+                "cannot checkpoint: grace_s must be from 0 to 316224000 seconds",
+            )
+            why = (await client.ask("why", jobs=[first]))["reasons"][0]["reason"]
+            assert why == "saving its state on GPU 0, to be queued again"
+
+    run(path, test)
+
+
 def test_reads_work_while_the_store_cannot_write(path: Path) -> None:
     async def test(served: Served) -> None:
         async with served.client() as client:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gpud.core.events import RetryRequested
-from gpud.core.model import JobId, JobSpec, JobState, Outcome
+from gpud.core.model import Job, JobId, JobSpec, JobState, Outcome
 from gpud.core.state import State
 
 from .promises import last_start_of
@@ -22,7 +22,8 @@ class Afters:
 
     def __init__(self, state: State, store: FakeStore) -> None:
         self.state = state
-        self.specs: dict[JobId, JobSpec] = store.specs | {j: n.spec for j, n in state.changes.new}
+        new = {job_id: new.spec for job_id, new in state.changes.new}
+        self.specs: dict[JobId, JobSpec] = store.specs | new | state.changes.edited
         self._store = store
 
     def outcome_of(self, job: JobId) -> Outcome | None:
@@ -67,9 +68,22 @@ class Afters:
             patient = self.specs[job].after.patient
             earlier = [(b, ended) for b, ended in self.before(job) if b not in again]
             outcomes = [(self.outcome_of(b), ended) for b, ended in earlier]
+            if self.is_behind(job, {b for b, _ in self.before(job)}, {*self.state.jobs, *again}):
+                continue
             if patient or all(not o or will_do(o, ended) for o, ended in outcomes):
                 again.add(job)
         return again
+
+    def is_behind(self, job: JobId, befores: set[int], waiting: set[int]) -> bool:
+        """Whether `job` would come after itself, if it came after these."""
+        found: set[int] = set()
+        left = set(befores)
+        while left:
+            before = JobId(left.pop())
+            found.add(before)
+            if before in waiting:
+                left |= {b for b, _ in self.before(before)} - found
+        return job in found
 
     def check(self) -> None:
         """Who can no longer be started is gone, unless it is patient or on its way already."""
@@ -78,7 +92,7 @@ class Afters:
                 assert not self.is_hopeless(job.id), f"{job} waits for what cannot be"
 
 
-def before_of(spec: JobSpec, job: JobId) -> set[tuple[int, bool]]:
+def before_of(spec: JobSpec | Job, job: JobId) -> set[tuple[int, bool]]:
     found = set()
     for span in spec.after.spans:
         first, last = (n if n > 0 else job + n for n in (span.first, span.last))

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from gpud.core.actions import Action, Answer, Refuse
 from gpud.core.events import (
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     EntriesRead,
     HoldRequested,
     JobsSubmitted,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
 )
@@ -23,9 +26,19 @@ from gpud.core.state import State
 from .capacity import Free
 from .promises import Ledger
 
+AboutJobs = (
+    CancelRequested
+    | RetryRequested
+    | HoldRequested
+    | ReleaseRequested
+    | PauseRequested
+    | ContinueRequested
+    | CheckpointRequested
+)
+
 
 def answered(
-    event: CancelRequested | RetryRequested | HoldRequested | ReleaseRequested,
+    event: AboutJobs,
     actions: Sequence[Action],
     possible: set[int],
 ) -> tuple[JobId, ...]:

@@ -110,6 +110,7 @@ specs = st.builds(
     begin_ms=st.sampled_from([0, 0, 0, 1_000_010, 1_012_000]),
     deadline_ms=st.sampled_from([0, 0, 0, 1_000_030, 1_040_000, 2_500_000]),
     grace_s=st.sampled_from([10.0, 0.5]),
+    checkpoint=st.sampled_from([0, 10]),
 )
 picks = st.lists(st.integers(0, 30), min_size=1, max_size=4)
 steps = st.lists(

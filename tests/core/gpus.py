@@ -58,13 +58,14 @@ class FakeGpus:
         return look
 
     def _ours(self, runner: FakeRunner) -> dict[str, list[GpuProcess]]:
-        """A process of each payload that lives, on each of its GPUs; and of some on another."""
+        """A process of each payload that lives, on each of its GPUs; and of some on another. Who is
+        paused does nothing."""
         found: dict[str, list[GpuProcess]] = {}
         for (job, attempt), payload in runner.alive().items():
             for part in payload.lease if payload.pid else ():
                 for uuid in self.of_key.get(part.device, ()):
-                    mib = part.mib // 2 + 1
-                    process = GpuProcess(payload.pid, "python", "ann", mib, 50, job, attempt)
+                    mib, util = part.mib // 2 + 1, 0 if payload.paused else 50
+                    process = GpuProcess(payload.pid, "python", "ann", mib, util, job, attempt)
                     found.setdefault(uuid, []).append(process)
             if payload.pid and job % STRAY_EVERY == 0:
                 process = GpuProcess(payload.pid, "python", "ann", 300, 50, job, attempt)

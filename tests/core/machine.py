@@ -2,7 +2,8 @@
 
 `CoreMachine` draws what happens next; tests/core/turns.py is the daemon it happens to,
 tests/core/world.py the runner and the store, tests/core/promises.py what must then hold. Used by
-test_machine.py, which wants it to pass, and test_planted_bugs.py, which wants it to fail.
+test_machine.py (with the rules of editing.py), which wants it to pass, and test_planted_bugs.py,
+which wants it to fail.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from msgspec import structs
 from gpud.core import scheduler
 from gpud.core.events import (
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DrainRequested,
     EntriesRead,
     Event,
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
@@ -60,6 +64,7 @@ from .watched import LooksAtGpus
 
 EXAMPLES = settings().max_examples * 3 // 2  # of the profile (tests/conftest.py): 150, in CI 600
 STEPS = 50
+INTERRUPTIONS = [*[PauseRequested, ContinueRequested] * 2, CheckpointRequested]
 
 
 class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
@@ -181,6 +186,11 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         ask = ReleaseRequested if release else HoldRequested
         self.post(ask(self.request(), self.some_jobs(picks)), fate)
 
+    @precondition(lambda self: self.daemon.state.attempts)
+    @rule(picks=picks, ask=st.sampled_from(INTERRUPTIONS), fate=fates)
+    def interrupt(self, picks: list[int], ask: type[Event], fate: Fate) -> None:
+        self.post(ask(self.request(), self.some_jobs(picks)), fate)
+
     @rule(what=st.sampled_from(["drain", "drain", "undrain", "undrain", "source"]), fate=fates)
     def switch(self, what: str, fate: Fate) -> None:
         if what == "drain":
@@ -298,29 +308,40 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
     @rule(
         jobs=st.lists(specs, max_size=2),
         picks=picks,
+        ask=st.sampled_from([CancelRequested, *INTERRUPTIONS]),
         how=st.sampled_from(BREAKDOWNS),
         performed=st.integers(1, 3),
         back=often,
     )
     def break_down(
-        self, jobs: list[JobSpec], picks: list[int], how: Fate, performed: int, back: bool
+        self,
+        jobs: list[JobSpec],
+        picks: list[int],
+        ask: type[Event],
+        how: Fate,
+        performed: int,
+        back: bool,
     ) -> None:
         """In a turn that has something to do."""
         if jobs:
             self.daemon.post(JobsSubmitted(self.request(), tuple(map(NewJob, jobs))))
         else:
-            self.daemon.post(CancelRequested(self.request(), self.some_jobs(picks)))
+            self.daemon.post(ask(self.request(), self.some_jobs(picks)))
         for fact in self.daemon.runner.wire:
             self.daemon.post(fact)
         self.daemon.turn(self.now_ms, how, performed)
         if back:
             self.meet(Fate.WHOLE)
 
-    @rule(remembers=st.booleans(), back=often)
-    def reboot(self, remembers: bool, back: bool) -> None:
-        self.now_ms += 60_000
-        self.daemon.runner.reboot(self.now_ms, remembers=remembers)
+    @rule(what=st.sampled_from(["remembers", "forgets", "upgrade"]), back=often)
+    def reboot(self, what: str, back: bool) -> None:
+        """Or another gpud, and another runner beside that of what lives."""
         self.daemon.restart()
+        if what == "upgrade":
+            self.daemon.runner.grow_old(self.daemon.ledger.paused)
+        else:
+            self.now_ms += 60_000
+            self.daemon.runner.reboot(self.now_ms, remembers=what == "remembers")
         if back:
             self.meet(Fate.WHOLE)
 
@@ -350,6 +371,7 @@ class CoreMachine(LooksAtGpus, RuleBasedStateMachine):
         daemon.gpus.under_way.clear()
         self.post(HealRequested(self.request(), ()), Fate.WHOLE)
         most = sum(1 + job.retry.retries for job in daemon.state.jobs.values())
+        most += len(daemon.ledger.leaving)
         for _ in range(2 + 2 * most):  # a look may stand between an end and the next start
             if not daemon.runner.connected:
                 self.meet(Fate.WHOLE)

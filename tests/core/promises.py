@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gpud.core import explain, scheduler
+from gpud.core.events import AttemptEnded
 from gpud.core.model import (
     Attempt,
     Cursor,
@@ -52,6 +53,15 @@ class Ledger:
     stopped: dict[Key, str] = field(default_factory=dict)  # by gpud itself, and why
     excused: dict[Key, bool] = field(default_factory=dict)  # no retry is used; tried again at once
     expired: dict[JobId, int] = field(default_factory=dict)  # by a deadline: attempts then
+    paused: dict[Key, int] = field(default_factory=dict)  # live attempts, since when
+    paused_ms: dict[Key, int] = field(default_factory=dict)  # how long before that
+    continued: dict[Key, int] = field(default_factory=dict)  # when
+    leaving: set[Key] = field(default_factory=set)  # asked to save their state
+    resuming: set[JobId] = field(default_factory=set)  # whose next attempts go on from that
+    older: set[Key] = field(default_factory=set)  # attempts of a runner that cannot do either
+    policies: dict[Key, RetryPolicy] = field(default_factory=dict)  # when the attempt ended
+    specs: dict[JobId, JobSpec] = field(default_factory=dict)  # of edited jobs
+    asked_anew: set[Key] = field(default_factory=set)  # a person's word, after that attempt
 
     def copy(self) -> Ledger:
         """As deep as it need be: everything in the containers is immutable."""
@@ -69,6 +79,14 @@ class Ledger:
             stopped=self.stopped.copy(),
             excused=self.excused.copy(),
             expired=self.expired.copy(),
+            paused=self.paused.copy(),
+            paused_ms=self.paused_ms.copy(),
+            continued=self.continued.copy(),
+            leaving=self.leaving.copy(),
+            resuming=self.resuming.copy(),
+            policies=self.policies.copy(),
+            specs=self.specs.copy(),
+            asked_anew=self.asked_anew.copy(),
         )
 
     def first_of_round(self, job: JobId) -> int:
@@ -76,12 +94,37 @@ class Ledger:
         return 1 + self.rounds.get(job, (0,))[-1]
 
     def excuses(self, job: JobId, since: int = 1) -> int:
-        """How many attempts from this number on were made good."""
-        return sum(k[0] == job and k[1] >= since and again for k, again in self.excused.items())
+        """How many attempts from this number on were made good; a checkpoint is no setback."""
+        setbacks = {key: again for key, again in self.excused.items() if key not in self.leaving}
+        return sum(k[0] == job and k[1] >= since and again for k, again in setbacks.items())
+
+    def note_continue(self, key: Key, now_ms: int) -> None:
+        """Or something else that ends the pause."""
+        if key in self.paused:
+            this_ms = max(0, now_ms - self.paused.pop(key))
+            self.paused_ms[key] = self.paused_ms.get(key, 0) + this_ms
+            self.continued[key] = now_ms
+
+    def note_gone(self, attempt: Attempt, end: AttemptEnded | None) -> None:
+        """Its payload is gone. `end`: what the runner knows of that."""
+        key = attempt.job, attempt.no
+        if end is not None:
+            self.note_continue(key, end.at_ms)
+        self.paused.pop(key, None)
+        known = attempt.exit_code is not None or attempt.signal is not None
+        if key in self.leaving and known and end is not None and not end.stopped:
+            self.leaving.discard(key)  # it had ended before
+            del self.stopped[key]
 
     def note_end(self, attempt: Attempt, gpus: Iterable[str], policy: RetryPolicy) -> None:
         """The attempt is over: is it made good? `gpus`: UUIDs of its lease; `policy`: its job's."""
         key = attempt.job, attempt.no
+        self.policies[key] = policy
+        if key in self.leaving:
+            self.excused[key] = True
+            if attempt.started_at_ms:
+                self.resuming.add(attempt.job)
+            return
         often = self.excuses(attempt.job, self.first_of_round(attempt.job)) >= SETBACKS
         if key in self.cancelled:
             return
@@ -104,7 +147,10 @@ def check_told(state: State, runner: FakeRunner, ledger: Ledger) -> None:
     """With nothing on its way, the runner has every attempt that it should, and every stop."""
     if ledger.runner_ready and runner.connected:
         for key, payload in runner.alive().items():
-            assert payload.stopped or key not in ledger.cancelled, f"{key} is not told to stop"
+            told = payload.stopped
+            assert told or key not in ledger.cancelled, f"{key} is not told to stop"
+            assert told or key not in ledger.leaving, f"{key} is not told to save its state"
+            assert payload.paused == (key in ledger.paused), f"{key} is told otherwise: {payload}"
         for job, live in state.attempts.items():
             known = (job, live.no) in runner.journal or live.phase is Phase.FINISHING
             assert known, f"{live} never got to the runner"
@@ -140,6 +186,8 @@ def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
     for job in state.jobs.values():
         assert explain.explain(state, job.id, now_ms), f"{job} waits without a reason"
         assert explain.ahead(state, job.id) >= 0
+        at_length = explain.devices_for(state, job.id)
+        assert len(at_length) == 1 or job.state is not JobState.ACTIVE, f"{job} is {at_length}"
         assert (job.id in ledger.held) == (job.state is JobState.HELD), f"{job}: {ledger.held}"
     assert state.draining == ledger.draining
     quarantined = {uuid for uuid, gpu in state.health.gpus.items() if gpu.quarantine}
@@ -165,6 +213,10 @@ def check_wishes(state: State, ledger: Ledger) -> None:
         live = state.attempts.get(job)
         if live is not None and live.no == no:
             assert live.phase is Phase.STOPPING, f"{live} was cancelled"
+    for job, live in state.attempts.items():
+        key = job, live.no
+        assert (key in ledger.paused) == (live.phase is Phase.PAUSED), f"{live}: {ledger.paused}"
+        assert (key in ledger.leaving) == live.leaving, f"{live}: {ledger.leaving}"
 
 
 # -- what is written ------------------------------------------------------------------------------
@@ -204,7 +256,6 @@ def check_outcome(attempt: Attempt, runner: FakeRunner, ledger: Ledger) -> None:
 def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
     """Attempts follow one another as the policy says, and the job has the outcome of its last."""
     job, attempts = store.jobs[job_id], store.attempts_of(job_id)
-    policy = store.specs[job_id].retry
     starts = [0, *ledger.rounds.get(job_id, ())]
     wants_more = False  # the policy asks for another attempt after the last one
     for first, last in zip(starts, [*starts[1:], len(attempts)], strict=True):
@@ -218,6 +269,10 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
                 wants_more = True
                 continue
             used += 1
+            if attempt.outcome is None:
+                wants_more = False
+                continue
+            policy = ledger.policies[job_id, attempt.no]
             retried = attempt.outcome in policy.on or (attempt.oom != "" and policy.oom)
             coded = attempt.outcome is Outcome.FAILED and attempt.exit_code in policy.codes
             retried = retried or coded
@@ -240,7 +295,8 @@ def check_history(store: FakeStore, ledger: Ledger, job_id: JobId) -> None:
 
 def check_memory(before: Attempt, after: Attempt, ledger: Ledger) -> None:
     """What was short of GPU memory gets more of it, or all there is of a GPU."""
-    if before.oom != "cuda" or (before.job, before.no) in ledger.excused:
+    key = before.job, before.no
+    if before.oom != "cuda" or key in ledger.excused or key in ledger.asked_anew:
         return
     had, has = ([(part.milli, part.mib) for part in a.lease] for a in (before, after))
     if all(milli == 1000 for milli, _ in had) or all(milli == 1000 for milli, _ in has):

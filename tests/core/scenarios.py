@@ -6,19 +6,28 @@ happens in few steps. Used by test_fault_scenarios.py, test_lifecycle.py and tes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
-from gpud.core.model import JobSpec, NewJob
+from gpud.core.events import (
+    CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
+    Event,
+    PauseRequested,
+    RetryRequested,
+)
+from gpud.core.model import JobSpec, NewJob, Phase
 
 from .draws import BREAKDOWNS, ENDS, POLICIES, POLICIES_OF_POOL, REQUESTS, WATCHED
-from .machine import CoreMachine
+from .machine import INTERRUPTIONS, CoreMachine
 from .turns import Fate
 
 STEPS = 40
 
 Act = Callable[[CoreMachine, Random], None]
 ACTS: list[tuple[int, Act]] = []
+USUALLY: Mapping[Act, int] = {}
 
 
 def act(weight: int) -> Callable[[Act], Act]:
@@ -29,14 +38,16 @@ def act(weight: int) -> Callable[[Act], Act]:
     return register
 
 
-def live(seed: int, steps: int = STEPS) -> CoreMachine:
-    """A whole scenario, checked after each step, up to the end of every job."""
+def live(seed: int, steps: int = STEPS, often: Mapping[Act, int] = USUALLY) -> CoreMachine:
+    """A whole scenario, checked after each step, up to the end of every job. `often`: other weights
+    of some acts."""
     dice = Random(seed)
     machine = CoreMachine()
     jobs = [spec(dice) for _ in range(dice.randint(1, 6))]
     policy = dice.choice(POLICIES_OF_POOL)
     machine.begin(dice.choice(WATCHED), policy, True, dice.random() < 0.7, jobs)
-    weights, acts = zip(*ACTS, strict=True)
+    acts = [act for _, act in ACTS]
+    weights = [often.get(act, weight) for weight, act in ACTS]
     for chosen in dice.choices(acts, weights, k=steps):
         chosen(machine, dice)
         machine.all_is_well()
@@ -51,6 +62,7 @@ def spec(dice: Random) -> JobSpec:
         priority=dice.choice([0, 0, 0, 1, -1]),
         retry=dice.choice(POLICIES),
         time_limit_s=dice.choice([None, None, 1.0, 30.0, 1000.0]),
+        checkpoint=dice.choice([0, 0, 10]),
     )
 
 
@@ -69,7 +81,7 @@ def submit(machine: CoreMachine, dice: Random) -> None:
 
 @act(2)
 def cancel(machine: CoreMachine, dice: Random) -> None:
-    machine.cancel(some(dice), None, fate(dice))
+    machine.cancel(whom(machine, dice, CancelRequested), None, fate(dice))
 
 
 @act(1)
@@ -80,6 +92,47 @@ def retry(machine: CoreMachine, dice: Random) -> None:
 @act(1)
 def hold_or_release(machine: CoreMachine, dice: Random) -> None:
     machine.hold_or_release(some(dice), dice.random() < 0.8, fate(dice))
+
+
+@act(3)
+def interrupt(machine: CoreMachine, dice: Random) -> None:
+    ask = dice.choice(INTERRUPTIONS)
+    machine.interrupt(whom(machine, dice, ask), ask, fate(dice))
+
+
+def whom(machine: CoreMachine, dice: Random, ask: type[Event]) -> list[int]:
+    """Often one of those for whom it is meant."""
+    state = machine.daemon.state
+    meant = [
+        place
+        for place, live in enumerate(state.attempts.values())
+        if live.phase is MEANT[ask]
+        and (ask is not CheckpointRequested or state.jobs[live.job].checkpoint)
+    ]
+    return [dice.choice(meant)] if meant and dice.random() < 0.6 else some(dice)
+
+
+MEANT = {
+    PauseRequested: Phase.RUNNING,
+    ContinueRequested: Phase.PAUSED,
+    CheckpointRequested: Phase.RUNNING,
+    CancelRequested: Phase.STOPPING,
+}
+
+
+@act(1)
+def retry_what_resumed(machine: CoreMachine, dice: Random) -> None:
+    if resumed := tuple(sorted(machine.daemon.ledger.resuming)):
+        machine.post(RetryRequested(machine.request(), resumed), fate(dice))
+
+
+@act(2)
+def ends_while_it_is_asked(machine: CoreMachine, dice: Random) -> None:
+    """For a checkpoint, and nobody has heard of the end."""
+    for key in sorted(machine.daemon.runner.alive())[:2]:
+        machine.daemon.runner.end(key, machine.now_ms, **dice.choice(ENDS))
+        machine.post(CheckpointRequested(machine.request(), (key[0],)), Fate.WHOLE)
+    machine.deliver_all(fate(dice))
 
 
 @act(1)
@@ -140,14 +193,15 @@ def runner_trouble(machine: CoreMachine, dice: Random) -> None:
 
 @act(2)
 def break_down(machine: CoreMachine, dice: Random) -> None:
-    jobs = [spec(dice)] if dice.random() < 0.7 else []
-    machine.break_down(jobs, some(dice), dice.choice(BREAKDOWNS), dice.randint(1, 3), True)
+    jobs = [spec(dice)] if dice.random() < 0.5 else []
+    ask, how = dice.choice([CancelRequested, *INTERRUPTIONS]), dice.choice(BREAKDOWNS)
+    machine.break_down(jobs, whom(machine, dice, ask), ask, how, dice.randint(1, 3), True)
 
 
 @act(1)
 def reboot(machine: CoreMachine, dice: Random) -> None:
-    if dice.random() < 0.3:
-        machine.reboot(dice.random() < 0.5, True)
+    if dice.random() < 0.4:
+        machine.reboot(dice.choice(["remembers", "forgets", "upgrade"]), True)
 
 
 @act(8)
@@ -167,7 +221,7 @@ def look_is_told_again(machine: CoreMachine, dice: Random) -> None:
         machine.look_is_told_again(some(dice), fate(dice))
 
 
-@act(6)
+@act(8)
 def others(machine: CoreMachine, dice: Random) -> None:
     name = dice.choice(["python", "python", "python", "Xorg", "dcgm"])
     comes, seen = dice.random() < 0.6, dice.random() < 0.5
@@ -195,3 +249,16 @@ def driver(machine: CoreMachine, dice: Random) -> None:
 def heal(machine: CoreMachine, dice: Random) -> None:
     picks = [dice.randrange(6) for _ in range(dice.randint(0, 2))]
     machine.heal(picks, dice.random() < 0.8, fate(dice))
+
+
+# Days on which people interrupt jobs.
+INTERRUPTED = {
+    interrupt: 16,
+    ends_while_it_is_asked: 4,
+    retry_what_resumed: 8,
+    break_down: 14,
+    runner_trouble: 4,
+    cancel: 6,
+    look: 14,
+    time_passes: 8,
+}

@@ -15,6 +15,7 @@ from gpud.core.state import State
 
 from .afters import Afters
 from .capacity import Free
+from .edited import rank
 from .promises import Ledger, last_start_of
 from .watch import Watch, holders_of
 
@@ -45,7 +46,7 @@ def check_dispatch(
     if ledger.draining or not ledger.runner_ready:
         assert not starts, f"{starts} while drained or without a runner"
         return
-    if state.shortage_until_ms:
+    if state.shortage.until_ms:
         assert not starts, f"{starts} while the machine is short of something"
         return
     pool = state.pool
@@ -56,14 +57,10 @@ def check_dispatch(
     if kept is not None and not any(d.ids and free.is_open(d) for d in free.devices.values()):
         kept = None  # nothing is decided by it, and it may be of an earlier dispatch
     if kept is not None:
-        check_reservation(before, state, free, kept)
+        check_reservation(before, state, free, kept, ledger)
     check_passed(before, state, free, kept, starts)
     check_starts(before, state, ledger, free, kept, starts)
     assert all(state.attempts[start.job].boot_id == boot_id for start in starts)
-
-
-def rank(job: Job) -> tuple[int, JobId]:
-    return -job.priority, job.id
 
 
 def check_starts(
@@ -118,7 +115,9 @@ def ends_in_time(job: Job, now_ms: int, kept: Reservation) -> bool:
     return bound_s > 0 and kept.at_ms != NEVER and now_ms + 1000 * bound_s <= kept.at_ms
 
 
-def check_reservation(before: Before, state: State, free: Free, kept: Reservation) -> None:
+def check_reservation(
+    before: Before, state: State, free: Free, kept: Reservation, ledger: Ledger
+) -> None:
     """It is for the first that waits and can be served by ends alone; it is as much as that job
     needs, and there by the time that is said."""
     job = state.jobs[kept.job]
@@ -133,7 +132,7 @@ def check_reservation(before: Before, state: State, free: Free, kept: Reservatio
     for key in kept.devices:
         assert state.pool.may_be_counted_on(free.devices[key]), f"{kept} counts on {key}"
     if not state.pool.watched or not request.vram_mib:  # else a look may have found less memory
-        at_ms = max(room_at_ms(before, state, key, free, job) for key in kept.devices)
+        at_ms = max(room_at_ms(before, state, key, free, job, ledger) for key in kept.devices)
         assert kept.at_ms == at_ms, f"{kept}, and there is room at {at_ms}"
 
 
@@ -159,13 +158,13 @@ def check_passed(
         assert not free.is_enough(asked, counted_on), f"{later} pass {other}, with {kept}"
 
 
-def room_at_ms(before: Before, state: State, key: str, free: Free, job: Job) -> int:
+def room_at_ms(before: Before, state: State, key: str, free: Free, job: Job, ledger: Ledger) -> int:
     """By the limits of the attempts there, one after the other gone."""
     device = free.devices[key]
     live = state.attempts.values()
     held = [a for a in live if any(part.device == key for part in a.lease)]
     others = [attempt for attempt in live if attempt not in held]
-    held.sort(key=lambda a: end_ms(a, state, before.now_ms))
+    held.sort(key=lambda a: end_ms(a, state, before.now_ms, ledger))
     at_ms = 0
     while True:
         leases = [attempt.lease for attempt in (*others, *held)]
@@ -174,14 +173,17 @@ def room_at_ms(before: Before, state: State, key: str, free: Free, job: Job) -> 
             return at_ms
         if not held:
             return NEVER
-        at_ms = end_ms(held.pop(0), state, before.now_ms)
+        at_ms = end_ms(held.pop(0), state, before.now_ms, ledger)
 
 
-def end_ms(attempt: Attempt, state: State, now_ms: int) -> int:
+def end_ms(attempt: Attempt, state: State, now_ms: int, ledger: Ledger) -> int:
+    """Of a paused one nobody knows; how long it was paused before does not count."""
+    key = attempt.job, attempt.no
     within_s = state.jobs[attempt.job].within_s
-    if not within_s:
+    if not within_s or key in ledger.paused:
         return NEVER
-    return max(now_ms, (attempt.started_at_ms or now_ms) + 1000 * within_s)
+    lasts_ms = 1000 * within_s + ledger.paused_ms.get(key, 0)
+    return max(now_ms, (attempt.started_at_ms or now_ms) + lasts_ms)
 
 
 def check_blocked(before: Before, state: State, ledger: Ledger, watch: Watch, free: Free) -> None:

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.health import GpuPolicy, Quarantine
+from gpud.core.indices import size
 from gpud.core.model import (
     Attempt,
     Cursor,
@@ -24,7 +25,10 @@ from gpud.core.model import (
     Outcome,
     Story,
 )
+from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
+from gpud.core.ready import rank_of
+from gpud.core.spans import spans_of
 from gpud.core.state import State
 
 from .world import Key
@@ -35,6 +39,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.jobs: dict[JobId, Job] = {}
+        self.arrays: dict[JobId, Job] = {}  # the records that stand for many
         self.specs: dict[JobId, JobSpec] = {}
         self.attempts: dict[Key, Attempt] = {}
         self.story: list[Story] = []
@@ -49,16 +54,31 @@ class FakeStore:
     def commit(self, changes: Changes) -> None:
         for job_id, new in changes.new:
             assert job_id == self.next_id, f"id {job_id} follows {self.next_id - 1}"
-            assert job_id in changes.jobs, f"job {job_id} is new and has no record"
-            self.specs[job_id] = new.spec
-            self.next_id = JobId(job_id + 1)
+            record = changes.jobs.get(job_id) or changes.jobs.get(JobId(-job_id))
+            assert record is not None, f"job {job_id} is new and has no record"
+            array = new.spec.array if record.array else None
+            for _ in range(size(array.indices) if array else 1):
+                self.specs[self.next_id] = new.spec
+                self.next_id = JobId(self.next_id + 1)
+        assert changes.edited.keys() <= changes.jobs.keys(), "an edit without its record"
+        self.specs |= changes.edited
         assert changes.next_id in (None, self.next_id)
         for key, attempt in sorted(changes.attempts.items()):
             self._write_attempt(key, attempt)
-        for job_id, job in changes.jobs.items():
+        known = dict(changes.jobs)
+        for many in [job for job in known if job < 0]:
+            self.arrays[many] = copy.copy(known.pop(many))
+        for end in changes.ends:
+            for n in range(end.first, end.last + 1):
+                assert JobId(n) not in self.jobs, f"job {n} has changed before, and ends unchanged"
+                ended = structs.replace(self.arrays[JobId(-end.array)], id=JobId(n), rest=())
+                ended.state, ended.outcome, ended.why = JobState.DONE, end.outcome, end.why
+                ended.ended_at_ms, ended.not_before_ms = end.at_ms, 0
+                self.jobs[ended.id] = ended
+        for job_id, job in known.items():
             assert job_id in self.specs, f"job {job_id} was never submitted"
             self.jobs[job_id] = copy.copy(job)
-        for job_id in {*changes.jobs, *(job_id for job_id, _ in changes.attempts)}:
+        for job_id in {*known, *(job_id for job_id, _ in changes.attempts)}:
             self._check_job(job_id)
         self.story += changes.story
         assert not self.submissions.keys() & changes.submissions.keys()
@@ -104,13 +124,24 @@ class FakeStore:
         jobs = [copy.copy(job) for job in self.jobs.values() if job.state is not JobState.DONE]
         attempts = [copy_of(a) for a in self.attempts.values() if a.outcome is None]
         state.pool.usual_mib = dict(self.usual_mib)
-        jobs.sort(key=lambda job: (-job.priority, job.id))
+        for many in self.arrays.values():
+            first = many.array
+            ids = [n for n, spec in self.specs.items() if n >= first and spec.array]
+            count = size(self.specs[first].array.indices) if self.specs[first].array else 0
+            rest = spans_of(n for n in ids if n < first + count and n not in self.jobs)
+            if rest:
+                jobs.append(structs.replace(many, rest=rest))
+        state.numbering = Numbering(
+            (many.array, many.array + size(self.specs[many.array].array.indices) - 1)
+            for many in self.arrays.values()
+        )
+        jobs.sort(key=rank_of)
         state.load(jobs, attempts, self.quarantines, self.outcome_of)
         return state
 
     def outcome_of(self, job: JobId) -> Outcome | None:
         """None: it is not done."""
-        return self.jobs[job].outcome
+        return self.jobs[job].outcome if job in self.jobs else None
 
     def recall(self, jobs: Sequence[JobId]) -> tuple[Job, ...]:
         found = [self.jobs[job_id] for job_id in dict.fromkeys(jobs) if job_id in self.jobs]

@@ -43,7 +43,7 @@ def test_the_pause_grows_until_a_start_succeeds() -> None:
         dispatch(state, now)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     handle(state, AttemptStarted(job, 9, 77, now), now)
-    assert not state.shortage
+    assert not state.shortage.why
     assert next_deadline(state) is None
 
 

@@ -34,11 +34,11 @@ def test_an_active_job_says_where_it_is_and_in_which_phase() -> None:
     state = ready(A, B, CPUS)
     both = submit(state, request=Request(2))
     cpu = submit(state, request=Request(0))
-    assert explain(state, both, NOW_MS) == "starting on GPU a, b"
+    assert explain(state, both, NOW_MS) == "starting on GPUs a and b"
     started(state, both)
-    assert explain(state, both, NOW_MS) == "running on GPU a, b"
+    assert explain(state, both, NOW_MS) == "running on GPUs a and b"
     happens(state, CancelRequested(2, (both,)))
-    assert explain(state, both, NOW_MS) == "being stopped on GPU a, b"
+    assert explain(state, both, NOW_MS) == "being stopped on GPUs a and b"
     assert explain(state, cpu, NOW_MS) == "starting on the CPU"
 
 
@@ -90,10 +90,10 @@ def test_a_drained_pool_says_how_to_undo_it() -> None:
 @pytest.mark.parametrize(
     ("devices", "request_", "reason"),
     [
-        ((A,), Request(), "waits for the slot"),
+        ((A,), Request(), "waits for the slot: it is taken"),
         ((HALVES,), Request(), "waits for a free slot: all 2 are taken"),
         ((A, B), Request(2), "waits for 2 GPUs at once: 0 of 2 slots are free"),
-        ((PAIR,), Request(2), "waits for 2 GPUs at once: 0 of 1 slots are free"),
+        ((PAIR,), Request(2), "waits for 2 GPUs at once: the slot is taken"),
         ((CPUS, A), Request(0), "waits for a free CPU slot: all 2 are taken"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_job_that_will_start_in_this_turn_waits_for_its_turn() -> None:
     happens(state, DrainRequested(1))
     job = submit(state)
     state.draining = False
-    assert explain(state, job, NOW_MS) == "waits for its turn: 1 of 1 slots are free"
+    assert explain(state, job, NOW_MS) == "waits for its turn: the slot is free"
 
 
 def test_a_job_that_is_not_in_memory_has_no_reason() -> None:

@@ -36,7 +36,7 @@ BROKEN = Quarantine("it has fallen off the bus", NOW_MS, BOOT)
 def reason(sight: GpuSight, policy: GpuPolicy | None = None, holders: object = ()) -> str:
     """What one look at the GPU u says."""
     health = Health(policy or GpuPolicy())
-    health.of("GPU-u").sight = sight
+    health.gpus["GPU-u"] = Gpu(sight, seen_at_ms=NOW_MS)
     return health.reason(U, {"GPU-u": set(holders)})[0]
 
 
@@ -95,7 +95,7 @@ def test_a_quarantine_of_any_of_its_gpus_is_the_reason() -> None:
         (GpuProcess(4711, "python", "alice"), "used by pid 4711 (python of alice)"),
         (GpuProcess(4711, "python", "", 512), "used by pid 4711 (python, 512 MiB)"),
         (GpuProcess(4711, "", "", 1_024), "used by pid 4711 (?, 1 GiB)"),
-        (OURS, "used by job 7, pid 5000 (python of ann, 8 GiB), without a lease on it"),
+        (OURS, "used by job 7, pid 5000 (python of ann, 8 GiB), which was not given it"),
         (NOBODY_KNOWS_WHICH, "used by pid 5000 (python of ann, 8 GiB)"),
     ],
 )
@@ -115,7 +115,7 @@ def test_who_has_a_lease_is_no_reason(process: GpuProcess) -> None:
 
 @pytest.mark.parametrize("holder", [(7, 2), (8, 1)])
 def test_the_lease_of_another_attempt_does_not_count(holder: tuple[int, int]) -> None:
-    assert "without a lease on it" in reason(used_by(OURS), holders={holder})
+    assert "which was not given it" in reason(used_by(OURS), holders={holder})
 
 
 @pytest.mark.parametrize("name", [*NEVER_FOREIGN, "dcgm"])

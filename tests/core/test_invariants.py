@@ -9,8 +9,11 @@ from msgspec import structs
 
 from gpud.core.invariants import check_invariants
 from gpud.core.lifecycle import ContradictionError
-from gpud.core.model import JobId, JobState, LeasePart, Outcome, RetryPolicy
+from gpud.core.links import nobody_knows
+from gpud.core.model import After, JobId, JobState, LeasePart, Outcome, RetryPolicy, Span
+from gpud.core.ready import Ready
 from gpud.core.state import State
+from gpud.core.times import Times
 
 from .build import A, ended, happens, ready, submit
 
@@ -140,19 +143,35 @@ def an_attempt_of_nobody(state: State) -> None:
     state.pool.take(attempt.lease)
 
 
-@breaks("job 3 waits, but not in the queue of its shape")
+@breaks("job 3 waits, and will not be offered capacity")
 def a_ready_job_in_no_queue(state: State) -> None:
-    state.ready.clear()
+    state.ready = Ready(state.jobs, state.pool)
 
 
-@breaks("job 3 waits, but not in the queue of its shape")
+@breaks("job 3 waits, and will not be offered capacity")
 def a_ready_job_under_another_rank(state: State) -> None:
     state.jobs[WAITS].priority = 1
 
 
+@breaks("job 3 waits, and will not be offered capacity")
+def a_ready_job_in_another_place(state: State) -> None:
+    state.jobs[WAITS].place = 2.5
+
+
+@breaks("stands behind what is submitted later")
+def a_place_behind_the_next_id(state: State) -> None:
+    state.jobs[HELD].place = NOBODY
+
+
+@breaks("these wait for one another: {3, 4}")
+def a_circle(state: State) -> None:
+    for job, before in ((WAITS, HELD), (HELD, WAITS)):
+        state.come_after(state.jobs[job], After((Span(before, before),)), nobody_knows)
+
+
 @breaks("job 1 is delayed, but not in the queue of delays")
 def a_delayed_job_in_no_queue(state: State) -> None:
-    state.delayed.clear()
+    state.delayed = Times(lambda job: 0)
 
 
 # -- all of them -----------------------------------------------------------------------------------

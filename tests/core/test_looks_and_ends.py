@@ -21,6 +21,7 @@ from gpud.core.model import JobId, NewJob, Request, RetryPolicy
 from gpud.core.pool import Pool
 from gpud.core.sight import GpuProcess, GpuSight
 from gpud.core.state import State
+from gpud.core.watching import NOT_SEEN, device_problems
 
 from .build import NOW_MS, happens, ready, spec_of, started, submit
 from .draws import GUEST, HALVES, U, V
@@ -112,6 +113,32 @@ def test_a_guest_that_is_held_says_why() -> None:
     assert explain(state, job, NOW_MS + 20) == why
 
 
+def test_who_has_ended_since_the_last_look_is_not_beside_the_next_one() -> None:
+    """Its process was there in that look: the next job need not wait until somebody looks again."""
+    state = ready(U)
+    job, following = submit(state), submit(state)
+    seen(0, state, free())
+    started(state, job)
+    process = GpuProcess(4800, "python", "ann", 500, None, job, 1)
+    seen(1_000, state, free(processes=(process,)))
+    actions = at(1_100, state, AttemptEnded(job, 1, NOW_MS + 1_100, exit_code=0))
+    assert LookAtGpus() in actions
+    assert NOT_SEEN in explain(state, following, NOW_MS + 1_100)
+    assert "used by job 1" not in device_problems(state).get("GPU-u", "")
+    seen(1_110, state, free(processes=(process,)))
+    assert "used by job 1, pid 4800" in device_problems(state)["GPU-u"]  # it lives on
+
+
+def test_others_are_there_whoever_has_ended() -> None:
+    state = ready(U)
+    job = submit(state)
+    seen(0, state, free())
+    started(state, job)
+    seen(1_000, state, free(processes=(BOBS,)))
+    at(1_100, state, AttemptEnded(job, 1, NOW_MS + 1_100, exit_code=0))
+    assert "python of bob" in device_problems(state)["GPU-u"]
+
+
 def test_a_late_look_does_not_make_anybody_ask_again() -> None:
     state = ready(U)
     seen(10, state, free())
@@ -125,6 +152,34 @@ def test_a_heal_asks_for_one_look() -> None:
     submit(state)
     looks = [a for a in at(1, state, HealRequested(5, ())) if isinstance(a, LookAtGpus)]
     assert looks == [LookAtGpus(afresh=True)]
+
+
+def test_a_look_that_began_before_a_heal_says_nothing_of_that_gpu() -> None:
+    """A driver that is slow at another GPU tells what it has seen so far after seconds."""
+    state = ready(U, V)
+    ill = GpuSight("GPU-u", "the driver did not answer for it", broken=True)
+    seen(0, state, ill, GpuSight("GPU-v", "it must be reset", broken=True))
+    at(10, state, HealRequested(5, ("GPU-u",)))
+    assert told(state) == ["quarantined GPU-u", "quarantined GPU-v", "healed GPU-u"]
+    at(8_000, state, GpusSeen(NOW_MS + 9, (ill, free("GPU-v"))))
+    assert len(told(state)) == 3
+    assert device_problems(state) == {"GPU-u": NOT_SEEN, "GPU-v": "it must be reset"}
+    at(8_001, state, GpusSeen(NOW_MS + 10, (ill, free("GPU-v"))))  # asked for by the heal
+    assert told(state)[3:] == ["quarantined GPU-u"]
+
+
+def told(state: State) -> list[str]:
+    gpus = (story for story in state.changes.story if story.kind.startswith("gpu-"))
+    return [f"{story.kind.removeprefix('gpu-')} {story.detail['gpu']}" for story in gpus]
+
+
+def test_after_the_clock_was_set_back_a_healed_gpu_is_seen_again() -> None:
+    state = ready(U)
+    at(3_600_000, state, GpuBroke("GPU-u", NOW_MS, FELL))
+    at(3_600_000, state, HealRequested(5, ()))
+    seen(0, state, free())
+    seen(10, state, free())
+    assert device_problems(state) == {}
 
 
 def test_a_retry_by_a_person_forgives_setbacks() -> None:
@@ -144,8 +199,8 @@ def test_a_gpu_that_takes_no_work_is_named_beside_one_that_has() -> None:
     seen(0, state, free(processes=(BOBS,)), free("GPU-v"))
     busy, waits = submit(state), submit(state)
     assert set(state.attempts) == {busy}
-    told = "waits for the slot; GPU 0 takes no work: used by pid 4711 (python of bob, 500 MiB)"
-    assert explain(state, waits, NOW_MS) == told
+    why = "GPU 0 takes no work: used by pid 4711 (python of bob, 500 MiB)"
+    assert explain(state, waits, NOW_MS) == f"waits for the slot: it is taken; {why}"
 
 
 def test_a_gpu_that_left_the_pool_and_is_back_is_looked_at_before_it_is_used() -> None:

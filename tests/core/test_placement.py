@@ -201,6 +201,7 @@ def test_gpus_in_use_under_another_grouping_are_not_given_out() -> None:
 # -- for ever -------------------------------------------------------------------------------------
 
 NO_MEMORY = "asks for GPU memory, which gpud cannot see on this machine (gpuctl gpus)"
+GEFORCE = Device("4090", ("4090",), memory_mib=24_564)  # it is sold with 24 GiB
 NO_MODEL = "asks for a GPU model, which gpud cannot see on this machine (gpuctl gpus)"
 
 
@@ -219,10 +220,12 @@ NO_MODEL = "asks for a GPU model, which gpud cannot see on this machine (gpuctl 
         ([PAIR], ONE, "needs 1 GPU, and no group of slots has exactly that many"),
         ([A], Request(vram_mib=1), NO_MEMORY),
         ([A], Request(gpu_model="H100"), NO_MODEL),
+        ([GEFORCE], Request(vram_mib=24_576),
+         "needs 24576 MiB of GPU memory, the largest GPU here has 24564 MiB"),
         ([H100], Request(vram_mib=40_000), ""),
         ([H100, A100], Request(2, vram_mib=30_000), ""),
     ],
-)
+)  # fmt: skip
 def test_what_can_never_be_served_is_said_in_a_sentence(
     devices: list[Device], request_: Request, sentence: str
 ) -> None:

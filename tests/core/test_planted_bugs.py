@@ -49,7 +49,8 @@ from gpud.core.model import (
 )
 from gpud.core.placement import place
 from gpud.core.pool import Lease, Pool
-from gpud.core.state import State, is_ready
+from gpud.core.ready import Ready, is_ready
+from gpud.core.state import State
 
 from .machine import CoreMachine, one_pass
 from .planting import Bugs, plant
@@ -289,7 +290,7 @@ def priority_is_ignored(right):
 
 
 def rebuild_heaps(state: State, priority: Callable[[Job], int]) -> None:
-    state.ready.clear()
+    state.ready = Ready(state.jobs, state.pool)
     for job in state.jobs.values():
         job.priority = priority(job)
         if is_ready(job):
@@ -351,8 +352,8 @@ def delayed_jobs_never_come_due(right):
 @bug(State, "make_due")
 def what_comes_due_is_forgotten(right):
     def make_due(state: State, now_ms: int) -> None:
-        while (due := state.next_delay_ms()) is not None and due <= now_ms:
-            job = state.jobs[state.delayed.pop(0)[1]]
+        while (due := state.delayed.first()) is not None and due[0] <= now_ms:
+            job = state.jobs[due[1]]
             job.not_before_ms = 0
             state.touch(job)
 
@@ -394,7 +395,7 @@ def a_retry_does_not_make_the_others_wait_again(right):
 
 @bug(requests, "impossible")
 def jobs_come_after_what_is_not_there(right):
-    return lambda state, job, after, outcome_of: ""
+    return lambda *what: ""
 
 
 @bug(State, "load")
@@ -415,9 +416,9 @@ def who_is_too_late_starts_all_the_same(right):
     return lambda state, now_ms: None
 
 
-@bug(State, "next_expiry_ms")
+@bug(State, "_may_expire")
 def nobody_minds_deadlines(right):
-    return lambda state: None
+    return lambda state, job: None
 
 
 @bug(state_module, "last_start_ms")

@@ -18,6 +18,7 @@ from gpud.core.health import Gpu, Health
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Device, LeasePart, Outcome, Phase, Request
 from gpud.core.pool import Lease, Pool
+from gpud.core.ready import Ready
 from gpud.core.sight import GpuSight
 from gpud.core.state import State
 
@@ -84,6 +85,16 @@ def a_broken_gpu_is_used_again(right):
 @bug(quarantines, "heal")
 def heal_heals_nothing(right):
     return lambda state, uuid, now_ms, why: True
+
+
+@bug(sights, "_judged")
+def a_look_from_before_a_heal_undoes_it(right):
+    def judged(state: State, event: GpusSeen, now_ms: int) -> list[GpuSight]:
+        for sight in event.gpus:
+            state.health.of(sight.uuid).healed_at_ms = 0
+        return right(state, event, now_ms)
+
+    return judged
 
 
 @bug(sights, "quarantine")
@@ -228,6 +239,16 @@ def what_runs_took_is_kept_in_memory_only(right):
         state.changes.usual_mib.clear()
 
     return note_usage
+
+
+@bug(Ready, "learn")
+def who_waits_for_auto_does_not_hear_what_was_learned(right):
+    return lambda self, likeness: None
+
+
+@bug(scheduler, "most_mib")
+def who_wants_little_memory_is_passed_over(right):
+    return lambda pool, request, avoid: right(pool, request, avoid) // 2
 
 
 @bug(setbacks, "with_more_memory")

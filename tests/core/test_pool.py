@@ -7,6 +7,7 @@ from msgspec import structs
 from gpud.core.model import Device, LeasePart, Request
 from gpud.core.placement import place
 from gpud.core.pool import Pool
+from gpud.core.sight import NOT_LISTED
 
 ZERO = Device("0", ("0",), uuids=("GPU-a",))
 ONE = Device("1", ("1",), uuids=("GPU-b",))
@@ -46,7 +47,7 @@ def test_what_was_leased_before_the_driver_answered_stays_leased() -> None:
 
 
 def test_a_lost_gpu_is_no_reason_to_run_jobs_on_the_cpu() -> None:
-    lost = Device("GPU-a", ("0",), problem="the driver does not list it any more")
+    lost = Device("GPU-a", ("0",), problem=NOT_LISTED)
     pool = Pool([lost, Device("cpu", (), 4)])
     assert pool.wanted(Request()) is None
     pool.block({"GPU-a": lost.problem}, set(), {})

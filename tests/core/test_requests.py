@@ -267,7 +267,7 @@ class TestHold:
         job = submit(state, retry=RetryPolicy(1))
         happens(state, ended(state, job, exit_code=1))
         happens(state, HoldRequested(2, (job,)))
-        assert state.next_delay_ms() is None
+        assert state.delayed.first() is None
         happens(state, ReleaseRequested(3, (job,)))
         assert state.attempts[job].no == 2
 

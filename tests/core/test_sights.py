@@ -19,7 +19,7 @@ from gpud.core.events import (
 from gpud.core.explain import explain
 from gpud.core.health import GpuPolicy, Quarantine
 from gpud.core.model import Device, JobId, Request, RetryPolicy
-from gpud.core.sight import GpuProcess, GpuSight
+from gpud.core.sight import NOT_LISTED, GpuProcess, GpuSight
 from gpud.core.state import State
 from gpud.core.watching import device_problems
 
@@ -82,7 +82,7 @@ def test_after_the_clock_was_set_back_looks_are_not_late() -> None:
 
 @pytest.mark.parametrize(
     ("problem", "why"),
-    [("", "the driver does not list it"), ("the driver is loading", "the driver is loading")],
+    [("", NOT_LISTED), ("the driver is loading", "the driver is loading")],
 )
 def test_a_gpu_that_a_look_did_not_show_takes_no_work(problem: str, why: str) -> None:
     state = ready(U)

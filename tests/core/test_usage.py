@@ -72,6 +72,21 @@ def test_when_the_driver_was_loaded_again_the_counter_is_taken_up_anew() -> None
     assert energy(one) == [60]
 
 
+def test_a_counter_that_jumps_is_taken_up_anew() -> None:
+    """No GPU takes so much: a value that was told once, or that was not told once."""
+    one = part(1, counters={GPU: 1_000})
+    for counter_mj in (1_500, 2**64 - 1, 1_700, 1_900, 0, 10**10, 10**10 + 50):
+        look(sight(energy_mj=counter_mj), one)
+    assert energy(one) == [500 + 200 + 50]
+
+
+def test_after_a_minute_without_a_look_all_of_the_energy_is_counted() -> None:
+    one = part(1)
+    look(sight(energy_mj=60_000_000), one, at_ms=61_000)  # 1 kW
+    look(sight(energy_mj=120_000_000), one, at_ms=61_001)  # it did not answer for long
+    assert energy(one) == [120_000_000]
+
+
 def test_on_several_gpus_each_has_its_counter() -> None:
     one = part(1, counters={GPU: 100, "GPU-v": 900})
     attempt, lease = one

@@ -105,7 +105,7 @@ def test_a_job_that_waits_for_a_look_waits_for_its_turn() -> None:
         explain(state, job, NOW_MS)
         == "waits for a slot; GPU 0 takes no work: it is being looked at"
     )
-    assert devices_for(state, job) == ["0: takes no work: it is being looked at"]
+    assert devices_for(state, job) == ["GPU 0: takes no work: it is being looked at"]
 
 
 def test_on_the_word_of_a_look_jobs_start_for_two_seconds() -> None:
@@ -271,6 +271,9 @@ def test_a_job_for_memory_waits_while_a_look_finds_too_little_free() -> None:
     why = "waits for 29.3 GiB of GPU memory: 19.5 GiB is free at most"
     assert explain(state, job, NOW_MS) == why
     assert starts(seen(8, state, free(free_mib=29_999, processes=(BOBS,)))) == []
+    why = "waits for 30000 MiB of GPU memory: 29999 MiB is free at most"
+    assert explain(state, job, NOW_MS) == why
+    assert devices_for(state, job)[0].endswith("has 29999 MiB of memory free")
     assert starts(seen(10, state, free(free_mib=30_000, processes=(BOBS,)))) == [job]
 
 

@@ -16,8 +16,11 @@ from gpud.core import deadlines, scheduler
 from gpud.core.actions import (
     Action,
     Answer,
+    CheckpointAttempt,
+    ContinueAttempt,
     ForgetAttempt,
     LookAtGpus,
+    PauseAttempt,
     Refuse,
     StartAttempt,
     StopAttempt,
@@ -26,8 +29,11 @@ from gpud.core.events import (
     AttemptEnded,
     AttemptNotStarted,
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DevicesChanged,
     DrainRequested,
+    EditRequested,
     EntriesRead,
     Event,
     GpuBroke,
@@ -35,17 +41,20 @@ from gpud.core.events import (
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     RunnerGone,
     RunnerReady,
+    SwapRequested,
     UndrainRequested,
 )
 from gpud.core.health import DEFAULT_POLICY, GpuPolicy
 from gpud.core.invariants import check_invariants
-from gpud.core.model import Attempt, Device, JobId, JobState, Phase
+from gpud.core.model import Attempt, Device, JobId, JobSpec, JobState, Outcome, Phase
 
-from . import answers, promises, starts, watch
+from . import answers, edited, pauses, promises, starts, watch
 from .afters import Afters
 from .gpus import FakeGpus
 from .store import FakeStore, picture
@@ -139,6 +148,9 @@ class Daemon:
                 found = self.store.submissions[event.key]
                 earlier = (found.first, found.count, found.digest)
                 event = structs.replace(event, earlier=earlier)
+        if isinstance(event, EditRequested):
+            known = {job.id: job.outcome for job in self.store.jobs.values() if job.outcome}
+            return structs.replace(event, outcomes=known)
         if isinstance(event, AttemptEnded):
             live = self.state.attempts.get(event.job)
             if live is not None and live.usage is not None and live.usage.peak_mib:
@@ -165,10 +177,16 @@ class Daemon:
                 afters.can_be_submitted(new.spec, JobId(first + n), first, now_ms)
                 for n, new in enumerate(event.jobs)
             ]
+        if isinstance(event, EditRequested | MoveRequested | SwapRequested):
+            before = edited.Before(self.state, afters)
         busy = self.busy_gpus() if isinstance(event, GpusSeen) else ()
+        if isinstance(event, PauseRequested | ContinueRequested | CheckpointRequested):
+            may_be_asked = pauses.possible(event, live.values(), self.ledger, self.specs())
+        was_idle = pauses.told_idle(live.values())
         actions = scheduler.handle(self.state, event, now_ms)
         if isinstance(event, GpusSeen | GpuBroke):
             self.note_gpus(event, now_ms, busy)
+            pauses.check_idle(self.state, self.ledger, was_idle, self.policy, now_ms)
         if isinstance(event, AttemptEnded | AttemptNotStarted):
             told = ForgetAttempt(event.job, event.attempt)
             assert told in actions, f"{event} is told again and again"
@@ -176,6 +194,7 @@ class Daemon:
             if attempt.phase is Phase.FINISHING and attempt.job not in finishing:
                 gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
                 self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=False)
+                self.ledger.note_gone(attempt, self.runner.ends[attempt.job, attempt.no])
         assert not any(isinstance(a, StartAttempt) for a in actions) or isinstance(
             event, RunnerReady
         ), f"{event} starts something by itself"
@@ -189,10 +208,11 @@ class Daemon:
         match event:
             case RunnerReady():
                 self.ledger.runner_ready = True
-                self.note_boot(event.boot_id)
+                self.ledger.older = {(k.job, k.attempt) for k in event.known if k.older}
+                self.note_boot(event.boot_id, now_ms)
             case HealRequested():
                 for uuid in event.uuids or {*self.watch.gpus, *self.ledger.quarantined}:
-                    self.note_heal(uuid)
+                    self.note_heal(uuid, now_ms)
             case GpusSeen():
                 watch.check_guests(self.state, self.watch, self.policy)
             case RunnerGone():
@@ -209,7 +229,10 @@ class Daemon:
                 for job_id in answers.answered(event, actions, set(attempts)):
                     self.ledger.held.discard(job_id)
                     if job_id in live:
-                        self.ledger.cancelled.add((job_id, live[job_id].no))
+                        key = job_id, live[job_id].no
+                        self.ledger.cancelled.add(key)
+                        self.ledger.leaving.discard(key)
+                        self.ledger.note_continue(key, now_ms)
                     else:
                         self.ledger.waiting_cancelled[job_id] = attempts[job_id]
             case RetryRequested():
@@ -217,17 +240,29 @@ class Daemon:
                     job = self.state.jobs[job_id]
                     assert job.retries_left == job.retry.retries, f"{job} has not all its retries"
                     assert event.args is None or job.retry_args == event.args
+                    if self.store.jobs[job_id].outcome is Outcome.SUCCEEDED:
+                        self.ledger.resuming.discard(job_id)
                     tried = job.attempt
                     before = self.ledger.rounds.get(job_id, ())
                     self.ledger.rounds[job_id] = (*before, tried)
                     self.ledger.waiting_cancelled.pop(job_id, None)
                     self.ledger.expired.pop(job_id, None)
+            case PauseRequested() | ContinueRequested() | CheckpointRequested():
+                granted = answers.answered(event, actions, may_be_asked)
+                keys = [(job_id, live[job_id].no) for job_id in granted]
+                pauses.note(event, keys, self.ledger, now_ms)
+            case EditRequested() | MoveRequested() | SwapRequested():
+                edited.check(before, self.state, event, actions, self.ledger, now_ms)
             case HoldRequested():
                 self.ledger.held.update(answers.answered(event, actions, waiting))
             case ReleaseRequested():
                 self.ledger.held.difference_update(answers.answered(event, actions, set(attempts)))
         self.note_cascade(waiting, attempts)
         return actions
+
+    def specs(self) -> dict[JobId, JobSpec]:
+        """Of this turn's new jobs, too."""
+        return self.store.specs | {job: new.spec for job, new in self.state.changes.new}
 
     def note_cascade(self, waiting: set[JobId], attempts: dict[JobId, int]) -> None:
         """Jobs that waited and have ended without anybody's cancel."""
@@ -275,13 +310,11 @@ class Daemon:
         if isinstance(event, GpuBroke):
             broke.append(event.uuid)
         elif self.note_memory(event, now_ms, busy):
-            broke += [sight.uuid for sight in event.gpus if sight.broken]
+            broke += [sight.uuid for sight in self.watch.judged(event) if sight.broken]
         for uuid in broke:
             self.watch.of(uuid)
             self.ledger.quarantined.setdefault(uuid, (now_ms, self.state.boot_id))
-        for attempt in self.state.attempts.values():
-            if attempt.stop_why:
-                self.ledger.stopped.setdefault((attempt.job, attempt.no), attempt.stop_why)
+        pauses.note_stops(self.state, self.ledger, self.specs(), now_ms)
 
     def note_memory(self, look: GpusSeen, now_ms: int, busy: Collection[str]) -> bool:
         """GPUs that are set aside, or taken back, for memory. False: the look came too late."""
@@ -298,19 +331,20 @@ class Daemon:
     def note_end(self, attempt: Attempt, *, looked_at: bool) -> None:
         gpus = watch.uuids_of(attempt.lease, self.state.pool.devices)
         self.watch.note_end(gpus, attempt.ended_at_ms, looked_at=looked_at)
-        policy = self.store.specs[attempt.job].retry
+        policy = Afters(self.state, self.store).specs[attempt.job].retry
+        self.ledger.note_gone(attempt, self.runner.ends.get((attempt.job, attempt.no)))
         self.ledger.note_end(attempt, set(gpus), policy)
 
-    def note_boot(self, boot_id: str) -> None:
+    def note_boot(self, boot_id: str, now_ms: int) -> None:
         for uuid, (at_ms, boot) in [*self.ledger.quarantined.items()]:
             if boot and boot != boot_id:
-                self.note_heal(uuid)
+                self.note_heal(uuid, now_ms)
             else:
                 self.ledger.quarantined[uuid] = at_ms, boot_id
 
-    def note_heal(self, uuid: str) -> None:
+    def note_heal(self, uuid: str, now_ms: int) -> None:
         if uuid in self.ledger.quarantined or self.watch.of(uuid).unreleased_ms is not None:
-            self.watch.note_heal(uuid)
+            self.watch.note_heal(uuid, now_ms)
             self.ledger.quarantined.pop(uuid, None)
             self.ledger.memory.pop(uuid, None)
 
@@ -326,6 +360,8 @@ class Daemon:
         assert self.store.cursors == self.ledger.cursors, "a cursor without its entries"
         self.kept = self.ledger.copy()
         promises.check_written(self.store, self.runner, self.ledger, touched)
+        for job_id, spec in self.ledger.specs.items():
+            assert self.store.specs[job_id] == spec, f"job {job_id} does not say what it was made"
         again = self.store.load(self.devices_of_state(), self.policy)
         assert picture(again) == picture(self.state), "a restart now would change the state"
         check_invariants(again)
@@ -334,11 +370,29 @@ class Daemon:
         for action in actions:
             match action:
                 case StartAttempt():
+                    resumes = action.job in self.ledger.resuming
+                    assert action.resume == resumes, f"{action}: {self.ledger.resuming}"
                     self.runner.start(action)
                 case StopAttempt():
                     key = action.job, action.attempt
                     assert key in self.ledger.cancelled or key in self.ledger.stopped
+                    assert key not in self.ledger.leaving, f"{key} is to save its state"
                     self.runner.stop(key)
+                case CheckpointAttempt():
+                    key = action.job, action.attempt
+                    over = key in self.runner.ends  # it was, before it was asked
+                    assert over or key in self.ledger.stopped, f"{key} is to go on"
+                    assert action.signal == self.store.specs[action.job].checkpoint
+                    self.runner.stop(key)
+                case PauseAttempt():
+                    key = action.job, action.attempt
+                    asked = key in self.ledger.paused or key in self.ledger.paused_ms
+                    assert asked, f"{key} is to go on"
+                    self.runner.pause(key)
+                case ContinueAttempt():
+                    key = action.job, action.attempt
+                    assert key in self.ledger.paused_ms, f"{key} was never to go on"
+                    self.runner.pause(key, paused=False)
                 case ForgetAttempt():
                     key = action.job, action.attempt
                     attempt = self.store.attempts[key]

@@ -30,6 +30,7 @@ class Seen(Struct):
     sight: GpuSight | None = None
     began_ms: int = 0
     ended_ms: int = 0  # the last end there
+    healed_ms: int = 0  # by a person, or by another boot
     heard_ms: int | None = None  # of the look; None: not since the last end was heard of
     base_mib: int | None = None  # nobody's, and nothing to worry about
     unreleased_ms: int | None = None  # since when
@@ -62,7 +63,7 @@ class Watch:
         if look.at_ms < self.began_ms:
             return False
         self.began_ms, self.problem = look.at_ms, look.problem
-        for sight in look.gpus:
+        for sight in self.judged(look):
             seen = self.of(sight.uuid)
             seen.sight, seen.began_ms, seen.heard_ms = sight, look.at_ms, now_ms
             if sight.problem or sight.uuid in busy:
@@ -73,6 +74,10 @@ class Watch:
             elif kept_mib >= 0 and sight.uuid not in broken:
                 memory[sight.uuid] = kept_mib
         return True
+
+    def judged(self, look: GpusSeen) -> list[GpuSight]:
+        """Without GPUs that were healed after it had begun: it says nothing of those."""
+        return [sight for sight in look.gpus if look.at_ms >= self.of(sight.uuid).healed_ms]
 
     def _judge_memory(
         self, seen: Seen, sight: GpuSight, now_ms: int, wait_ms: int, kept_mib: int | None
@@ -103,8 +108,8 @@ class Watch:
             if not looked_at:
                 seen.heard_ms = None
 
-    def note_heal(self, uuid: str) -> None:
-        self.gpus[uuid] = Seen(ended_ms=self.of(uuid).ended_ms)
+    def note_heal(self, uuid: str, now_ms: int) -> None:
+        self.gpus[uuid] = Seen(ended_ms=self.of(uuid).ended_ms, healed_ms=now_ms)
 
     # -- what follows from them --------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ once, with one lease. What the real one does is in docs/runner-protocol.md and g
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import count
 
 from msgspec import Struct
@@ -33,7 +34,9 @@ class Payload(Struct):
     lease: tuple[LeasePart, ...]
     pid: int = 0  # 0 until its process is made
     orphan: bool = False  # its runner died: nobody can know how it ends
-    stopped: bool = False
+    stopped: bool = False  # or asked for a checkpoint
+    paused: bool = False
+    older: bool = False  # its runner knows neither pause nor checkpoint
     started: AttemptStarted | None = None
     end: AttemptEnded | AttemptNotStarted | None = None
 
@@ -80,8 +83,14 @@ class FakeRunner:
         self.journal[key] = Payload(action.lease)
 
     def stop(self, key: Key) -> None:
+        """Or a checkpoint, which an older runner takes for a stop."""
         if self.connected and key in self.journal:
-            self.journal[key].stopped = True
+            self.journal[key].stopped, self.journal[key].paused = True, False
+
+    def pause(self, key: Key, *, paused: bool = True) -> None:
+        if self.connected and key in self.journal:
+            assert not self.journal[key].older, f"{key} has a runner that knows no pause"
+            self.journal[key].paused = paused and not self.journal[key].stopped
 
     def forget(self, key: Key) -> None:
         """Also compacts: from here on only the core keeps the attempt from a second start."""
@@ -93,7 +102,7 @@ class FakeRunner:
         """A daemon says hello; what was on its way on the old connection is gone."""
         self.connected = True
         self.wire = [payload.end for payload in self.journal.values() if payload.end]
-        known = [KnownAttempt(*key, phase(p), p.pid) for key, p in self.journal.items()]
+        known = [KnownAttempt(*key, phase(p), p.pid, p.older) for key, p in self.journal.items()]
         return RunnerReady(self.boot_id, tuple(known))
 
     # -- what happens to it ------------------------------------------------------------------
@@ -107,6 +116,13 @@ class FakeRunner:
         self.disconnect()
         for payload in self.alive().values():
             payload.orphan = True
+
+    def grow_old(self, paused: Collection[Key]) -> None:
+        """gpud was upgraded: what lives keeps its runner, new attempts get another. Who is `paused`
+        has one that can do that."""
+        self.disconnect()
+        for key, payload in self.alive().items():
+            payload.older = payload.older or key not in paused
 
     def reboot(self, now_ms: int, *, remembers: bool) -> None:
         """No payload survives; the journal does, or its last writes are gone with the power."""
@@ -148,7 +164,8 @@ class FakeRunner:
             how = {"lost": LOST_BY_RUNNER}
         elif not payload.pid and "lost" not in how:
             self.launch(key, now_ms)
-        payload.end = self.ends[key] = AttemptEnded(*key, now_ms, **how)
+        stopped = payload.stopped
+        payload.end = self.ends[key] = AttemptEnded(*key, now_ms, stopped=stopped, **how)
         if "lost" in how:
             self.truth[key] = {Outcome.LOST}
         elif how.get("timed_out"):
@@ -170,4 +187,6 @@ def phase(payload: Payload) -> str:
         return "not-started" if isinstance(payload.end, AttemptNotStarted) else "ended"
     if payload.stopped:
         return "stopping"
+    if payload.paused:
+        return "paused"
     return "running" if payload.pid else "starting"

@@ -1,4 +1,4 @@
-"""cancel, retry, hold, release: what is sent, when somebody is asked, what is said."""
+"""cancel, retry, hold, pause and others: what is sent, and what is said. See test_agree.py, too."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from .tools import Result
 Gpuctl = Callable[..., Result]
 REQUEST = {
     "cancel": requests.Cancel, "retry": requests.Retry, "hold": requests.Hold,
-    "release": requests.Release,
+    "release": requests.Release, "pause": requests.Pause, "continue": requests.Continue,
+    "checkpoint": requests.Checkpoint,
 }  # fmt: skip
 REPLY = {
     "cancel": replies.Cancelled, "retry": replies.Retried, "hold": replies.HeldReply,
-    "release": replies.Released,
+    "release": replies.Released, "pause": replies.Paused, "continue": replies.Continued,
+    "checkpoint": replies.Checkpointed,
 }  # fmt: skip
 
 
@@ -52,7 +54,8 @@ def ids_of(selectors: tuple[Any, ...]) -> list[int]:
 @pytest.mark.parametrize(
     ("verb", "said"),
     [("cancel", "cancelling"), ("retry", "queued again"), ("hold", "held"),
-     ("release", "released")],
+     ("release", "released"), ("pause", "paused; GPU memory stays held"),
+     ("continue", "continued"), ("checkpoint", "asked to save and leave")],
 )  # fmt: skip
 def test_jobs_named_by_themselves_are_sent_at_once(
     server: FakeServer, gpuctl: Gpuctl, verb: str, said: str
@@ -62,13 +65,17 @@ def test_jobs_named_by_themselves_are_sent_at_once(
     assert gpuctl(verb, "@").status == 0
     several = gpuctl(verb, "7", "8", "9", "12")
     assert several.out == f"4 jobs (7-9, 12): {said}\n"
-    assert [request.jobs for request in server.requests] == [("42",), ("@",), ("7", "8", "9", "12")]
+    sent = [request.jobs for request in server.asked(REQUEST[verb])]
+    assert sent == [("42",), ("@",), ("7", "8", "9", "12")]
 
 
 def test_a_grace_of_its_own(server: FakeServer, gpuctl: Gpuctl) -> None:
     gpuctl("cancel", "--grace", "1m", "42")
     gpuctl("cancel", "42")
-    assert [request.grace_s for request in server.requests] == [60.0, None]
+    gpuctl("checkpoint", "--grace", "5m", "42")
+    sent = [request.grace_s for request in server.asked(requests.Cancel)]
+    assert sent == [60.0, None]
+    assert [request.grace_s for request in server.asked(requests.Checkpoint)] == [300.0]
 
 
 def test_each_refused_one_has_its_sentence(server: FakeServer, gpuctl: Gpuctl) -> None:
@@ -88,24 +95,6 @@ def test_each_refused_one_has_its_sentence(server: FakeServer, gpuctl: Gpuctl) -
     )
 
 
-@pytest.mark.parametrize("selector", ["all", "state:queued", "name:sweep", "source:night", "3-90"])
-@pytest.mark.parametrize("verb", REQUEST)
-def test_many_are_not_changed_by_a_script_without_yes(
-    server: FakeServer, process: Callable[..., Any], verb: str, selector: str
-) -> None:
-    affected = {"cancel": 5, "retry": 6, "hold": 1, "release": 1}[verb]
-    result = process(verb, selector)
-    if affected == 1:  # one job is not many
-        assert result.status == 0
-        return
-    assert result.status == 2
-    assert result.err == (
-        f"gpuctl: cannot {verb} {affected} jobs without asking: this is not a terminal\n"
-        "  add --yes if that is what you want\n"
-    )
-    assert not server.asked(REQUEST[verb])
-
-
 def test_with_yes_exactly_those_that_were_found_are_sent(
     server: FakeServer, gpuctl: Gpuctl
 ) -> None:
@@ -116,8 +105,25 @@ def test_with_yes_exactly_those_that_were_found_are_sent(
     assert (lookup.jobs, lookup.limit) == (("state:failed",), 0)
 
 
+@pytest.mark.parametrize(
+    ("verb", "states", "sent"),
+    [
+        ("pause", ("state:running",), ("42", "43")),
+        ("continue", ("state:paused",), ("47",)),
+        ("checkpoint", ("state:running", "state:paused"), ("47",)),
+    ],
+)
+def test_only_those_are_meant_that_the_verb_can_do_something_about(
+    server: FakeServer, gpuctl: Gpuctl, verb: str, states: tuple[str, ...], sent: tuple[str, ...]
+) -> None:
+    assert gpuctl(verb, "all", "--yes").status == 0
+    (lookup,) = server.asked(requests.Ls)
+    (request,) = server.asked(REQUEST[verb])
+    assert (lookup.jobs, request.jobs) == (states, sent)
+
+
 def test_all_does_not_ask_for_the_whole_history(server: FakeServer, gpuctl: Gpuctl) -> None:
-    assert gpuctl("cancel", "all", "-y").out == "5 jobs (42-46): cancelling\n"
+    assert gpuctl("cancel", "all", "-y").out == "6 jobs (42-47): cancelling\n"
     (lookup,) = server.asked(requests.Ls)
     assert lookup.jobs == ("state:queued", "state:held", "state:active")
     assert lookup.limit == 0
@@ -131,7 +137,7 @@ def test_what_is_more_than_one_answer_holds_is_asked_for_page_by_page(
         return replies.JobsReply(id=0, jobs=tuple(rest[:3]), more=len(rest[3:]))
 
     server.answers[requests.Ls] = page
-    assert gpuctl("cancel", "all", "-y").out == "5 jobs (42-46): cancelling\n"
+    assert gpuctl("cancel", "all", "-y").out == "6 jobs (42-47): cancelling\n"
     assert len(gpuctl("ls", "all").out.splitlines()) == 1 + len(JOBS)
 
 
@@ -164,16 +170,3 @@ def test_no_job_is_a_usage_error(gpuctl: Gpuctl) -> None:
     result = gpuctl("cancel")
     assert result.status == 2
     assert result.err.startswith("gpuctl: cannot cancel: JOBS ... is missing\n")
-
-
-@pytest.mark.parametrize(
-    ("typed", "status", "sent"), [(b"y\n", 0, 1), (b"n\n", 1, 0), (b"\n", 1, 0), (b"\x04", 1, 0)]
-)
-def test_on_a_terminal_a_person_is_asked(
-    server: FakeServer, terminal: Callable[..., Any], typed: bytes, status: int, sent: int
-) -> None:
-    result = terminal("cancel", "all", typed=typed)
-    assert result.status == status, result
-    assert "cancel 5 jobs (42-46)? [y/N] " in result.out
-    assert len(server.asked(requests.Cancel)) == sent
-    assert ("nothing changed" in result.out) == (not sent)

@@ -59,7 +59,7 @@ def test_json_is_the_answer_without_what_belongs_to_the_connection(
 
 def test_gpuctl_alone_is_status(gpuctl: Gpuctl) -> None:
     assert gpuctl().out == gpuctl("status").out
-    assert gpuctl().out.startswith("gpud 0.1.0 on node7: 3 running, 31 queued, 1 held, 120 succ")
+    assert gpuctl().out.startswith("gpud 0.1.0 on node7: 4 running, 31 queued, 1 held, 120 succ")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_ls_in_a_pipe_has_every_column_and_cuts_nothing(gpuctl: Gpuctl) -> None:
         "ID", "STATE", "EXIT", "GPU", "TRY", "PRIO", "TIME", "ENDED", "NAME", "SOURCE", "WHY",
         "COMMAND",
     ]  # fmt: skip
-    assert [int(row.split()[0]) for row in rows] == list(range(36, 47))
+    assert [int(row.split()[0]) for row in rows] == list(range(36, 48))
     assert rows[7].endswith("x" * 120)
     assert rows[2].endswith("./simulate\\x1b[31m⏎--until 'dark'")
     at = head.index("COMMAND")
@@ -106,11 +106,12 @@ def test_no_jobs(server: FakeServer, gpuctl: Gpuctl, terminal: Callable[..., Res
     assert server.requests[1].limit == 50
 
 
-@pytest.mark.parametrize("verb", ["show", "why"])
-def test_without_a_job_it_is_the_last_one(server: FakeServer, gpuctl: Gpuctl, verb: str) -> None:
+@pytest.mark.parametrize("kind", [requests.Show, requests.Why])
+def test_without_a_job_it_is_the_last_one(server: FakeServer, gpuctl: Gpuctl, kind: type) -> None:
+    verb = kind.__name__.lower()
     gpuctl(verb)
     gpuctl(verb, "42", "name:x")
-    assert [request.jobs for request in server.requests] == [("@",), ("42", "name:x")]
+    assert [request.jobs for request in server.asked(kind)] == [("@",), ("42", "name:x")]
 
 
 def test_why(server: FakeServer, gpuctl: Gpuctl) -> None:
@@ -123,6 +124,76 @@ def test_why(server: FakeServer, gpuctl: Gpuctl) -> None:
         ),
     )
     assert gpuctl("why", "45", "46").out == "45: waits for its turn\n46: held: gpuctl release 46\n"
+
+
+def test_why_at_length_is_for_one_job(server: FakeServer, gpuctl: Gpuctl) -> None:
+    reason = "placed on GPU 0: the first in the order of the pool that had room"
+    one = replies.ReasonView(45, "active", "running on GPU 0", (reason,))
+    server.answers[requests.Why] = replies.Reasons(id=0, reasons=(one,))
+    assert gpuctl("why", "45").out == "running on GPU 0\n"
+    assert gpuctl("why", "45", "-v").out == f"running on GPU 0\n  {reason}\n"
+    assert [request.verbose for request in server.requests] == [False, True]
+    two = replies.ReasonView(46, "done", "done: it succeeded")
+    server.answers[requests.Why] = replies.Reasons(id=0, reasons=(one, two))
+    assert gpuctl("why", "45", "46", "-v").out == "45: running on GPU 0\n46: done: it succeeded\n"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "lines"),
+    [
+        ((), ["it was never started"]),
+        ((samples.attempt(9, 1, phase="", outcome="not-started", why="no /x", started_at_ms=0,
+                          lease=("cpu:62",), rule="it needs no GPU"),),
+         ["placed on the CPU: it needs no GPU", "not-started: no /x"]),
+        ((samples.attempt(9, 1, phase="", outcome="succeeded", ended_at_ms=samples.NOW_MS,
+                          gpu_util=0, rule="the first"),),
+         ["placed on GPU 0: the first", "succeeded after 3m12s", "cost: GPU at 0 %"]),
+    ],
+)  # fmt: skip
+def test_why_at_length_of_a_job_that_is_done(
+    server: FakeServer, gpuctl: Gpuctl, attempts: tuple[replies.AttemptView, ...], lines: list[str]
+) -> None:
+    ended = replies.ReasonView(9, "done", "done: it is over", attempts=attempts)
+    server.answers[requests.Why] = replies.Reasons(id=0, reasons=(ended,))
+    assert gpuctl("why", "9").out == "done: it is over\n"
+    told = gpuctl("why", "9", "-v").out.splitlines()
+    assert told == ["done: it is over", *(f"  {line}" for line in lines)]
+
+
+def test_a_try_that_goes_on_is_not_told_twice(server: FakeServer, gpuctl: Gpuctl) -> None:
+    first = samples.attempt(9, 1, phase="", outcome="failed", exit_code=1, started_at_ms=0)
+    active = replies.ReasonView(
+        9, "active", "running on GPU 0", ("placed on GPU 0: x",), (first, samples.attempt(9, 2))
+    )
+    server.answers[requests.Why] = replies.Reasons(id=0, reasons=(active,))
+    assert gpuctl("why", "9", "-v").out.splitlines()[1:] == [
+        "  placed on GPU 0: x",
+        "  try 1: placed on GPU 0",
+        "  try 1: failed with exit status 1",
+    ]
+
+
+WRONG = "on a wrong GPU: pid 4799 (python) uses {}, the job was given {}"
+
+
+@pytest.mark.parametrize("argv", [["show", "37"], ["events"]])
+def test_gpus_in_a_story_are_called_as_in_the_table(
+    server: FakeServer, gpuctl: Gpuctl, argv: list[str]
+) -> None:
+    follow(server, 6, list(samples.DETAIL.story))
+    server.answers[requests.Gpus] = replies.GpusReply(id=0, gpus=samples.TROUBLED)
+    assert WRONG.format("GPU 1", "GPU 0") in gpuctl(*argv).out
+    assert len(server.asked(requests.Gpus)) == 1
+    assert "GPU-00000001-aaaa" in gpuctl(*argv, "--json").out
+    assert len(server.asked(requests.Gpus)) == 1
+    server.answers[requests.Gpus] = GpudError("cannot say", kind="refused")
+    assert WRONG.format("GPU-00000001", "GPU-00000000") in gpuctl(*argv).out
+
+
+def test_a_story_without_gpus_asks_for_none(server: FakeServer, gpuctl: Gpuctl) -> None:
+    server.answers[requests.Show] = replies.Shown(id=0, jobs=(samples.detail(samples.JOBS[9]),))
+    gpuctl("show", "45")
+    assert server.asked(requests.Gpus) == []
 
 
 def test_not_found_is_3(server: FakeServer, gpuctl: Gpuctl) -> None:
@@ -214,7 +285,7 @@ def test_a_last_event_that_was_pruned(
 ) -> None:
     monkeypatch.setattr(events, "SILENCE_S", 0.1)
     follow(server, 9, list(samples.DETAIL.story))
-    assert len(gpuctl("events").out.splitlines()) == 5
+    assert len(gpuctl("events").out.splitlines()) == 6
 
 
 def test_events_about_many_jobs_and_about_gpud(server: FakeServer, gpuctl: Gpuctl) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.model import DEFAULT_RETRY_ON
-from gpud.ctl import events, ls, overview, pool, show, status, words
+from gpud.ctl import events, form, gpus, ls, overview, show, sources, status, why, words
 from gpud.ctl.args import help_of
 from gpud.ctl.main import MODULE_OF, find
 from gpud.ctl.render import Column, Screen, columns, duration, table
@@ -41,16 +41,22 @@ SCREENS: dict[str, Callable[[Screen], Sequence[str]]] = {
     "status-drained": lambda on: status.lines({**plain(samples.STATUS), "draining": True}, on),
     "ls": lambda on: ls.jobs_table(plain(samples.JOBS), on),
     "ls-plain": lambda on: ls.jobs_table(plain([samples.job(1), samples.running(2)]), on),
-    "show": lambda on: show.sheet(plain(samples.DETAIL), on),
+    "show": lambda on: show.sheet(plain(samples.DETAIL), on, {"GPU-00000001-aaaa": "1"}),
+    "why-waits": lambda on: why.of_one(plain(samples.WAITS), on, verbose=True),
+    "why-when": lambda on: why.of_one(plain(samples.FORETOLD[0]), on, verbose=False),
+    "why-many": lambda on: why.of_many(plain(samples.FORETOLD), on),
+    "why-done": lambda on: why.of_one(plain(samples.ENDED), on, verbose=True),
     "show-queued": lambda on: show.sheet(
         plain(samples.detail(samples.JOBS[9], argv=("python", "a b"))), on
     ),
-    "gpus": lambda on: pool.gpu_lines(plain(samples.GPUS), on),
-    "gpus-troubled": lambda on: pool.gpu_lines(plain(samples.TROUBLED), on),
+    "show-edited": lambda on: show.sheet(plain(samples.EDITED), on),
+    "show-paused": lambda on: show.sheet(plain(samples.PAUSED), on),
+    "gpus": lambda on: gpus.gpu_lines(plain(samples.GPUS), on),
+    "gpus-troubled": lambda on: gpus.gpu_lines(plain(samples.TROUBLED), on),
     "status-troubled": lambda on: status.lines(
         {**plain(samples.EMPTY), "gpus": plain(samples.TROUBLED)}, on
     ),
-    "sources": lambda on: pool.source_lines(plain(samples.SOURCES), on),
+    "sources": lambda on: sources.source_lines(plain(samples.SOURCES), on),
     "events": lambda on: [events.line(event, on) for event in plain(samples.DETAIL.story)],
 }
 
@@ -79,6 +85,15 @@ def test_help() -> None:
         compare(f"help-{verb}", help_of(find(verb)))
 
 
+@pytest.mark.parametrize(("name", "phase"), [("form", ""), ("form-active", "running")])
+def test_forms(name: str, phase: str) -> None:
+    """What opens in an editor."""
+    detail = plain(samples.EDITED)
+    if phase:
+        detail["job"] |= {"state": "active", "phase": phase, "reason": ""}
+    compare(name, form.write(detail))
+
+
 def test_every_selector_of_an_example_is_one() -> None:
     """`gpuctl wait state:runing` in a help text would end with status 252."""
     examples = [line for verb in MODULE_OF for line in find(verb).examples]
@@ -91,7 +106,8 @@ def test_every_selector_of_an_example_is_one() -> None:
 def test_there_is_no_golden_file_of_nothing() -> None:
     there = {path.stem for path in GOLDEN.iterdir()}
     screens = {f"{name}-{width}" for name in SCREENS for width in (*WIDTHS, "pipe")}
-    assert there == screens | {"help"} | {f"help-{verb}" for verb in MODULE_OF}
+    forms = {"form", "form-active"}
+    assert there == screens | forms | {"help"} | {f"help-{verb}" for verb in MODULE_OF}
 
 
 @pytest.mark.parametrize("name", SCREENS)
@@ -155,6 +171,51 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", [""]),
+        ("one two three", ["one two three"]),
+        ("one two three four", ["one two three", "  four"]),
+        ("one; two; three four", ["one;", "  two;", "  three four"]),
+        ("  12:00  one two three", ["  12:00  one", "  two three"]),
+        ("/a/path/that/is/long and more", ["/a/path/that/is/long", "  and more"]),
+        ("one /a/path/that/is/long", ["one", "  /a/path/that/is/long"]),
+        ("日本 日本 日本 日本", ["日本 日本 日本", "  日本"]),
+        ("bell\x07 and more text", ["bell\\x07 and", "  more text"]),
+    ],
+)
+def test_a_long_sentence_is_folded(text: str, lines: list[str]) -> None:
+    assert Screen(width=14).folded(text) == lines
+    assert Screen().folded(text) == [Screen().clean(text)]
+
+
+@pytest.mark.parametrize(
+    ("slots", "free_milli", "told", "room"),
+    [
+        (1, 1000, "1 of 1", True), (1, 0, "0 of 1", False), (1, 349, "34%", True),
+        (2, 500, "1 of 2", True), (2, 700, "70%", True), (2, 200, "20%", True),
+        (3, 1000, "3 of 3", True), (3, 667, "2 of 3", True), (3, 1, "0 of 3", False),
+        (7, 6, "0 of 7", False), (7, 9, "0 of 7", False), (16, 8, "0 of 16", False),
+    ],
+)  # fmt: skip
+def test_what_is_free_of_a_gpu(slots: int, free_milli: int, told: str, room: bool) -> None:
+    gpu = {"slots": slots, "free_milli": free_milli, "jobs": [1]}
+    assert (gpus.free(gpu), gpus.has_room(gpu)) == (told, room)
+
+
+def test_what_the_driver_does_not_say_is_left_out_of_the_table() -> None:
+    """Each by itself: memory in use that is more than there is is not told, the whole is."""
+    whole = samples.seen(0, 2048)
+    for field in ("total_mib", "used_mib", "free_mib", "util", "temperature_c", "power_w"):
+        seen = msgspec.structs.replace(whole, **{field: None})
+        told = plain(samples.gpu(0, 1000, gpus=(seen,)))
+        _, row = gpus.gpu_lines([told], Screen(width=100))
+        shown = {"2.0/80G", "50%", "61C", "402W"} & set(row.split())
+        assert len(shown) == (4 if field == "free_mib" else 3)
+        assert ("?/80G" in row) == (field == "used_mib")
+
+
 WAITING = samples.running(
     10, state="queued", phase="", attempt=1, lease=("5:57",), ended_at_ms=samples.NOW_MS - 1000,
     reason="waits 9 s more before retry 1 of 3",
@@ -204,7 +265,10 @@ def test_ids(jobs: list[int], text: str) -> None:
     [
         ((), "", ""),
         (("0",), "0", "GPU 0"),
-        (("0", "1"), "0,1", "GPU 0 and GPU 1"),
+        (("0", "1"), "0,1", "GPUs 0 and 1"),
+        (("0", "1", "4,5"), "0,1,4,5", "GPUs 0, 1 and 4,5"),
+        (("0", "1:500", "2"), "0,1,2", "GPU 0, 1/2 of GPU 1 and GPU 2"),
+        (("0", "GPU-8f6a1b2c-aaaa"), "0,GPU-8f6a1b2c", "GPU 0 and GPU-8f6a1b2c"),
         (("1:500",), "1", "1/2 of GPU 1"),
         (("1:333",), "1", "1/3 of GPU 1"),
         (("1:700",), "1", "70 % of GPU 1"),

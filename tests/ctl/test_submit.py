@@ -92,12 +92,13 @@ def test_every_option(server: FakeServer, gpuctl: Gpuctl) -> None:
     gpuctl(
         "submit", "--name", "big", "--gpus=0", "--priority", "-5", "--cwd", "/data", "--env", "A=1",
         "--env", "B=x=y", "--key", "k1", "--retries", "3", "--retry-args", "--resume",
-        "--time-limit", "2h30m", "--grace", "90", "--hold", "true",
+        "--time-limit", "2h30m", "--grace", "90", "--checkpoint", "usr1", "--hold", "true",
     )  # fmt: skip
     sent = job(server)
     assert (sent.name, sent.gpus, sent.priority, sent.cwd) == ("big", 0, -5, "/data")
     assert (sent.env_add, sent.retries, sent.retry_args) == (("A=1", "B=x=y"), 3, "--resume")
     assert (sent.time_limit_s, sent.grace_s, sent.held) == (9000.0, 90.0, True)
+    assert sent.checkpoint == 10
     assert server.asked(Submit)[0].key == "k1"
 
 
@@ -211,6 +212,10 @@ def test_a_line_that_is_too_long(server: FakeServer, gpuctl: Gpuctl, tmp_path: P
             'cannot submit: --gpus "two": it takes a whole number, or a share',
         ),
         (["--time-limit", "soon", "ls"], 'cannot submit: --time-limit "soon": that is no duration'),
+        (
+            ["--checkpoint", "SIGKILL", "ls"],
+            'cannot submit: --checkpoint "SIGKILL": it takes a signal that a program can catch',
+        ),
         (["--gpu", "2", "ls"], "cannot submit: no such option: --gpu (did you mean --gpus?)"),
     ],
 )

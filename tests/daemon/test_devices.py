@@ -13,10 +13,9 @@ from msgspec import structs
 from gpud.config.gpu_words import cpu_lane, from_config
 from gpud.config.schema import Pool
 from gpud.core.events import DevicesChanged, Event
-from gpud.core.sight import GpuInfo
+from gpud.core.sight import NOT_LISTED, GpuInfo
 from gpud.daemon.devices import (
     ASKING,
-    NOT_LISTED,
     Known,
     Plan,
     found,
@@ -101,6 +100,13 @@ def test_a_gpu_that_is_gone_stays_in_the_pool_and_says_so() -> None:
     assert (lost.key, lost.ids, lost.uuids, lost.problem) == ("GPU-bbbb", ("1",), (), NOT_LISTED)
     assert not here.problem
     assert found(plan("1"), gone).devices[0].problem == NOT_LISTED
+
+
+def test_a_gpu_that_is_divided_is_told_once() -> None:
+    why = "MIG is on and it has no instances"
+    for words in ((), ("0", "1")):
+        _, divided, lane = found(plan(*words), known(A, lost=(B,), unusable={1: why})).devices
+        assert (divided.label, divided.problem, lane.key) == ("1", why, "cpu")
 
 
 def test_what_is_lost_and_what_has_only_been_divided_anew() -> None:
@@ -241,14 +247,17 @@ def test_a_driver_that_never_answers_costs_only_the_gpus() -> None:
 def test_an_answer_that_comes_late_is_taken() -> None:
     async def test(said: list[str]) -> None:
         watcher = Watcher(GpudError("cannot ask: no answer", kind="unreachable"))
-        gpus = make(said, watcher, plan("0"))
+        gpus = make(said, watcher, plan())
         await gpus.wait(0.05)
         engine = attached(gpus)
+        told: list[list[tuple[str, ...]]] = []
+        gpus.follow(lambda devices: told.append([device.ids for device in devices]))
         assert "no answer" in engine.devices.unknown
         assert said == ["gpus_not_found"]
         watcher.found(GpusFound("1", (A,)))
         assert engine.devices.devices[0].uuids == ("GPU-aaaa",)
         assert not engine.devices.unknown
+        assert told == [[()], [("0",), ()]]
         await gpus.close()
 
     run(test)
@@ -278,8 +287,10 @@ def test_what_cannot_be_seen_is_said() -> None:
         gpus = make(said, watcher, plan("0", "1", "7", guests=("9",)))
         await gpus.wait(5)
         attached(gpus)
-        for words in ("pool.guests: the NVIDIA driver knows no GPU 9", "this is a container"):
-            assert words in gpus.note
+        assert gpus.note == (
+            "pool.guests: the NVIDIA driver knows no GPU 9; other people's processes cannot be "
+            "told from jobs here, so GPUs that they use get jobs, too: this is a container"
+        )
         assert said == ["gpus"] * 4, "two notes, two GPUs that take no work"
         watcher.found(answer)
         assert len(said) == 4, "once is enough"

@@ -14,17 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gpud.core.actions import Answer
 from gpud.core.changes import Changes
 from gpud.core.events import (
     CancelRequested,
+    CheckpointRequested,
+    ContinueRequested,
     DevicesChanged,
     DrainRequested,
+    Edit,
+    EditRequested,
     EntriesRead,
     Event,
     HoldRequested,
     JobsSubmitted,
+    MoveRequested,
+    PauseRequested,
     ReleaseRequested,
     RetryRequested,
     UndrainRequested,
@@ -98,6 +105,21 @@ class DoomedExecutor(FakeExecutor):
     def stop(self, action: Any) -> None:
         self.doom.boundary()
         super().stop(action)
+        self.doom.boundary()
+
+    def pause(self, action: Any) -> None:
+        self.doom.boundary()
+        super().pause(action)
+        self.doom.boundary()
+
+    def unpause(self, action: Any) -> None:
+        self.doom.boundary()
+        super().unpause(action)
+        self.doom.boundary()
+
+    def checkpoint(self, action: Any) -> None:
+        self.doom.boundary()
+        super().checkpoint(action)
         self.doom.boundary()
 
     def forget(self, attempts: Sequence[Any]) -> None:
@@ -222,7 +244,12 @@ async def play(directory: Path, doom: Doom) -> Day:
         await asyncio.sleep(0)
         day.do(lambda: None)
         await asyncio.gather(task, return_exceptions=True)
-    await day.ask("hold", lambda r: HoldRequested(r, (day.jobs("c")[0],)))
+    held = day.jobs("c")[0]
+    await day.ask("hold", lambda r: HoldRequested(r, (held,)))
+    was = day.daemon.store.spec(held)
+    becomes = structs.replace(was, command=b"run what was edited", priority=3, env=b"A=1")
+    await day.ask("edit", lambda r: EditRequested(r, (Edit(held, was, becomes),)))
+    await day.ask("move", lambda r: MoveRequested(r, (held,), "last"))
     for _ in range(3):  # the retries of b's first become due
         day.runner.now_ms += 5000
         day.do(day.daemon.tick)
@@ -234,6 +261,17 @@ async def play(directory: Path, doom: Doom) -> Day:
     await day.ask("d", submit("d", spec("run", priority=5), spec("run")))
     victim = day.jobs("d")[1]
     await day.ask("cancel", lambda r: CancelRequested(r, (victim,)))
+    await day.ask("e", submit("e", spec("run", request=Request(0), checkpoint=10)))
+    (saver,) = day.jobs("e")
+    await day.ask("pause", lambda r: PauseRequested(r, (saver,)))
+    assert day.runner.paused == {(saver, 1)}
+    await day.ask("continue", lambda r: ContinueRequested(r, (saver,)))
+    assert not day.runner.paused
+    await day.ask(  # not again, once it has been done
+        "checkpoint",
+        lambda r: CheckpointRequested(r, () if day.runner.resumed else (saver,)),
+    )
+    assert day.runner.resumed == [(saver, 2)]
     await day.ask("again", lambda r: RetryRequested(r, (day.jobs("a")[1],)))
     for _ in range(12):
         for key in day.live():
@@ -260,7 +298,7 @@ def check(day: Day) -> None:
     assert not day.runner.ends, "an end was never forgotten"
     store = day.daemon.store
     ids = set(store.select(parse(["all"])))
-    for name in ("a", "b", "c", "d"):
+    for name in ("a", "b", "c", "d", "e"):
         assert set(day.jobs(name)) <= ids, f"{name} was acknowledged and is lost"
     for job in ids:
         for attempt in store.details([JobId(job)])[0].attempts:
@@ -272,11 +310,13 @@ def test_the_undisturbed_day_goes_as_scripted(tmp_path: Path) -> None:
         day = await play(tmp_path, Doom())
         check(day)
         found = outcomes(day)
-        assert len(found) == 11
+        assert len(found) == 12
+        assert found[day.jobs("e")[0]][1:] == (Outcome.SUCCEEDED, 2)  # it has saved its state
         first = day.jobs("a")[0]
         assert found[first][1] == Outcome.SUCCEEDED
         assert found[day.jobs("b")[0]][1:] == (Outcome.FAILED, 3)  # two retries
         assert found[day.jobs("b")[1]][1] == Outcome.NOT_STARTED
+        assert found[day.jobs("c")[0]] == ("run what was edited", Outcome.SUCCEEDED, 1)
         assert found[day.jobs("d")[1]][1] == Outcome.CANCELLED
         assert found[day.jobs("a")[1]][1:] == (Outcome.FAILED, 2)  # a person's retry
         day.daemon.close()

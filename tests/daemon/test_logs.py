@@ -16,6 +16,8 @@ import pytest
 import structlog
 
 from gpud.daemon import logs
+from gpud.daemon.serve import _log_events
+from gpud.protocol.replies import EventView
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +76,34 @@ def test_levels() -> None:
     log.info("not_seen")
     log.error("seen")
     assert [line["event"] for line in lines(out)] == ["seen"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail", "level"),
+    [
+        ("wrong-gpu", {"pid": 7}, "warning"),
+        ("gpu-idle", {"idle_s": 1800}, "warning"),
+        ("gpu-quarantined", {"gpu": "GPU-0", "why": "Xid 79"}, "warning"),
+        ("gpu-healed", {"gpu": "GPU-0", "why": "by hand"}, "warning"),
+        ("stopped-by-gpud", {"reason": "guest"}, "warning"),
+        ("ended", {"outcome": "failed"}, "info"),
+        ("ended", {"outcome": "succeeded"}, "debug"),
+        ("started", {"pid": 7}, "debug"),
+    ],
+)
+def test_what_happens_to_jobs_and_gpus_is_as_loud_as_it_matters(
+    kind: str, detail: dict[str, object], level: str
+) -> None:
+    out = io.StringIO()
+    log = logs.configure(level="debug", stream=out)
+    events = [EventView(1, 2, 42, 1, kind, detail)]
+    _log_events(events, log, verbose=True)
+    (line,) = lines(out)
+    assert (line["event"], line["level"]) == (kind.replace("-", "_"), level)
+    assert line["job"] == 42
+    assert line.items() >= detail.items()
+    _log_events(events, log, verbose=False)
+    assert len(lines(out)) == (1 if level == "debug" else 2)
 
 
 def test_environments_are_not_logged() -> None:

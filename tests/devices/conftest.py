@@ -33,6 +33,17 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     made.close()
 
 
+@pytest.fixture
+def here(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the driver of the test's own process."""
+    stub.use_here(monkeypatch)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 class Talk:
     """A conversation with a GPU helper, as devices/driver.py has it, without its patience."""
 

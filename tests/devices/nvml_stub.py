@@ -5,9 +5,11 @@ The real pynvml loads it in the place of libnvidia-ml.so.1, in processes that ar
 once. The state is `key value` lines:
 
     count 2                           driver 999.01
+    at.0 1                            at index 0 there is GPU 1; without it, GPU 0
     gpu0.uuid GPU-…                   gpu0.name, total_mib, used_mib, util, temperature, power_mw,
                                       energy_mj: a value that is missing is one not supported
     gpu0.free_mib 100                 if it is to be another than the rest
+    gpu0.reserved_mib 500             what the driver keeps for itself
     gpu0.compute 4711:500 4712:-1     PID:MIB (-1: not told); graphics, mps likewise
     gpu0.samples 4711:80:1000000      PID:SM:MICROSECONDS of processes' use
     gpu0.ecc, remap_failed, remap_pending, retired_pending, recovery
@@ -17,6 +19,9 @@ once. The state is `key value` lines:
     fail.nvmlInitWithFlags 9          that call fails; fail.FUNCTION.GPU, fail.*.GPU: on that GPU
     hang.…, crash.…                   likewise: it does not return while that stands, or dies
                                       (crash 2: once)
+
+A process that writes `GPU MIB` or `GPU MIB INSTANCE` into nvml.holders/PID uses that GPU, or that
+MIG instance, for as long as it lives.
 """
 
 from __future__ import annotations
@@ -65,8 +70,8 @@ class Stub:
         self.values: dict[str, str] = {"driver": "999.01"}
         os.mkfifo(directory / "nvml.events")
         self._events = os.open(directory / "nvml.events", os.O_RDWR)  # kept while nobody reads
-        self._holders = directory / "nvml.holders"
-        self._holders.mkdir()
+        self.holders = directory / "nvml.holders"
+        self.holders.mkdir()
         self.have(gpus)
 
     @property
@@ -78,6 +83,12 @@ class Stub:
     def environment(self) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
         return env | self.variables
+
+    def use_here(self, patch: pytest.MonkeyPatch) -> None:
+        """It is the driver of this process, and of those that it starts."""
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        for key, value in self.variables.items():
+            patch.setenv(key, value)
 
     def put(self, values: dict[str, object]) -> None:
         """None takes a key away. The file is replaced at once: no call sees half of it."""
@@ -131,6 +142,6 @@ class Stub:
 
     def hold(self, pid: int, index: int, mib: int) -> None:
         """This process uses the GPU for as long as it lives."""
-        beside = self._holders.with_suffix(f".{pid}")
+        beside = self.holders.with_suffix(f".{pid}")
         beside.write_text(f"{index} {mib}\n")
-        beside.replace(self._holders / str(pid))
+        beside.replace(self.holders / str(pid))

@@ -89,13 +89,15 @@ int nvmlDeviceGetCount_v2(u32 *count) {
     return OK;
 }
 
+/* `at.0 1`: at index 0 there is GPU 1, whose handle stays what it was. */
 int nvmlDeviceGetHandleByIndex_v2(u32 index, struct device **device) {
-    if (index >= MOST_GPUS)
+    long long gpu = number_of(index, "at.%u", index);
+    if (gpu < 0 || gpu >= MOST_GPUS)
         return INVALID_ARGUMENT;
-    ENTER(&devices[index][0]);
+    ENTER(&devices[gpu][0]);
     if (index >= number_of(0, "count"))
         return INVALID_ARGUMENT;
-    *device = &devices[index][0];
+    *device = &devices[gpu][0];
     return OK;
 }
 
@@ -111,14 +113,14 @@ int nvmlDeviceGetName(struct device *d, char *text, u32 size) {
 
 /* -- processes: listed in the state, or held by a living process (holders) ----------------------- */
 
-/* Calls `each` for every living pid with a file in `$STUB_NVML.holders`: "GPU MIB". */
-static void holders(int gpu, void (*each)(u32 pid, long long mib, void *), void *to) {
+/* Calls `each` for every living pid with a file in `$STUB_NVML.holders`: "GPU MIB [INSTANCE]". */
+static void holders(const struct device *d, void (*each)(u32 pid, long long mib, void *), void *to) {
     char path[4096];
     DIR *directory = opendir(path_of(".holders", path, sizeof path));
     struct dirent *entry;
     while (directory && (entry = readdir(directory))) {
         char file[4400];
-        int pid = atoi(entry->d_name), on = -1;
+        int pid = atoi(entry->d_name), on = -1, place = -1;
         long long mib = 0;
         if (pid <= 0 || kill(pid, 0))
             continue;
@@ -126,7 +128,8 @@ static void holders(int gpu, void (*each)(u32 pid, long long mib, void *), void 
         FILE *stream = fopen(file, "re");
         if (!stream)
             continue;
-        if (fscanf(stream, "%d %lld", &on, &mib) == 2 && on == gpu)
+        int given = fscanf(stream, "%d %lld %d", &on, &mib, &place);
+        if (given >= 2 && on == d->gpu && place == d->mig - 1)
             each((u32)pid, mib, to);
         fclose(stream);
     }
@@ -157,8 +160,8 @@ static int processes(const struct device *d, const char *kind, u32 *count, struc
         text = strchr(text, ' ');
         text = text ? text + 1 : 0;
     }
-    if (!strcmp(kind, "compute") && !d->mig)
-        holders(d->gpu, add, &list);
+    if (!strcmp(kind, "compute"))
+        holders(d, add, &list);
     *count = list.count;
     return list.count && (!at || list.room < list.count) ? INSUFFICIENT_SIZE : OK;
 }
@@ -206,11 +209,11 @@ static int memory_of(const struct device *d, struct memory *memory) {
     long long used = value(d, "used_mib", 0);
     if (supported(d, "total_mib", &total_mib))
         return NOT_SUPPORTED;
-    if (!d->mig)
-        holders(d->gpu, sum, &used);
+    holders(d, sum, &used);
     memory->total = total_mib << 20;
     memory->used = (u64)used << 20;
-    memory->free = (u64)value(d, "free_mib", (long long)total_mib - used) << 20;
+    long long free = (long long)total_mib - value(d, "reserved_mib", 0) - used;
+    memory->free = (u64)value(d, "free_mib", free) << 20;
     return OK;
 }
 
@@ -229,7 +232,7 @@ int nvmlDeviceGetMemoryInfo_v2(struct device *d, struct memory_v2 *memory) {
     memory->total = found.total;
     memory->used = found.used;
     memory->free = found.free;
-    memory->reserved = 0;
+    memory->reserved = (u64)value(d, "reserved_mib", 0) << 20;
     return OK;
 }
 

@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from gpud.devices.whose import blindness
+from gpud.config.schema import Config
+from gpud.devices import survey
+from gpud.devices.whose import OTHERS_UNSEEN, blindness
+from gpud.ports import GpusFound
+from gpud.tools import probe_gpus
+from gpud.tools.findings import Situation
 from tests.devices.nvml_stub import Stub, mig_uuid, uuid
 
-BLIND = ["GPU processes cannot be told apart here: " + blindness()] if blindness() else []
+BLIND = [f"{OTHERS_UNSEEN}: {blindness()}"] if blindness() else []
 
 
 def gpus(stub: Stub, home: Path, config: str = "") -> list[dict[str, str]]:
@@ -82,6 +87,16 @@ def test_what_is_wrong(stub: Stub, tmp_path: Path, function: str, code: int, why
 def test_no_gpu_is_how_some_machines_are(stub: Stub, tmp_path: Path) -> None:
     stub.have(0)
     assert texts(gpus(stub, tmp_path), "note") == ["the NVIDIA driver has none"]
+
+
+def test_where_it_is_blind_it_says_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = GpusFound("999.01", (), blind="this is a container")
+    monkeypatch.setattr(survey, "survey", lambda limit_s: found)
+    notes = [f for f in probe_gpus.gpus(Situation(Config(), None, ())) if f.level == "note"]
+    unseen = "other people's processes cannot be told from jobs here"
+    text = f"{unseen}, so GPUs that they use get jobs, too: this is a container"
+    do = "name GPUs that nobody else uses: pool.gpus"
+    assert [(note.text, note.do) for note in notes] == [(text, do)]
 
 
 HANGING = """

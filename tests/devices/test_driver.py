@@ -1,88 +1,41 @@
-"""A driver that hangs, crashes and comes back: what is left of the helpers, and what is known."""
+"""A driver that hangs, crashes and comes back: what is known of its GPUs meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gpud.core.sight import GpuSight
-from gpud.devices import helper as helper_module
-from gpud.devices.driver import NO_ANSWER, Driver
+from gpud.core.sight import NOT_LISTED, GpuSight
+from gpud.devices.driver import NO_ANSWER
 from gpud.devices.helper import Helper
-from gpud.devices.knowledge import NOT_YET, Sights
-from gpud.devices.patience import Limits, Trouble
+from gpud.devices.knowledge import NOT_YET
+from gpud.devices.patience import Trouble
 from gpud.devices.wire import Broke
-from gpud.ports import Watched
+from tests.contracts.watchers import HASTY
+from tests.devices.driving import driving, look, problems
 from tests.devices.nvml_stub import Stub, uuid
 
-pytestmark = pytest.mark.anyio
-# A helper that is well answers within milliseconds; one on a busy machine within a second or two.
-LIMITS = Limits(look_s=1.0, wake_s=3.0, init_s=3.0, first_pause_s=0.05)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-class Warnings(list[tuple[Any, str]]):
-    """Which helpers were lost: at which GPU, and why."""
-
-    def __call__(self, event: str, *, gpu: int | None, why: str) -> None:
-        assert event == "gpu_helper_lost"
-        self.append((gpu, why))
-
-
-@asynccontextmanager
-async def driving(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch, limits: Limits = LIMITS
-) -> AsyncIterator[tuple[Driver, Warnings]]:
-    for key, value in stub.variables.items():
-        monkeypatch.setenv(key, value)
-    warnings = Warnings()
-    heard: Callable[[Broke], None] = lambda message: None  # noqa: E731
-    driver = Driver(heard, blind="", limits=limits, warn=warnings)
-    try:
-        yield driver, warnings
-    finally:
-        await driver.close()
-
-
-async def look(driver: Driver) -> dict[str, GpuSight]:
-    sights = Sights()
-    await driver.look(Watched(), sights, health=True)
-    return {sight.uuid: sight for sight in driver.knowledge.all_of(sights)}
-
-
-def problems(seen: dict[str, GpuSight]) -> list[str]:
-    return [sight.problem for sight in seen.values()]
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("here")]
 
 
 # -- crashes -----------------------------------------------------------------------------------
 
 
-async def test_one_crash_is_made_up_for_within_the_look(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch) as (driver, warnings):
+async def test_one_crash_is_made_up_for_within_the_look(stub: Stub) -> None:
+    async with driving() as (driver, warnings):
         await driver.find()
         stub.order("crash", "nvmlDeviceGetPowerUsage", gpu=1, code=2)
         assert problems(await look(driver)) == ["", ""]
         assert warnings == [(1, "crashed (SIGSEGV)")]
 
 
-async def test_a_gpu_at_which_it_crashes_again_is_left_alone(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch) as (driver, warnings):
+async def test_a_gpu_at_which_it_crashes_again_is_left_alone(stub: Stub) -> None:
+    async with driving() as (driver, warnings):
         await driver.find()
         stub.order("crash", "nvmlDeviceGetPowerUsage", gpu=0)
         ill = GpuSight(uuid(0), "the GPU helper crashed (SIGSEGV) at it, twice", broken=True)
@@ -93,11 +46,9 @@ async def test_a_gpu_at_which_it_crashes_again_is_left_alone(
         assert len(warnings) == 2
 
 
-async def test_a_crash_at_no_gpu_is_trouble_with_all_and_the_next_try_waits(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = LIMITS._replace(first_pause_s=60.0)
-    async with driving(stub, monkeypatch, limits) as (driver, warnings):
+async def test_a_crash_at_no_gpu_is_trouble_with_all_and_the_next_try_waits(stub: Stub) -> None:
+    limits = HASTY._replace(first_pause_s=60.0)
+    async with driving(limits) as (driver, warnings):
         await driver.find()
         stub.order("crash", "nvmlDeviceGetCount_v2")
         for _ in range(3):
@@ -109,8 +60,8 @@ async def test_a_crash_at_no_gpu_is_trouble_with_all_and_the_next_try_waits(
         assert problems(await look(driver)) == ["", ""]
 
 
-async def test_pauses_grow(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with driving(stub, monkeypatch) as (driver, _):
+async def test_pauses_grow(stub: Stub) -> None:
+    async with driving() as (driver, _):
         stub.order("fail", "nvmlInitWithFlags", code=9)
         pauses = []
         for _ in range(4):
@@ -121,10 +72,8 @@ async def test_pauses_grow(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
         assert pauses == [0.05, 0.1, 0.2, 0.4]
 
 
-async def test_a_helper_that_died_while_nobody_asked_is_replaced(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch) as (driver, warnings):
+async def test_a_helper_that_died_while_nobody_asked_is_replaced() -> None:
+    async with driving() as (driver, warnings):
         await driver.find()
         helper = driver._helper
         assert helper is not None
@@ -134,14 +83,34 @@ async def test_a_helper_that_died_while_nobody_asked_is_replaced(
         assert warnings == [(None, "ended while nobody asked it anything")]
 
 
+async def test_trouble_that_is_told_again_and_again_is_told_afresh(stub: Stub) -> None:
+    """An exception that is raised again grows by a traceback each time."""
+    limits = HASTY._replace(first_pause_s=60.0)
+    async with driving(limits) as (driver, _):
+        stub.order("fail", "nvmlInitWithFlags", code=9)
+        troubles = []
+        for _ in range(3):
+            with pytest.raises(Trouble, match="installed and not loaded") as raised:
+                await look(driver)
+            troubles.append(raised.value)
+        assert troubles[1] is not troubles[2]
+
+
 # -- silence -----------------------------------------------------------------------------------
 
 
-async def test_a_gpu_that_does_not_wake_up_is_a_problem_of_its_own(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = LIMITS._replace(wake_s=1.0)
-    async with driving(stub, monkeypatch, limits) as (driver, _):
+async def test_a_driver_that_hangs_at_no_gpu_is_told_as_such(stub: Stub) -> None:
+    async with driving() as (driver, warnings):
+        await driver.find()
+        stub.order("hang", "nvmlDeviceGetCount_v2")
+        with pytest.raises(Trouble, match=NO_ANSWER):
+            await look(driver)
+        assert warnings == [(None, "the driver did not answer within 1 s")]
+
+
+async def test_a_gpu_that_does_not_wake_up_is_a_problem_of_its_own(stub: Stub) -> None:
+    limits = HASTY._replace(wake_s=1.0)
+    async with driving(limits) as (driver, _):
         stub.order("hang", "nvmlDeviceGetHandleByIndex_v2", gpu=0)
         found = await driver.find()
         assert [gpu.uuid for gpu in found.gpus] == [uuid(1)]
@@ -149,12 +118,10 @@ async def test_a_gpu_that_does_not_wake_up_is_a_problem_of_its_own(
         assert list(await look(driver)) == [uuid(1)]
 
 
-async def test_what_is_known_of_a_gpu_outlives_its_silence(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_known_of_a_gpu_outlives_its_silence(stub: Stub) -> None:
     stub.have(3)
     stub.put({"near.0.1": 10, "near.0.2": 50, "near.1.2": 40})
-    async with driving(stub, monkeypatch) as (driver, _):
+    async with driving() as (driver, _):
         found = await driver.find()
         assert found.gpus[1].distance == {uuid(0): 1, uuid(2): 4}
         stub.order("hang", "nvmlDeviceGetPowerUsage", gpu=2)
@@ -163,10 +130,8 @@ async def test_what_is_known_of_a_gpu_outlives_its_silence(
         assert driver.knowledge.found == found
 
 
-async def test_with_another_number_of_gpus_all_are_asked_again(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch) as (driver, _):
+async def test_with_another_number_of_gpus_all_are_asked_again(stub: Stub) -> None:
+    async with driving() as (driver, _):
         await driver.find()
         stub.order("hang", "nvmlDeviceGetPowerUsage", gpu=1)
         assert (await look(driver))[uuid(1)].broken
@@ -179,23 +144,19 @@ async def test_with_another_number_of_gpus_all_are_asked_again(
         ]
 
 
-async def test_a_gpu_that_disappears_is_told_as_such(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch) as (driver, _):
+async def test_a_gpu_that_disappears_is_told_as_such(stub: Stub) -> None:
+    async with driving() as (driver, _):
         await driver.find()
         stub.have(1)
-        gone = GpuSight(uuid(1), "the driver stopped listing it", broken=True)
+        gone = GpuSight(uuid(1), NOT_LISTED, broken=True)
         assert (await look(driver))[uuid(1)] == gone
         assert [gpu.uuid for gpu in driver.knowledge.found.gpus] == [uuid(0)]
         await driver.find()
         assert list(await look(driver)) == [uuid(0)]  # afresh: what is gone is forgotten
 
 
-async def test_who_stops_waiting_leaves_no_helper_in_the_middle_of_an_answer(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch) as (driver, _):
+async def test_who_stops_waiting_leaves_no_helper_in_the_middle_of_an_answer(stub: Stub) -> None:
+    async with driving() as (driver, _):
         stub.order("hang", "nvmlInitWithFlags")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
@@ -208,10 +169,8 @@ async def test_who_stops_waiting_leaves_no_helper_in_the_middle_of_an_answer(
 # -- afresh ------------------------------------------------------------------------------------
 
 
-async def test_a_gpu_that_hung_is_touched_again_by_the_same_helper(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch) as (driver, warnings):
+async def test_a_gpu_that_hung_is_touched_again_by_the_same_helper(stub: Stub) -> None:
+    async with driving() as (driver, warnings):
         await driver.find()
         stub.order("hang", "nvmlDeviceGetPowerUsage", gpu=0)
         assert (await look(driver))[uuid(0)].broken
@@ -235,9 +194,9 @@ async def test_a_gpu_that_hung_is_touched_again_by_the_same_helper(
     ],
 )
 async def test_one_at_which_a_helper_is_lost_once_more_is_left_alone_at_once(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch, word: str, why: str
+    stub: Stub, word: str, why: str
 ) -> None:
-    async with driving(stub, monkeypatch) as (driver, warnings):
+    async with driving() as (driver, warnings):
         await driver.find()
         stub.order("hang", "nvmlDeviceGetPowerUsage", gpu=1)
         await look(driver)
@@ -252,11 +211,9 @@ async def test_one_at_which_a_helper_is_lost_once_more_is_left_alone_at_once(
         assert len(warnings) == 2
 
 
-async def test_nobody_waits_for_a_pause_who_asks_afresh(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = LIMITS._replace(first_pause_s=60.0)
-    async with driving(stub, monkeypatch, limits) as (driver, _):
+async def test_nobody_waits_for_a_pause_who_asks_afresh(stub: Stub) -> None:
+    limits = HASTY._replace(first_pause_s=60.0)
+    async with driving(limits) as (driver, _):
         stub.order("fail", "nvmlInitWithFlags", code=9)
         with pytest.raises(Trouble):
             await look(driver)
@@ -267,11 +224,9 @@ async def test_nobody_waits_for_a_pause_who_asks_afresh(
         assert problems(await look(driver)) == ["", ""]
 
 
-async def test_trouble_while_a_gpu_is_touched_again_ends_that(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_trouble_while_a_gpu_is_touched_again_ends_that(stub: Stub) -> None:
     """Else each look that succeeds would be followed by the same trouble."""
-    async with driving(stub, monkeypatch) as (driver, _):
+    async with driving() as (driver, _):
         await driver.find()
         stub.order("hang", "nvmlDeviceGetPowerUsage", gpu=1)
         await look(driver)
@@ -285,10 +240,8 @@ async def test_trouble_while_a_gpu_is_touched_again_ends_that(
         assert not await driver.touch_again()
 
 
-async def test_one_that_answers_with_a_fault_stays_of_no_use(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with driving(stub, monkeypatch, LIMITS._replace(wake_s=1.0)) as (driver, _):
+async def test_one_that_answers_with_a_fault_stays_of_no_use(stub: Stub) -> None:
+    async with driving(HASTY._replace(wake_s=1.0)) as (driver, _):
         stub.order("hang", "*", gpu=0)
         hung = {0: "the driver did not answer for it within 1 s"}
         assert (await driver.find()).unusable == hung
@@ -307,7 +260,7 @@ async def test_a_gpu_that_fails_is_touched_again_by_another_helper(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And until that one is ready the old one keeps the GPUs awake."""
-    async with driving(stub, monkeypatch) as (driver, warnings):
+    async with driving() as (driver, warnings):
         await driver.find()
         stub.order("fail", "*", gpu=0, code=15)
         assert problems(await look(driver)) == ["it has fallen off the bus", ""]
@@ -346,9 +299,9 @@ def telling(begun: asyncio.Event) -> Any:
 
 @pytest.mark.parametrize("count", [-1, 9999])
 async def test_an_absurd_number_of_gpus_is_trouble_with_all_and_heals(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch, count: int
+    stub: Stub, count: int
 ) -> None:
-    async with driving(stub, monkeypatch) as (driver, warnings):
+    async with driving() as (driver, warnings):
         await driver.find()
         stub.put({"count": count})
         for pause_s in (0.05, 0.1, 0.2):
@@ -360,120 +313,3 @@ async def test_an_absurd_number_of_gpus_is_trouble_with_all_and_heals(
         stub.put({"count": 2})
         assert problems(await look(driver)) == ["", ""]
         assert warnings == []
-
-
-# -- processes that are in the way -------------------------------------------------------------
-
-
-async def test_one_that_cannot_die_holds_nobody_up(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A driver may hold a process in the kernel: here the kill does nothing."""
-    async with driving(stub, monkeypatch) as (driver, _):
-        await driver.find()
-        helper = driver._helper
-        assert helper is not None
-        assert helper._process is not None
-        stub.order("hang", "*", gpu=0)
-        stop(helper.pid)  # nor does it see that its input closes
-        monkeypatch.setattr(helper._process, "kill", lambda: None)
-        began = time.monotonic()
-        await driver.close()
-        assert time.monotonic() - began < 1
-        os.kill(helper.pid, signal.SIGKILL)
-        await asyncio.to_thread(os.waitpid, helper.pid, 0)
-
-
-async def test_one_that_dies_late_is_reaped(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with driving(stub, monkeypatch) as (driver, _):
-        await driver.find()
-        helper = driver._helper
-        assert helper is not None
-        assert helper._process is not None
-        stop(helper.pid)
-        monkeypatch.setattr(helper._process, "kill", lambda: None)
-        with pytest.raises(Trouble, match=NO_ANSWER):
-            await look(driver)
-        assert not helper.is_dead
-        os.kill(helper.pid, signal.SIGKILL)
-        assert await helper.dead(10)
-        assert is_reaped(helper.pid)
-
-
-def stop(pid: int) -> None:
-    """It does nothing more from when this returns."""
-    os.kill(pid, signal.SIGSTOP)
-    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
-
-
-def is_reaped(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
-
-
-async def test_a_daemon_that_was_frozen_blames_no_gpu(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the helper, as by a paused container: then most of the limit is still there."""
-    async with driving(stub, monkeypatch) as (driver, warnings):
-        await driver.find()
-        assert driver._helper is not None
-        helper, loop = driver._helper.pid, asyncio.get_running_loop()
-        loop.call_soon(stop, helper)
-        loop.call_soon(time.sleep, 2 * LIMITS.look_s)
-        loop.call_soon(os.kill, helper, signal.SIGCONT)
-        assert problems(await look(driver)) == ["", ""]
-        assert warnings == []
-
-
-async def test_a_helper_that_cannot_be_started_is_trouble(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(helper_module, "COMMAND", ("/no/such/program",))
-    async with driving(stub, monkeypatch) as (driver, _):
-        why = "cannot start the GPU helper: no such file or directory"
-        with pytest.raises(Trouble, match=why):
-            await driver.find()
-
-
-async def test_one_that_talks_nonsense_is_put_away(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(helper_module, "COMMAND", ("/bin/sh", "-c", "echo hello; sleep 600"))
-    helper = await Helper.start(lambda message: None)
-    assert await helper.receive() is None
-    assert await helper.dead(10)
-
-
-async def test_stopping_at_any_moment_leaves_nothing_behind(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = left_behind()
-    for turns in [*range(12), 30, 100, 300]:
-        async with driving(stub, monkeypatch) as (driver, _):
-            finding = asyncio.create_task(driver.find())
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            finding.cancel()
-            await asyncio.wait({finding})
-        assert left_behind() == before
-
-
-def left_behind() -> tuple[str, int]:
-    """Child processes, and how many descriptors are open."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return children, len(os.listdir("/proc/self/fd"))
-
-
-async def test_trouble_that_is_told_again_and_again_is_told_afresh(
-    stub: Stub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An exception that is raised again grows by a traceback each time."""
-    limits = LIMITS._replace(first_pause_s=60.0)
-    async with driving(stub, monkeypatch, limits) as (driver, _):
-        stub.order("fail", "nvmlInitWithFlags", code=9)
-        troubles = []
-        for _ in range(3):
-            with pytest.raises(Trouble, match="installed and not loaded") as raised:
-                await look(driver)
-            troubles.append(raised.value)
-        assert troubles[1] is not troubles[2]

@@ -51,11 +51,6 @@ def real() -> GpusFound:
     return found
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @contextmanager
 def cuda_job(uuid: str) -> Iterator[int]:
     """A job's shell, by its pid, whose child holds memory on the GPU until the block ends."""

@@ -10,12 +10,7 @@ from gpud.devices.survey import survey
 from gpud.errors import GpudError
 from tests.devices.nvml_stub import Stub, mig_uuid, uuid
 
-
-@pytest.fixture(autouse=True)
-def here(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for key, value in stub.variables.items():
-        monkeypatch.setenv(key, value)
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def test_gpus_have_uuids_and_indexes() -> None:

@@ -55,6 +55,34 @@ def test_more_memory_than_there_is_is_not_told(stub: Stub, talk: Talk) -> None:
         assert (found.total_mib, found.problem) == (total, "")
 
 
+def test_a_process_with_more_memory_than_there_is_has_nobody_knows_how_much(
+    stub: Stub, talk: Talk
+) -> None:
+    total, pid = 80 * 1024, os.getpid()
+    for given, told in [(0, 0), (total, total), (total + 1, None), (2**31 - 1, None), (-1, None)]:
+        stub.gpu(0, compute=f"{pid}:{given}")
+        assert [one.mib for one in sight(talk).processes] == [told]
+    stub.gpu(0, total_mib=None, compute=f"{pid}:{total + 1}")
+    assert [one.mib for one in sight(talk).processes] == [total + 1]
+
+
+@pytest.mark.parametrize(
+    ("code", "reserved_mib", "memory_mib"),
+    [
+        (None, 600, 80 * 1024 - 600),  # else a job for 80 GiB would wait for ever
+        (None, 80 * 1024 + 1, 80 * 1024),
+        (25, 600, 80 * 1024),  # an older driver does not say
+    ],
+)
+def test_what_the_driver_keeps_for_itself_no_job_can_have(
+    stub: Stub, talk: Talk, code: int | None, reserved_mib: int, memory_mib: int
+) -> None:
+    stub.gpu(0, reserved_mib=reserved_mib)
+    stub.order("fail", "nvmlDeviceGetMemoryInfo_v2", code=code)
+    assert talk.find().gpus[0].memory_mib == memory_mib
+    assert sight(talk).total_mib == 80 * 1024
+
+
 @pytest.mark.parametrize("code", [4242, 999, 3, 13, 25, 10])
 @pytest.mark.parametrize(
     ("function", "field"),

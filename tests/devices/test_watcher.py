@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,20 +19,10 @@ from gpud.ports import GpusFound, Watched
 from tests.contracts.watchers import Box, waits
 from tests.devices.nvml_stub import Stub, uuid
 
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("here")]
 SLOW = Limits(look_s=20.0, wake_s=20.0, init_s=20.0)
 IN_TIME_S = 0.3
 NEVER_S = 1_000.0
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def use(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in stub.variables.items():
-        monkeypatch.setenv(key, value)
 
 
 def slow_watcher() -> NvmlWatcher:
@@ -41,8 +32,6 @@ def slow_watcher() -> NvmlWatcher:
     )
 
 
-@pytest.mark.anyio
-@pytest.mark.usefixtures("use")
 async def test_who_asks_while_a_look_is_slow_is_told_what_is_known(stub: Stub) -> None:
     watcher, box = slow_watcher(), Box()
     await watcher.find()
@@ -63,8 +52,6 @@ async def test_who_asks_while_a_look_is_slow_is_told_what_is_known(stub: Stub) -
     await watcher.close()
 
 
-@pytest.mark.anyio
-@pytest.mark.usefixtures("use")
 async def test_a_look_that_began_before_somebody_asked_afresh_is_not_told(stub: Stub) -> None:
     """It would say once more of a GPU that it is broken, after a person has healed it."""
     watcher, box = slow_watcher(), Box()
@@ -81,8 +68,6 @@ async def test_a_look_that_began_before_somebody_asked_afresh_is_not_told(stub: 
     await watcher.close()
 
 
-@pytest.mark.anyio
-@pytest.mark.usefixtures("use")
 async def test_a_fault_is_asked_for_when_somebody_has_healed_the_gpu(stub: Stub) -> None:
     """What the hardware remembers is not asked for in every look: in this one it is."""
     watcher, box = NvmlWatcher(idle_s=NEVER_S, busy_s=NEVER_S, health_s=NEVER_S, blind=""), Box()
@@ -98,8 +83,6 @@ async def test_a_fault_is_asked_for_when_somebody_has_healed_the_gpu(stub: Stub)
     await watcher.close()
 
 
-@pytest.mark.anyio
-@pytest.mark.usefixtures("use")
 async def test_a_driver_that_takes_long_to_begin_is_waited_for(stub: Stub) -> None:
     """Nobody asked `find`: what there is comes with the first look."""
     watcher, box = slow_watcher(), Box()
@@ -114,16 +97,40 @@ async def test_a_driver_that_takes_long_to_begin_is_waited_for(stub: Stub) -> No
     await watcher.close()
 
 
-@pytest.mark.anyio
-@pytest.mark.usefixtures("use")
+@pytest.mark.parametrize("begins_s", [0.0, 3.7, 9.9])
+async def test_a_job_is_looked_at_soon_after_whatever_it_does(
+    monkeypatch: pytest.MonkeyPatch, begins_s: float
+) -> None:
+    """It is told of a wrong GPU within five seconds of its first CUDA context: so from its start on
+    no two looks are further apart. The looks are counted only, and the loop's clock is ours."""
+    loop, attempts, looks = asyncio.get_running_loop(), {}, [0.0]
+    now_s = 0.0
+    monkeypatch.setattr(loop, "time", lambda: now_s)
+    watcher = NvmlWatcher(blind="")
+
+    async def look() -> None:
+        watcher._began_s = now_s
+        looks.append(now_s)
+
+    monkeypatch.setattr(watcher, "_look", look)
+    watcher.watch(lambda event: None, lambda: Watched(attempts), lambda found: None)
+    for tenth in range(300):
+        now_s = tenth / 10
+        if now_s >= begins_s:
+            attempts[1] = (7, 1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    since = [begins_s, *(at_s for at_s in looks if at_s > begins_s), now_s]
+    assert max(after - before for before, after in pairwise(since)) < 5
+    await watcher.close()
+
+
 async def test_without_a_driver_it_can_be_closed() -> None:
     watcher = NvmlWatcher(blind="")
     await watcher.close()
     await watcher.close()
 
 
-@pytest.mark.anyio
-@pytest.mark.usefixtures("use")
 async def test_what_polling_costs(stub: Stub) -> None:
     """Under 0.2 % of a core with eight GPUs that do nothing, counting both processes. (Measured
     here: 0.04 %.) A real driver adds its own part: tests/devices/test_real_gpu.py."""
@@ -149,8 +156,6 @@ def cpu_s(pid: int | str) -> float:
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
-@pytest.mark.anyio
-@pytest.mark.usefixtures("use")
 async def test_a_bug_in_the_daemons_part_is_not_swallowed(stub: Stub) -> None:
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     loop.set_exception_handler(lambda loop, context: told.set())

@@ -73,6 +73,42 @@ def test_with_mig_an_xid_is_of_an_instance_or_of_all(stub: Stub) -> None:
         talk.process.kill()
 
 
+def test_an_xid_is_told_of_its_gpu_whatever_the_index_is_now(stub: Stub, talk: Talk) -> None:
+    stub.put({"at.0": 1, "at.1": 0})
+    talk.look()
+    stub.xid(0, 79)
+    assert talk.hear().uuids == (uuid(0),)
+    stub.xid(1, 79)
+    assert talk.hear().uuids == (uuid(1),)
+
+
+def test_one_that_has_moved_up_is_not_blamed_for_the_one_that_is_gone(
+    stub: Stub, talk: Talk
+) -> None:
+    stub.put({"count": 1, "at.0": 1})
+    talk.look()
+    stub.xid(0, 79)
+    assert talk.hear().uuids == (uuid(0),)
+    stub.xid(1, 79)
+    assert talk.hear().uuids == (uuid(1),)
+
+
+def test_one_that_has_come_is_heard(stub: Stub, talk: Talk) -> None:
+    stub.have(3)
+    stub.put({"at.0": 2, "at.2": 0})
+    talk.look()
+    stub.xid(2, 79)
+    assert talk.hear().uuids == (uuid(2),)
+
+
+def test_with_mig_and_no_instances_an_xid_is_of_nothing(stub: Stub, talk: Talk) -> None:
+    stub.gpu(0, mig=1)
+    talk.look()
+    stub.xid(0, 79)
+    stub.xid(1, 79)
+    assert talk.hear().uuids == (uuid(1),)
+
+
 def test_a_driver_without_events_is_asked_all_the_same(stub: Stub) -> None:
     stub.order("fail", "nvmlEventSetCreate", code=3)
     talk = Talk(stub)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.devices.nvml_stub import Stub
+
 TIMEOUT_S = 40
 BIN = Path(sys.executable).parent
 GPUD, GPUCTL = str(BIN / "gpud"), str(BIN / "gpuctl")
@@ -176,3 +178,13 @@ def box(tmp_path: Path) -> Iterator[Box]:
         yield box
     finally:
         box.close()
+
+
+@pytest.fixture
+def stub(box: Box, tmp_path: Path) -> Iterator[Stub]:
+    """The driver of the box, with two GPUs that are well."""
+    (tmp_path / "driver").mkdir()
+    stub = Stub(tmp_path / "driver", gpus=2)
+    box.env |= stub.variables
+    yield stub
+    stub.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -77,3 +78,27 @@ def test_the_daemon_heals(box: Box, small_disk: Path) -> None:
     assert box.ctl("wait", str(job), check=False).returncode == 7
     [after] = box.submit("true")
     box.ctl("wait", str(after))
+
+
+def test_a_disk_that_cannot_be_written(box: Box, small_disk: Path) -> None:
+    daemon = box.serve(gpus="0")
+    [job] = box.submit("true")
+    box.ctl("wait", str(job))
+    box.stop(daemon)
+    for pid in box.runner_pids():  # its journal is open
+        os.kill(pid, signal.SIGKILL)
+    box.until("the runner is gone", lambda: not box.runner_pids())
+    remount(small_disk, "ro")
+    for verb in (["serve", "--gpus", "0"], ["run", "--gpus", "0"]):
+        done = box.gpud(*verb, "--state-dir", str(box.state), input="true\n")
+        assert done.returncode == 1
+        assert done.stderr.startswith("gpud: cannot")
+        assert "ead-only file system" in done.stderr
+        assert "Traceback" not in done.stderr
+    remount(small_disk, "rw")
+    box.serve(gpus="0")
+    assert box.job(job)["outcome"] == "succeeded", "what was there is there"
+
+
+def remount(disk: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode},size=16m", str(disk)], check=True)

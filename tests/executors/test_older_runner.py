@@ -9,11 +9,19 @@ import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gpud
-from gpud.core.actions import StartAttempt, StopAttempt
-from gpud.core.events import AttemptEnded, RunnerReady
+from gpud.core.actions import (
+    CheckpointAttempt,
+    ContinueAttempt,
+    PauseAttempt,
+    StartAttempt,
+    StopAttempt,
+)
+from gpud.core.events import AttemptEnded, RunnerGone, RunnerReady
 from gpud.core.model import Device, JobId, JobSpec, LeasePart
 from gpud.executors.launch import live_versions
 from gpud.executors.link import RunnerLink, connect
@@ -27,7 +35,7 @@ LEASE = (LeasePart("0", 1000),)
 
 
 def older_package(directory: Path) -> Path:
-    """The runner of an earlier release: ours, with another version."""
+    """The runner of an earlier release: ours, with another version and less that it knows."""
     source = Path(gpud.__file__).parent / "runner"
     target = directory / "old" / "gpud" / "runner"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -36,6 +44,10 @@ def older_package(directory: Path) -> Path:
     text = init.read_text()
     assert f"VERSION = {VERSION}" in text
     init.write_text(text.replace(f"VERSION = {VERSION}", "VERSION = 0"))
+    orders = target / "orders.py"
+    new = ' | "pause" | "continue" | "checkpoint"'
+    assert new in orders.read_text()
+    orders.write_text(orders.read_text().replace(new, ""))
     return target
 
 
@@ -58,31 +70,73 @@ def launch(job: int, command: bytes) -> Launch:
     return Launch(StartAttempt(JobId(job), 1, LEASE), spec(command), (Device("0", ("0",)),))
 
 
-def test_it_finishes_what_it_has(tmp_path: Path) -> None:
-    state = tmp_path / "state"
+async def start_at_older(state: Path, command: str) -> None:
+    """As the daemon of its time did."""
+    started = asyncio.Event()
+
+    def listen(_: RunnerLink, messages: list[AnyMessage]) -> None:
+        if any(isinstance(m, StartedMessage) for m in messages):
+            started.set()
+
+    link = await connect(state, 0, "token", listen, lambda _: None)
+    link.send(
+        {"op": "start", "job": 1, "attempt": 1, "cwd": "/tmp", "env": ["PATH=/usr/bin:/bin"],
+         "argv": ["/bin/sh", "-c", command], "log": str(state / "log")}
+    )  # fmt: skip
+    link.flush()
+    async with asyncio.timeout(20):
+        await started.wait()
+    link.close()
+
+
+@contextmanager
+def older_in(directory: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A state directory with a runner of an earlier release."""
+    state = directory / "state"
     state.mkdir()
+    with open(state / "lock", "w") as lock:
+        lock.write("token\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = start_older(directory, state)
+        try:
+            yield state, process
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_what_it_does_not_know_it_is_not_asked(tmp_path: Path) -> None:
+    """It would end the connection. A checkpoint becomes a stop."""
+
+    async def scenario(state: Path) -> None:
+        await start_at_older(state, "trap 'exit 7' TERM; while :; do sleep 0.01; done")
+        box = Box()
+        executor = RunnerExecutor(state, "token", box)
+        await executor.open()
+        ready = await box.wait(lambda e: isinstance(e, RunnerReady))
+        assert [(k.job, k.phase, k.older) for k in ready.known] == [(1, "running", True)]
+        executor.pause(PauseAttempt(JobId(1), 1))
+        executor.unpause(ContinueAttempt(JobId(1), 1))
+        executor.checkpoint(CheckpointAttempt(JobId(1), 1, 10, 20.0))
+        executor.flush()
+        end = await box.wait(lambda e: isinstance(e, AttemptEnded))
+        assert not [e for e in box.events if isinstance(e, RunnerGone)]
+        assert (end.exit_code, end.stopped) == (7, True)
+        executor.forget([(JobId(1), 1)])
+        await executor.close(retire=True)
+
+    with older_in(tmp_path) as (state, _):
+        asyncio.run(scenario(state))
+
+
+def test_it_finishes_what_it_has(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     gate = tmp_path / "gate"
     os.mkfifo(gate)
 
-    async def scenario() -> None:
-        started = asyncio.Event()
-
-        def listen(_: RunnerLink, messages: list[AnyMessage]) -> None:
-            if any(isinstance(m, StartedMessage) for m in messages):
-                started.set()
-
-        link = await connect(state, 0, "token", listen, lambda _: None)  # the daemon of its time
-        link.send(
-            {"op": "start", "job": 1, "attempt": 1, "cwd": "/tmp", "env": ["PATH=/usr/bin:/bin"],
-             "argv": ["/bin/sh", "-c", f"echo one >> {ran}; read x < {gate}; exit 5"],
-             "log": str(tmp_path / "log")}
-        )  # fmt: skip
-        link.flush()
-        async with asyncio.timeout(20):
-            await started.wait()
-        link.close()
-
+    async def scenario(state: Path, process: subprocess.Popen[bytes]) -> None:
+        await start_at_older(state, f"echo one >> {ran}; read x < {gate}; exit 5")
         box = Box()
         executor = RunnerExecutor(state, "token", box)
         await executor.open()
@@ -108,13 +162,5 @@ def test_it_finishes_what_it_has(tmp_path: Path) -> None:
         executor.forget([(JobId(3), 1)])
         await executor.close(retire=True)
 
-    with open(state / "lock", "w") as lock:
-        lock.write("token\n")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        process = start_older(tmp_path, state)
-        try:
-            asyncio.run(scenario())
-        finally:
-            process.terminate()
-            process.wait(20)
+    with older_in(tmp_path) as (state, process):
+        asyncio.run(scenario(state, process))

@@ -24,7 +24,9 @@ from typing import Any
 
 import pytest
 
-RUNNER = Path(__file__).parents[2] / "gpud" / "runner" / "__main__.py"
+from gpud.runner import ENTRY, VERSION
+
+RUNNER = Path(ENTRY)
 TIMEOUT_S = 20.0
 
 Event = dict[str, Any]
@@ -151,11 +153,11 @@ class Box:
 
     @property
     def socket(self) -> Path:
-        return self.path / "runner-1.sock"
+        return self.path / f"runner-{VERSION}.sock"
 
     @property
     def journal(self) -> Path:
-        return self.path / "runner-1.journal"
+        return self.path / f"runner-{VERSION}.journal"
 
     def launch(self, *, prefix: tuple[str, ...] = (), wait: bool = True, **env: str) -> str:
         """Start a runner; what it said on its ready descriptor."""
@@ -190,7 +192,7 @@ class Box:
 
     def connect(self) -> Client:
         client = self.dial()
-        client.send(op="hello", runner=1, token=self.token)
+        client.send(op="hello", runner=VERSION, token=self.token)
         client.hello = client.until("hello")
         return client
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gpud.runner import VERSION
+
 from .conftest import Box, Client, wait_gone
 
 
@@ -21,7 +23,7 @@ def refusal(c: Client) -> str:
 
 def test_hello(either_box: Box) -> None:
     c = either_box.up()
-    assert c.hello["runner"] == 1
+    assert c.hello["runner"] == VERSION
     assert c.hello["pid"] == either_box.runner.pid
     assert c.hello["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert c.hello["payload"] == ("cgroup" if either_box.cgroup else "session")
@@ -40,10 +42,10 @@ def test_a_newer_hello_supersedes(box: Box) -> None:
 def test_a_wrong_hello_changes_nothing(box: Box) -> None:
     c = box.up()
     for hello in (
-        {"op": "hello", "runner": 1, "token": "wrong"},
-        {"op": "hello", "runner": 1, "token": ""},
-        {"op": "hello", "runner": 1},
-        {"op": "hello", "runner": 2, "token": box.token},
+        {"op": "hello", "runner": VERSION, "token": "wrong"},
+        {"op": "hello", "runner": VERSION, "token": ""},
+        {"op": "hello", "runner": VERSION},
+        {"op": "hello", "runner": VERSION + 1, "token": box.token},
         {"op": "list"},
         box.job("echo"),
     ):
@@ -57,7 +59,7 @@ def test_a_lock_that_nobody_holds_proves_nothing(box: Box) -> None:
     box.launch()
     os.close(box.lock)
     c = box.dial()
-    c.send(op="hello", runner=1, token=box.token)
+    c.send(op="hello", runner=VERSION, token=box.token)
     assert "the token" in refusal(c)
     box.lock = os.open("/dev/null", os.O_RDONLY)
 

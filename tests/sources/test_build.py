@@ -38,15 +38,17 @@ def test_every_option() -> None:
     spec = built(
         b" name=big gpus=2 priority=-5 retries=3",
         b'backoff=30s backoff-max=1h retry-args="--resume x"',
-        b" time-limit=2h30m grace=20s linger=wait cwd=sub env.NAME='a b' env.B=3 hold=true",
+        b" time-limit=2h30m grace=20s linger=wait checkpoint=USR2",
+        b"cwd=sub env.NAME='a b' env.B=3 hold=true",
     )
     assert (spec.name, spec.priority, spec.held) == ("big", -5, True)
     assert spec.request == Request(gpus=2)
     assert spec.retry == RetryPolicy(retries=3, backoff_s=30.0, backoff_max_s=3600.0)
     assert spec.retry_args == b"--resume x"
     assert (spec.time_limit_s, spec.grace_s, spec.linger_s) == (9000.0, 20.0, None)
+    assert spec.checkpoint == 12
     assert (spec.cwd, spec.env) == (b"/data/sub", b"A=1\0B=3\0NAME=a b")
-    assert (spec.entry_key, spec.where, spec.uid) == ("1:0", "gpu.queue:4", 5)
+    assert (spec.entry_key, spec.where, spec.uid) == ("1:0", "gpu.queue:5", 5)
 
 
 def test_underscores_and_the_last_one_counts() -> None:
@@ -69,6 +71,7 @@ def test_underscores_and_the_last_one_counts() -> None:
         (b"time-limit=soon", ['"time-limit" cannot be "soon"', "duration"]),
         (b"time-limit=0", ["more than nothing"]),
         (b"hold=perhaps", ["yes or no"]),
+        (b"checkpoint=SIGSTOP", ['"checkpoint" cannot be "SIGSTOP"', "a program can catch"]),
         (b"exclusive=maybe", ['"exclusive" cannot be "maybe"', "yes or no"]),
         (b"gpus=0.0001", ["a share is at least 0.001"]),
         (b"gpu-model=", ['"gpu-model"', "part of a model's name"]),

@@ -279,7 +279,7 @@ def test_emptied_and_written_between_two_looks(path: Path, make: Make) -> None:
             await host.until(lambda: host.jobs)
             path.write_bytes(b"b\nc\n")
             assert await new_after(host) == [b"c"]
-            assert "1 new lines taken, 1 had been taken before" in host.health.note
+            assert "1 line taken, 1 had been taken before" in host.health.note
 
     asyncio.run(main())
 

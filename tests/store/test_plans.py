@@ -12,6 +12,7 @@ from gpud.core.model import Device, JobId, JobSpec, JobState, NewJob, Outcome
 from gpud.core.placement import place
 from gpud.core.pool import Pool
 from gpud.core.state import State
+from gpud.ports import Likeness
 from gpud.protocol.selectors import parse
 from gpud.store import inserting, intern
 from gpud.store.sqlite import SqliteStore
@@ -27,7 +28,7 @@ def filled(waiting: int, ended: int) -> SqliteStore:
         state.finish(job, Outcome.FAILED if number < 3 else Outcome.SUCCEEDED, "", number)
         state.tell(job.id, 0, "ended", number)
     for _ in range(waiting):
-        state.add(NewJob(JobSpec(b"x", source="q")), 1)
+        state.add(NewJob(JobSpec(b"x", source="q", name="w")), 1)
     state.tell_many(JobId(ended + 1), waiting, "submitted", 1)
     running = state.add(NewJob(JobSpec(b"x")), 1)
     lease = place(state.pool, running.request)
@@ -76,6 +77,9 @@ CALLS: dict[str, Callable[[SqliteStore], object]] = {
     "views": lambda store: store.views([JobId(5), JobId(7)]),
     "recall": lambda store: store.recall([JobId(5)]),
     "events": lambda store: store.events_after(100, 5),
+    "likeness": lambda store: store.likeness(JobId(2)),
+    "runs": lambda store: store.runs_ms(Likeness(name="w"), JobId(10**6)),
+    "runs of an array": lambda store: store.runs_ms(Likeness(array=5), JobId(10**6)),
     "counts": lambda store: (store.counts(), store.source_counts()),
     "ids": lambda store: store.select(parse(["5", "@", "@~3", "7-9"])),
     "name": lambda store: store.select(parse(["name:n"])),

@@ -18,12 +18,15 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from msgspec import structs
 
 from gpud.core.changes import Changes
+from gpud.core.events import Edit, EditRequested, MoveRequested
 from gpud.core.model import (
     Cursor,
     Device,
     Job,
+    JobId,
     JobSpec,
     JobState,
     NewJob,
@@ -35,6 +38,7 @@ from gpud.core.model import (
 )
 from gpud.core.placement import place
 from gpud.core.pool import Pool
+from gpud.core.scheduler import handle
 from gpud.core.state import State
 from gpud.protocol.replies import EventView
 from gpud.protocol.selectors import Selection
@@ -55,6 +59,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.state.boot_id = "a-boot"
         self.everything: dict[int, Job] = {}  # as committed, done ones included
         self.sources: dict[int, str] = {}
+        self.specs: dict[int, JobSpec] = {}  # as committed
         self.told: list[tuple[int, str]] = []
         self.now = 1_000
 
@@ -172,6 +177,25 @@ class StoreMachine(RuleBasedStateMachine):
             assert job == self.everything[job_id]
             self.state.requeue(job)
 
+    @rule(data=st.data(), field=st.sampled_from(["command", "env", "priority", "name", "request"]))
+    def edit(self, data: st.DataObject, field: str) -> None:
+        job = self.pick(data, JobState.QUEUED, JobState.HELD)
+        if job is not None and job.id in self.specs:
+            was = structs.replace(self.specs[job.id], priority=job.priority)
+            values = {"command": b"z%d", "env": b"A=%d", "priority": 3, "name": "other"}
+            value = values.get(field, Request(0))
+            value = value % (job.id % 3) if isinstance(value, bytes) else value
+            becomes = structs.replace(was, **{field: value})
+            handle(self.state, EditRequested(1, (Edit(job.id, was, becomes),)), self.now)
+
+    @rule(data=st.data(), to=st.sampled_from(["before", "after", "first", "last"]))
+    def move(self, data: st.DataObject, to: str) -> None:
+        job = self.pick(data, JobState.QUEUED, JobState.HELD)
+        other = self.pick(data, JobState.QUEUED, JobState.HELD)
+        if job is not None and other is not None:
+            beside = other.id if to in ("before", "after") else JobId(0)
+            handle(self.state, MoveRequested(1, (job.id,), to, beside), self.now)
+
     @rule(milliseconds=st.integers(1, 100))
     def time_passes(self, milliseconds: int) -> None:
         self.now += milliseconds
@@ -199,6 +223,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.told += [(story.job, story.kind) for story in changes.story]
         for job_id, job in changes.jobs.items():
             self.everything[job_id] = copy.copy(job)
+        new = {job_id: new.spec for job_id, new in changes.new}
+        self.specs |= new | changes.edited
         self.compare()
 
     def interrupted(self, changes: Changes, looks: int) -> list[EventView] | None:
@@ -235,6 +261,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.compare_counts()
         self.compare_page()
         self.compare_rows()
+        self.compare_specs()
         assert self.store.select(Selection(everything=True)) == sorted(self.everything)
         assert [(e.job, e.kind) for e in self.store.events_after(0, 9999)] == self.told
 
@@ -246,6 +273,20 @@ class StoreMachine(RuleBasedStateMachine):
         assert db.execute(missing).fetchall() == []
         live = {a.job: a.no for a in self.state.attempts.values()}
         assert self.store._writer._live == live
+
+    def compare_specs(self) -> None:
+        for job_id, job in self.everything.items():
+            assert self.store.spec(job_id) == structs.replace(
+                self.specs[job_id], priority=job.priority
+            )
+        for source in ("q", "r"):
+            entries = [f"c{job_id}".encode() for job_id in self.everything]
+            taken = Counter(
+                c
+                for c, j in zip(entries, self.everything, strict=True)
+                if self.sources[j] == source
+            )
+            assert self.store.taken(source, 0) == taken
 
     def compare_counts(self) -> None:
         states, outcomes = self.store.counts()
@@ -270,7 +311,7 @@ class StoreMachine(RuleBasedStateMachine):
                 rank[j.state],
                 self.state.attempts[j.id].dispatched_at_ms if j.id in self.state.attempts else 0,
                 j.not_before_ms,
-                0 if j.state is JobState.ACTIVE else -j.priority,
+                (0, 0) if j.state is JobState.ACTIVE else (-j.priority, j.place or j.id),
                 j.id,
             ),
         )

@@ -16,6 +16,7 @@ import pytest
 from gpud import __version__
 from gpud.config.schema import Config, JobDefaults, Pool, QueueFileSource
 from gpud.errors import GpudError
+from gpud.runner import VERSION
 from gpud.tools import doctor, probe_daemon, probe_gpus, probe_machine
 from gpud.tools.findings import Finding, Probe, Situation, run
 
@@ -321,12 +322,12 @@ def test_a_socket_path_of_any_length(situation: Situation, tmp_path: Path) -> No
 
 
 def test_the_runner_is_alive_while_its_lock_is_held(situation: Situation, state: Path) -> None:
-    lock = state / "runner-1.lock"
+    lock = state / f"runner-{VERSION}.lock"
     lock.touch()
     assert "none runs" in ask(probe_daemon.runner, situation).text
     with lock.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert "alive: runner-1" in ask(probe_daemon.runner, situation).text
+        assert f"alive: runner-{VERSION}" in ask(probe_daemon.runner, situation).text
 
 
 def test_a_configured_cgroup_must_be_there(situation: Situation, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpud.core.invariants import check_invariants
 from gpud.core.model import Request
-from gpud.core.state import is_ready
+from gpud.core.ready import is_ready
 from gpud.tools.fifo import fifo
 from gpud.tools.figures import figures_of, milli_of
 from gpud.tools.schedule import NOT_YET, Schedule

@@ -1,4 +1,4 @@
-"""`gpus`, `sources` and `source stop|start`: what jobs run on, and where they come from."""
+"""`gpus`: what jobs run on, who else uses it, and why it takes no work."""
 
 from __future__ import annotations
 
@@ -17,26 +17,19 @@ if TYPE_CHECKING:
     from gpud.ctl.args import Args
     from gpud.ctl.render import Cell
 
+LEFT_OVER = 9  # thousandths: less than a per cent
 GPU_COLUMNS = (
     Column("GPU"),
-    Column("MODEL", limit=26, drop=3),
+    Column("MODEL", limit=40, drop=4),
     Column("STATE"),
     Column("FREE", right=True),
     Column("MEMORY", right=True),
+    Column("PROMISED", right=True, drop=1),
     Column("UTIL", right=True),
-    Column("TEMP", right=True, drop=2),
-    Column("POWER", right=True, drop=1),
+    Column("TEMP", right=True, drop=3),
+    Column("POWER", right=True, drop=2),
     Column("JOBS", limit=30),
     Column("PROBLEM", wide=1_000_000),  # on a terminal it stands in full below
-)
-SOURCE_COLUMNS = (
-    Column("SOURCE"),
-    Column("KIND", drop=2),
-    Column("STATE"),
-    Column("WAITING", right=True),
-    Column("TAKEN", right=True),
-    Column("READ", right=True, drop=1),
-    Column("TARGET"),
 )
 
 
@@ -45,9 +38,11 @@ def gpu_state(gpu: dict[str, Any]) -> tuple[str, str]:
         return "quarantined", "red"
     if gpu.get("problem"):
         return ("in use" if gpu["problem"].startswith("used by") else "unavailable"), "yellow"
-    if not gpu["jobs"]:
-        return "free", "green"
-    return ("full", "") if free_slots(gpu) == 0 else ("shared", "")
+    if not has_room(gpu):
+        return "full", ""
+    if kept := kept_for(gpu):
+        return kept, "cyan"
+    return ("shared", "") if gpu["jobs"] else ("free", "green")
 
 
 def takes_work(gpu: dict[str, Any]) -> bool:
@@ -60,18 +55,46 @@ def trouble(gpu: dict[str, Any], on: Screen, busy: str = "") -> list[str]:
     name, why, colour = words.gpu(gpu_name(gpu)), gpu["problem"], gpu_state(gpu)[1]
     start = f"{name}: {busy}; " if busy else f"{name}: "
     if not gpu.get("quarantined"):
-        return [on.clean(start) + on.paint(on.clean(why), colour)]
+        return [on.paint(line, colour) for line in on.folded(f"{start}{why}")]
     if not busy:
         start = f"{name} is "
     heal = on.clean(f"gpuctl gpus heal {','.join(gpu['ids']) or gpu['key']}")
-    start, why = on.clean(start), on.clean(f"quarantined: {why}:")
-    if on.width and columns(f"{start}{why} {heal}") > on.width:
-        return [start + on.paint(why, colour), "  " + on.paint(heal, colour)]
-    return [start + on.paint(f"{why} {heal}", colour)]
+    told = on.clean(f"{start}quarantined: {why}:")
+    if on.width and columns(f"{told} {heal}") > on.width:
+        return [on.paint(line, colour) for line in (*on.folded(told), f"  {heal}")]
+    return [on.paint(f"{told} {heal}", colour)]
+
+
+def slot_milli(gpu: dict[str, Any]) -> int:
+    return 1000 // max(int(gpu["slots"]), 1)
 
 
 def free_slots(gpu: dict[str, Any]) -> int:
-    return int(gpu["free_milli"]) // (1000 // max(int(gpu["slots"]), 1))
+    return int(gpu["free_milli"]) // slot_milli(gpu)
+
+
+def free_share(gpu: dict[str, Any]) -> int:
+    """Thousandths, where a job has a share that is no slot; else 0. Of thirds and the like there
+    is always a bit left over."""
+    part = int(gpu["free_milli"]) % slot_milli(gpu)
+    return int(gpu["free_milli"]) if part > max(1000 % slot_milli(gpu), LEFT_OVER) else 0
+
+
+def has_room(gpu: dict[str, Any]) -> bool:
+    return free_slots(gpu) > 0 or free_share(gpu) > 0
+
+
+def free(gpu: dict[str, Any], of: str = "") -> str:
+    """ "1 of 2", or of a GPU that is shared otherwise "70%". `of`: what these are, "slots"."""
+    if share := free_share(gpu):
+        return f"{share // 10}%"
+    return f"{free_slots(gpu)} of {gpu['slots']}{of}"
+
+
+def kept_for(gpu: dict[str, Any]) -> str:
+    """ "kept for job 42": what is free of it is for this one, which waits for more."""
+    job = gpu.get("kept_for", 0)
+    return f"kept for job {job}" if job else ""
 
 
 def gpu_name(gpu: dict[str, Any]) -> str:
@@ -91,27 +114,50 @@ def gpu_lines(gpus: Sequence[dict[str, Any]], on: Screen) -> list[str]:
         for seen in gpu.get("gpus", ()):
             for process in seen["processes"]:
                 if process["job"] <= 0 and f"pid {process['pid']} " not in gpu.get("problem", ""):
-                    lines.append(on.clean(f"{name}: {_process(process)}"))
+                    lines += on.folded(f"{name}: {_process(process)}")
     return lines
+
+
+def names_by_uuid(socket: str | None) -> dict[str, str]:
+    """What the GPUs are called in the table; asks the daemon. Empty when that does not work."""
+    try:
+        gpus = ask(socket, {"type": "gpus"})["gpus"]
+    except GpudError:
+        return {}
+    found = {}
+    for gpu in gpus:
+        for name, seen in zip(gpu["ids"], gpu.get("gpus", ()), strict=False):
+            found[seen["uuid"]] = name
+    return found
 
 
 def _gpu_row(gpu: dict[str, Any]) -> list[Cell]:
     seen = gpu.get("gpus", ())
     used, total = _sum(seen, "used_mib"), _sum(seen, "total_mib")
+    promised = (gpu.get("promised_mib") or 0) * max(len(seen), 1)
     util, power = _sum(seen, "util"), _sum(seen, "power_w")
     warm = [one["temperature_c"] for one in seen if one.get("temperature_c") is not None]
     return [
         gpu_name(gpu),
         gpu.get("model", "") + (" (guest)" if gpu.get("guest") else ""),
         gpu_state(gpu),
-        f"{free_slots(gpu)} of {gpu['slots']}" if takes_work(gpu) else "-",
-        f"{used / 1024:.1f}/{total / 1024:.0f}G" if total else "",
+        free(gpu) if takes_work(gpu) else "-",
+        memory(used, total),
+        f"{promised / 1024:.1f}".removesuffix(".0") + "G" if promised else "",
         f"{util / len(seen):.0f}%" if util is not None else "",
         f"{max(warm)}C" if warm else "",
         f"{power:.0f}W" if power is not None else "",
         words.ids(gpu["jobs"]),
         gpu.get("problem", ""),
     ]
+
+
+def memory(used_mib: int | None, total_mib: int | None) -> str:
+    """ "2.0/80G"; None: the driver does not say, or says more than there is."""
+    if not total_mib:
+        return ""
+    used = "?" if used_mib is None else f"{used_mib / 1024:.1f}"
+    return f"{used}/{total_mib / 1024:.0f}G"
 
 
 def _sum(seen: Sequence[dict[str, Any]], field: str) -> Any:
@@ -140,7 +186,7 @@ def run_gpus(args: Args) -> int:
         print(line)
     if note := reply.get("note"):
         if on.width:
-            print(on.clean(note))
+            print("\n".join(on.folded(note)))
         else:  # what reads a pipe wants the table alone
             remark(note)
     return 0
@@ -165,63 +211,6 @@ def _heal(args: Args) -> int:
     return 0
 
 
-def run_sources(args: Args) -> int:
-    reply = ask(args["socket"], {"type": "sources"})
-    if args["json"]:
-        print_json(reply)
-        return 0
-    on = screen()
-    if reply["sources"]:
-        print("\n".join(source_lines(reply["sources"], on)))
-    elif on.width:
-        print("no sources: jobs come from gpuctl submit only")
-    return 0
-
-
-def source_lines(sources: Sequence[dict[str, Any]], on: Screen) -> list[str]:
-    """The table, then in full what each of them has to say."""
-    rows = [_source_row(source, on) for source in sources]
-    lines = table(on, SOURCE_COLUMNS, rows, steady=True)
-    for source in sources:
-        name = source["name"]
-        if source["problem"]:
-            lines.append(on.paint(on.clean(f"{name}: {source['problem']}"), "red"))
-        if source["note"]:
-            lines.append(on.clean(f"{name}: {source['note']}"))
-    return lines
-
-
-def _source_row(source: dict[str, Any], on: Screen) -> list[Cell]:
-    state = ("stopped", "yellow") if source["stopped"] else ("reading", "green")
-    return [
-        source["name"],
-        source["kind"],
-        ("problem", "red") if source["problem"] and not source["stopped"] else state,
-        str(source["waiting"]),
-        str(source["taken"]),
-        on.ago(source["last_read_at_ms"]) if source["last_read_at_ms"] else "",
-        source["target"],
-    ]
-
-
-def run_source(args: Args) -> int:
-    what, name = args.words
-    if what not in ("stop", "start"):
-        raise GpudError(
-            f"cannot {what} a source: only stop and start{nearest(what, ('stop', 'start'))}",
-            kind="usage",
-            hint="see: gpuctl source --help",
-        )
-    reply = ask(args["socket"], {"type": f"source-{what}", "name": name})
-    if args["json"]:
-        print_json(reply)
-    elif what == "stop":
-        print(f"source {name} stopped: nothing more is read from it; its jobs go on")
-    else:
-        print(f"source {name} started")
-    return 0
-
-
 VERBS = [
     Verb(
         "gpus",
@@ -233,25 +222,9 @@ VERBS = [
         about="""\
 A GPU that broke takes no work until the machine is started again, or until
 somebody says that it works: gpuctl gpus heal, of some or of all. GPU: as the
-table has it, or the beginning of a UUID. The driver is asked afresh then.""",
+table has it, or the beginning of a UUID. The driver is asked afresh then.
+MEMORY is what is used of all there is, PROMISED what jobs were promised. A
+GPU that is kept for a job which waits for more starts no other.""",
         examples=("gpuctl gpus", "gpuctl gpus heal 3", "gpuctl gpus --json | jq .gpus[].key"),
-    ),
-    Verb(
-        "sources",
-        "Show where jobs come from, and whether that works.",
-        run_sources,
-        options=(JSON,),
-        examples=("gpuctl sources",),
-    ),
-    Verb(
-        "source",
-        "Stop or start reading a source.",
-        run_source,
-        words="stop|start NAME",
-        least=2,
-        most=2,
-        options=(JSON,),
-        about="A stopped source stays stopped over restarts of gpud; its jobs go on.",
-        examples=("gpuctl source stop night", "gpuctl source start night"),
     ),
 ]
