@@ -1,13 +1,14 @@
 """What `gpud run` shows while it runs: the jobs' output, a line per start, a progress line.
 
-Owned by daemon/run.py. A thread of its own reads the logs and writes to the terminal, so that a
+Owned by daemon/shown.py. A thread of its own reads the logs and writes to the terminal, so that a
 slow reader never keeps a job from starting. gpud's own words go to stderr, the jobs' to stdout.
 
 Rule 1: whole lines only, so that jobs do not cut into each other's lines; an unfinished line waits
     for its end, for the end of its job, or until it is CHUNK_BYTES long.
-Rule 2: what comes within COALESCE_S is written together, so that a thousand short jobs a second do
-    not wake the thread for each.
-Rule 3: when stdout is closed (`| head`), the jobs go on and their logs keep everything.
+Rule 2: what is put together is written together, and wakes the thread once.
+Rule 3: a system call here makes the engine's thread wait for its turn, and then this one for that.
+    So whoever puts `Ended` says whether there is any output; of most short jobs there is none.
+Rule 4: when stdout is closed (`| head`), the jobs go on and their logs keep everything.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -25,7 +26,6 @@ from gpud.errors import why_os
 POLL_S = 0.1
 # A job may have put anything in its log's place: no link is followed, no FIFO is waited at.
 LOG_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-COALESCE_S = 0.03
 CHUNK_BYTES = 1 << 16
 PIECES = 16  # of one log, before another has its turn; of output, before it is written
 PROGRESS_EVERY_S = 0.2
@@ -41,13 +41,14 @@ class Started(NamedTuple):
 class Ended(NamedTuple):
     job: int
     line: str  # what to say about the end; "" says nothing
+    has_output: bool = True
 
 
 class Note(NamedTuple):
     line: str
 
 
-Item = Started | Ended | Note | None
+Item = Started | Ended | Note
 
 
 class Tail:
@@ -70,6 +71,10 @@ class Tail:
                 return
             if text := self._whole_lines(chunk):
                 yield self._prefixed(text)
+
+    def is_begun(self) -> bool:
+        """Some of it was read."""
+        return self._fd >= 0
 
     def rest(self) -> Iterator[bytes]:
         """All that is left, and a newline if the last line has none. The tail is over."""
@@ -124,44 +129,37 @@ class Console:
     def __init__(self, *, prefix: bool, progress: Callable[[], str] | None) -> None:
         self._prefix = prefix
         self._progress = progress
-        self._items: SimpleQueue[Item] = SimpleQueue()
+        self._items: SimpleQueue[Sequence[Item] | None] = SimpleQueue()  # None: the end
         self._tails: dict[int, Tail] = {}
         self._stdout_open = True
         self._shown = ""  # the progress line on the screen
         self._shown_at = 0.0
         self._unwritten: list[bytes] = []
         self._unwritten_fd = 1
-        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="console", daemon=True)
         self._thread.start()
 
-    def put(self, item: Item) -> None:
+    def put(self, *items: Item) -> None:
         """Never blocks."""
-        self._items.put(item)
+        self._items.put(items)
 
     def close(self) -> None:
         """Returns when all that was put is written; takes the progress line away."""
-        self._closing.set()
         self._items.put(None)
         self._thread.join()
 
     def _work(self) -> None:
         look_at = 0.0  # when the tails are looked at next
-        item: Item = Note("")
-        while item is not None:
+        items: Sequence[Item] | None = ()
+        while items is not None:
             busy = bool(self._tails) or self._progress is not None
             try:
                 wait_s = max(0.0, look_at - time.monotonic()) if busy else None
-                item = self._items.get(timeout=wait_s)
+                items = self._items.get(timeout=wait_s)
             except Empty:
-                pass
-            else:
-                self._closing.wait(COALESCE_S)
-                while item is not None:
-                    self._take(item)
-                    if self._items.empty():
-                        break
-                    item = self._items.get()
+                items = ()
+            for item in items or ():
+                self._take(item)
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + POLL_S
                 for tail in self._tails.values():
@@ -179,9 +177,9 @@ class Console:
                 self._say(line)
                 prefix = f"[{job}] ".encode() if self._prefix else b""
                 self._tails[job] = Tail(log, prefix)
-            case Ended(job, line):
+            case Ended(job, line, has_output):
                 tail = self._tails.pop(job, None)
-                if tail is not None:
+                if tail is not None and (has_output or tail.is_begun()):
                     self._pass_on(tail.rest())
                 self._say(line)
             case Note(line):

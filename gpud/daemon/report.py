@@ -23,7 +23,8 @@ MOST_ROWS = 40  # of the table at the end; of a longer run only what did not suc
 def shown(command: bytes, width: int) -> str:
     """A command on one line, at most `width` characters, control characters made visible."""
     text = command.decode(errors="backslashreplace")
-    text = "".join(c if c.isprintable() else ("⏎" if c == "\n" else "?") for c in text)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ("⏎" if c == "\n" else "?") for c in text)
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 

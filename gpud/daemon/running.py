@@ -18,32 +18,25 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gpud import paths
 from gpud.core.actions import StopAttempt
 from gpud.core.events import CancelRequested, DrainRequested, Event, UndrainRequested
 from gpud.core.explain import explain
-from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Request
+from gpud.core.model import JobId, JobState, Outcome, Request
 from gpud.core.placement import unsatisfiable
 from gpud.core.pool import Pool
 from gpud.core.ready import is_ready, rank_of
-from gpud.core.spans import count, each
+from gpud.core.spans import each
 from gpud.core.watching import programs_of_others
 from gpud.daemon import report
 from gpud.daemon.app import App
-from gpud.daemon.console import Console, Ended, Note, Started
+from gpud.daemon.shown import Shown
 from gpud.errors import GpudError, why_os
 from gpud.ports import Source
 from gpud.protocol.replies import EventView, JobView
 from gpud.protocol.selectors import parse
 
 MOST_NAMED = 10  # jobs that were not run
-LONGEST_NOTE = 1000
 LOOK_AGAIN_S = 1.0
-LEFTOVERS = {
-    "lingering": "its shell has ended; these live on and have a moment to end",
-    "killed-leftovers": "stopped, since its shell had ended",
-    "unassigned": "left alone, since nobody knows whose these are",
-}
 
 
 def may_ever_start(pool: Pool, request: Request) -> bool:
@@ -92,21 +85,17 @@ class Run:
         self._app = app
         self._interrupts = interrupts
         self._source = source
-        self._quiet = quiet
         self._resume = resume
         self._started_s = time.monotonic()
-        self._done = 0
-        self._failed = 0
-        self._unshown = 0  # rows that the table at the end leaves out
+        self._left_out = 0  # rows that the table at the end leaves out
         self._unread = False  # standard input had more
         self._asked = 0  # interrupts that we have acted on
         self._said = ""  # why nothing runs
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[None]] = set()
-        self._console = Console(
-            prefix=prefix, progress=self._progress if sys.stderr.isatty() else None
-        )
+        self._shown = Shown(app, prefix=prefix, quiet=quiet)
+        self._shown.all_read = source is None
         app.subscribe(self._on_events)
         app.bug.add_done_callback(lambda _: self._changed.set())
 
@@ -115,8 +104,6 @@ class Run:
     async def until_done(self) -> None:
         """Until nothing is active and nothing more can start; raises the bug that ended the app."""
         try:
-            for attempt in self._app.state.attempts.values():
-                self._console.put(Started(attempt.job, self._log(attempt.job, attempt.no), ""))
             if self._source is None:
                 await self._app.ask(UndrainRequested)
             else:
@@ -132,13 +119,17 @@ class Run:
                 if self._app.bug.done():
                     self._app.bug.result()
         finally:
-            self._console.close()
+            self._shown.close()
         self._say_the_end()
 
     def _read(self, source: Source) -> None:
         self._app.sources_hosted.add(source, "standard input")
         self._reading = asyncio.ensure_future(self._app.sources_hosted.exhausted(source.name))
-        self._reading.add_done_callback(lambda _: self._changed.set())
+        self._reading.add_done_callback(self._on_all_read)
+
+    def _on_all_read(self, reading: asyncio.Task[None]) -> None:
+        self._shown.all_read = True
+        self._changed.set()
 
     def _is_over(self) -> bool:
         if self._app.state.attempts:
@@ -164,10 +155,10 @@ class Run:
         kind = reason.partition("(")[0]  # without how much memory it is now
         if kind != self._said:
             self._said = kind
-            self._note(f"job {first} {reason}")
+            self._shown.note(f"job {first} {reason}")
             if names := programs_of_others(state):
                 words = ",".join(names) if all(names) else "all"
-                self._note(f"to start all the same: gpud run --ignore {shlex.quote(words)}")
+                self._shown.note(f"to start all the same: gpud run --ignore {shlex.quote(words)}")
 
     def exit_status(self) -> int:
         _, outcomes = self._app.store.counts()
@@ -182,17 +173,17 @@ class Run:
         jobs = "1 running job" if active == 1 else f"{active} running jobs"
         if self._asked == 1:
             may = f"{jobs} may finish; Ctrl-C again stops them" if active else "nothing is running"
-            self._note(f"no more starts; {may}")
+            self._shown.note(f"no more starts; {may}")
             self._spawn(self._stop_starting())
         elif self._asked == 2:
-            self._note(f"stopping {jobs}")
+            self._shown.note(f"stopping {jobs}")
             self._spawn(self._stop_running())
 
     async def _stop_starting(self) -> None:
         if self._reading is not None and not self._reading.done() and not _is_file(0):
             # what a file still has is read and kept; a pipe may never end
             self._unread = True
-            self._note("standard input is not read any further")
+            self._shown.note("standard input is not read any further")
             await self._app.sources_hosted.close()
         await self._insist(DrainRequested)
 
@@ -214,13 +205,9 @@ class Run:
                 return
             except GpudError as error:
                 if error.message != said:
-                    self._note(error.message)
+                    self._shown.note(error.message)
                     said = error.message
             await asyncio.sleep(1)
-
-    def _note(self, sentence: str) -> None:
-        line = report.shown(os.fsencode(sentence), LONGEST_NOTE)  # others name their programs
-        self._console.put(Note(f"gpud: {line}"))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -233,60 +220,18 @@ class Run:
         if not task.cancelled():
             task.result()  # a bug goes on to the loop's handler
 
-    # -- what is shown ---------------------------------------------------------------------------
-
     def _on_events(self, events: Sequence[EventView]) -> None:
-        for event in events:
-            if event.kind == "dispatched":
-                log = self._log(event.job, event.attempt)
-                self._console.put(Started(event.job, log, self._start_line(event)))
-            elif event.kind == "ended":
-                self._on_end(event)
-            elif event.kind in LEFTOVERS and not self._quiet:
-                names = event.detail["processes"]
-                shown = ", ".join(names) if isinstance(names, list) else ""
-                self._console.put(Note(f"[{event.job}] {LEFTOVERS[event.kind]}: {shown}"))
         if not self._app.state.attempts:
             self._changed.set()  # it may be over
 
-    def _on_end(self, event: EventView) -> None:
-        outcome = str(event.detail["outcome"])
-        line = ""
-        if "retry_at_ms" not in event.detail:
-            self._done += 1
-        if outcome != Outcome.SUCCEEDED:
-            if "retry_at_ms" not in event.detail:
-                self._failed += 1
-            line = "" if self._quiet else _end_line(event, outcome)
-        self._console.put(Ended(event.job, line))
-
-    def _start_line(self, event: EventView) -> str:
-        if self._quiet:
-            return ""
-        lease = event.detail["lease"]
-        keys = ",".join(lease) if isinstance(lease, dict) else ""
-        where = "without a GPU" if keys == CPU_LANE else f"on GPU {keys}"
-        spec = self._app.engine.spec(JobId(event.job))
-        return f"[{event.job}] {where}: {report.shown(spec.command, 160)}"
-
-    def _progress(self) -> str:
-        state = self._app.state
-        running = len(state.attempts)
-        left = sum(count(job.rest) or 1 for job in state.jobs.values()) - running
-        eta_s = None
-        if self._done and (self._reading is None or self._reading.done()):
-            eta_s = (time.monotonic() - self._started_s) / self._done * (left + running / 2)
-        return report.progress(self._done, running, self._failed, left, eta_s)
-
-    def _log(self, job: int, attempt: int) -> str:
-        return paths.log_path(self._app.state_dir, job, attempt)
+    # -- the end ---------------------------------------------------------------------------------
 
     def _say_the_end(self) -> None:
         views = self._views()
         width = _width()
         lines = report.table(views, width) if views else []
-        if self._unshown > 0:
-            lines.append(f"… and {self._unshown} more that did not succeed")
+        if self._left_out > 0:
+            lines.append(f"… and {self._left_out} more that did not succeed")
         took_s = time.monotonic() - self._started_s
         _, outcomes = self._app.store.counts()
         open_jobs = self._app.state.jobs.values()
@@ -326,23 +271,8 @@ class Run:
             return store.views(store.select(parse(["all"]))) if states else []
         bad = [f"state:{o}" for o in outcomes if outcomes[o] and o != Outcome.SUCCEEDED]
         ids = store.select(parse(bad)) if bad else []
-        self._unshown = len(ids) - report.MOST_ROWS
+        self._left_out = len(ids) - report.MOST_ROWS
         return store.views(ids[: report.MOST_ROWS])
-
-
-def _end_line(event: EventView, outcome: str) -> str:
-    detail = event.detail
-    how = outcome
-    if "exit_code" in detail and outcome == Outcome.FAILED:
-        how = f"failed with exit status {detail['exit_code']}"
-    elif "signal" in detail and outcome == Outcome.KILLED:
-        how = f"killed by {report.signal_name(int(str(detail['signal'])))}"
-    if detail.get("why"):
-        how += f": {detail['why']}"
-    if "retry_at_ms" in detail:
-        pause_s = max(0, (int(str(detail["retry_at_ms"])) - event.at_ms) // 1000)
-        how += f"; tried again in {pause_s} s"
-    return f"[{event.job}] {how}"
 
 
 def _is_file(fd: int) -> bool:

@@ -93,6 +93,6 @@ def attempt_environment(
     found.append(f"NVIDIA_VISIBLE_DEVICES={ids or 'void'}")  # of the container toolkit
     if uuids:
         found.append(f"GPUD_GPU_UUIDS={uuids}")
-    if not any(pair.startswith(b"CUDA_DEVICE_ORDER=") for pair in spec.env.split(b"\0")):
+    if b"\0CUDA_DEVICE_ORDER=" not in b"\0" + spec.env:
         found.append("CUDA_DEVICE_ORDER=PCI_BUS_ID")  # so that an index means what nvidia-smi says
     return found

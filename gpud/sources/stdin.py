@@ -28,9 +28,9 @@ from gpud.sources.aside import aside
 from gpud.sources.build import Template
 from gpud.sources.lexer import LIMITS, Lexer, Limits
 
-BATCH = 10_000  # entries in one `take`
+BATCH = 100  # entries in one `take`: while one is written, no job starts
 BATCH_BYTES = 1024 * 1024
-SLICE = 500  # entries between two turns of the loop
+SLICE = 50  # entries between two turns of the loop
 _PIECE = 64 * 1024
 
 
@@ -88,9 +88,9 @@ class Stdin:
 
     async def _take_all(self, host: SourceHost) -> None:
         """Everything that is complete. What is built but not taken outlives a cancel."""
-        more, batch = True, SLICE  # the first jobs start while the rest is read
+        more = True
         while more or self._untaken:
-            while more and len(self._untaken) < batch:
+            while more and len(self._untaken) < BATCH:
                 entries = self._lexer.entries(SLICE, self._clock())
                 more = len(entries) == SLICE
                 build = self._template.build
@@ -98,7 +98,7 @@ class Stdin:
                 await asyncio.sleep(0)
             if self._untaken:
                 await host.take(self._untaken, None)
-                self._untaken, batch = [], BATCH
+                self._untaken = []
 
     async def _read(self) -> bytes | None:
         """What is there, b"" at the end; None: nothing came before the lexer's deadline."""

@@ -22,7 +22,8 @@ HEADER_SIZE = 100  # https://www.sqlite.org/fileformat.html#the_database_header
 CHECKED_SIZE = 8 << 20  # up to here every page is checked at open: some 20 ms at most
 CACHE_KIB = 2048
 BUSY_TIMEOUT_S = 0.2  # for a person's sqlite3 shell; the loop waits
-CHECKPOINT_PAGES = 4000  # 16 MiB: most pages are written again within that, and copied only once
+PAGE_SIZE = 2048  # of a new one: a commit of a few rows writes 40 % less than with 4096
+CHECKPOINT_BYTES = 16 << 20  # most pages are written again within that, and copied only once
 KEPT_JOURNAL = 16 << 20  # a write-ahead log that one large commit made grow is cut down to this
 
 HINT_GONE = "put it back, or move the whole state directory away to start with an empty queue"
@@ -99,6 +100,7 @@ def _create(path: Path, migrations: Sequence[str], *, durable: bool) -> None:
     os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(draft, isolation_level=None)
     try:
+        db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         _run(db, migrations, 0)
         db.execute("PRAGMA journal_mode = WAL")  # stays in the header
@@ -166,7 +168,8 @@ def _attach(path: Path, *, durable: bool) -> sqlite3.Connection:
     try:
         db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         db.execute("PRAGMA mmap_size = 0")
-        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        (page_size,) = db.execute("PRAGMA page_size").fetchone()
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page_size}")
         db.execute("PRAGMA temp_store = MEMORY")
         db.execute(f"PRAGMA journal_size_limit = {KEPT_JOURNAL}")
         db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

@@ -22,6 +22,16 @@ console.close()
 print("closed", file=sys.stderr)
 """
 
+WITHOUT_OUTPUT = """
+import sys
+from gpud.daemon.console import Console, Ended, Started
+console = Console(prefix=False, progress=None)
+console.put(Started(1, sys.argv[1], ""))
+sys.stdin.readline()
+console.put(Ended(1, "", has_output=False), Started(2, sys.argv[1], ""), Ended(2, "", False))
+console.close()
+"""
+
 
 def more(tail: Tail) -> bytes:
     return b"".join(tail.more())
@@ -85,3 +95,20 @@ def test_a_reader_that_goes_away_stops_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr.splitlines()[-1] == "closed"
     assert done.stderr.splitlines()[-2] == "ended"
+
+
+def test_what_is_said_to_have_no_output_is_not_looked_at_unless_it_was_before(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntwo")
+    with subprocess.Popen(
+        [sys.executable, "-c", WITHOUT_OUTPUT, str(log)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"one\n"  # of job 1, while it runs
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.read() == b"two\n"  # nothing of job 2

@@ -18,7 +18,7 @@ from gpud.core.model import JobSpec, NewJob
 from gpud.core.pool import Pool
 from gpud.core.state import State
 from gpud.errors import GpudError
-from gpud.store.database import CHECKED_SIZE, connect
+from gpud.store.database import CHECKED_SIZE, PAGE_SIZE, connect
 from gpud.store.minimums import check_minimums
 from gpud.store.schema import APPLICATION_ID, MIGRATIONS
 from gpud.store.sqlite import SqliteStore
@@ -115,8 +115,8 @@ def test_damage_in_a_large_database_is_found_when_it_is_read(tmp_path: Path) -> 
     with closing(sqlite3.connect(path)) as db:
         (root,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'").fetchone()
     with open(path, "r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xff" * 4096)
+        file.seek((root - 1) * PAGE_SIZE)
+        file.write(b"\xff" * PAGE_SIZE)
     damaged = pytest.raises(GpudError, match=r"cannot read .*gpud\.db: it is damaged")
     with closing(SqliteStore.open(tmp_path)) as store, damaged:
         store.load()
