@@ -23,6 +23,13 @@ def with_past(
     event: Event, state: State, store: Store, spec_of: Callable[[JobId], JobSpec]
 ) -> Event:
     match event:
+        case AttemptEnded(job=job):
+            live = state.attempts.get(job)
+            if live is not None and live.usage is not None and live.usage.peak_mib:
+                spec = spec_of(job)
+                return structs.replace(
+                    event, likeness=likeness_of(spec.name, spec.command, spec.uid)
+                )
         case JobsSubmitted():
             return _submitted(event, state, store)
         case RetryRequested(jobs=jobs):
@@ -33,13 +40,6 @@ def with_past(
         case EditRequested(edits=edits):
             done = {job for edit in edits for job in _done(edit.becomes.after.spans, state)}
             return structs.replace(event, outcomes=store.outcomes(sorted(done))) if done else event
-        case AttemptEnded(job=job):
-            live = state.attempts.get(job)
-            if live is not None and live.usage is not None and live.usage.peak_mib:
-                spec = spec_of(job)
-                return structs.replace(
-                    event, likeness=likeness_of(spec.name, spec.command, spec.uid)
-                )
     return event
 
 

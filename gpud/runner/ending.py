@@ -35,10 +35,12 @@ class Endings:
     # ---- what ends by itself
 
     def reap(self) -> None:
+        may_have_orphans = True
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
+                may_have_orphans = False
                 break
             if pid == 0:
                 break
@@ -49,7 +51,7 @@ class Endings:
                 while a.gate is not None:
                     self.on_gate(a)
                 self.over[a.key] = a
-        if any(not a.group for a in self.over.values()):
+        if may_have_orphans and any(not a.group for a in self.over.values()):
             self.payloads.claim_orphans()
         for a in list(self.over.values()):
             self.settle(a)
