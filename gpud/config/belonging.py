@@ -27,8 +27,9 @@ def read_group(text: str) -> str:
 
 
 def read_label(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    check_labels({key: value})
+    """`KEY=`, without a value, takes a label away that others have given."""
+    key, equals, value = text.partition("=")
+    check_labels({key: value or (equals and "-")})
     return key, value
 
 
@@ -41,8 +42,10 @@ def check_labels(labels: Mapping[str, str]) -> None:
 
 
 def labels_of(pairs: Mapping[str, str], base: Iterable[str] = ()) -> tuple[str, ...]:
-    """Over those of `base`; of the same key the last one counts. Sorted, as a spec carries them."""
+    """Over those of `base`; of the same key the last one counts, and one without a value takes it
+    away. Sorted, as a spec carries them."""
     merged = dict(label.split("=", 1) for label in base) | dict(pairs)
+    merged = {key: value for key, value in merged.items() if value}
     check_labels(merged)
     return tuple(f"{key}={value}" for key, value in sorted(merged.items()))
 

@@ -37,18 +37,23 @@ NONE: dict[str, Any] = {
     "after": [],
     "after-any": [],
     "checkpoint": form.NONE,
+    "group": "",
 }
 OF_LATER_TRIES = {
     *("priority", "retries", "backoff_s", "backoff_max_s", "retry_on", "retry_args"),
 }  # fields that can be changed while a job runs
 NOTHING = object()  # such an option, when it is "none"
-FIELD_OF = {**dict(submit.FIELDS), "checkpoint": "checkpoint"}
+FIELD_OF = dict(submit.FIELDS)
 COMMON = (
-    *("name", "gpus", "vram", "gpu-model", "exclusive", "priority", "cwd", "env"),
+    *("name", "gpus", "vram", "gpu-model", "exclusive", "group", "label", "priority", "cwd", "env"),
     *("retries", "backoff", "retry-on", "retry-args", "time-limit", "grace"),
     *("after", "after-any", "after-failed", "begin", "deadline", "checkpoint"),
 )
-HELP = {"cwd": "where to run", "priority": "higher runs first"}
+HELP = {
+    "cwd": "where to run",
+    "priority": "higher runs first",
+    "label": "for people and for label:K=V; K=: without it",
+}
 SAID = """\
 # {}
 # Correct it below. If you leave it as it is, nothing is changed.
@@ -77,8 +82,6 @@ def _fields(given: dict[str, Any]) -> Fields:
     }
     given = {name: None if value is NOTHING else value for name, value in given.items()}
     fields |= submit.fields_of(given)
-    if given["checkpoint"] is not None:
-        fields["checkpoint"] = given["checkpoint"]
     if given["no-exclusive"]:
         fields["exclusive"] = False
     if given["command"] is not None:
@@ -162,6 +165,8 @@ def _read(changes: dict[str, Any]) -> Fields:
             given["exclusive" if value else "no-exclusive"] = True
         elif name == "env":
             given["env"] = value
+        elif name == "label":
+            given["label"] = [_convert(option, label) for label in value]
         else:
             given[name] = _convert(option, value)
     fields = _fields(given)
@@ -205,6 +210,7 @@ def _options() -> list[Option]:
                 HELP.get(name, option.help),
                 option.metavar,
                 _reader(name, option.convert),
+                short=option.short,
                 many=option.many,
                 secret=option.secret,
             )
@@ -235,11 +241,11 @@ VERBS = [
         about="""\
 Without options one job opens in $VISUAL, $EDITOR or vi, as a small TOML; what
 is wrong with it is said above it, and what you have typed is never lost.
-"none" takes away what --gpus, --vram, --time-limit, --begin, --deadline,
---checkpoint, --after or --after-any say; "" does so for a text. --env adds or replaces a
-variable. Of a job that runs only the priority and the retries can be changed.
-The story of the job tells what was changed (gpuctl show), but no value of a
-variable.""",
+"none" takes away what --gpus, --vram, --group, --time-limit, --begin,
+--deadline, --checkpoint, --after or --after-any say; "" does so for a text.
+--env adds or replaces a variable, -l a label; -l KEY= takes a label away. Of
+a job that runs only the priority and the retries can be changed. The story of
+the job tells what was changed (gpuctl show), but no value of a variable.""",
         examples=(
             "gpuctl edit 42",
             "gpuctl edit 42 --priority 9 --gpus 2",

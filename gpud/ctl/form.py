@@ -40,13 +40,15 @@ HINTS = {
     "deadline": 'done by then, or not started: "06:00", "none"',
     "backoff": "pauses before tries",
     "retry-args": "added to the command from the second try on",
+    "group": 'together with others: "lr", "none"',
+    "label": "for people and for label:KEY=VALUE",
     "checkpoint": 'the signal at which it saves and leaves: "SIGUSR1", "none"',
     "after": 'when these have succeeded: "12,14-20", "none"',
     "after-any": "when these have ended, however",
     "after-failed": 'what becomes of it when that cannot be: "cancel", "wait"',
 }
 GROUPS = (
-    ("", ("command", "argv", "name", "cwd", "priority")),
+    ("", ("command", "argv", "name", "group", "label", "cwd", "priority")),
     ("GPUs", ("gpus", "vram", "gpu-model", "exclusive")),
     ("time", ("time-limit", "grace", "begin", "deadline")),
     ("tries", ("retries", "backoff", "retry-on", "retry-args", "checkpoint")),
@@ -101,6 +103,8 @@ def changes(before: str, values: Values) -> Values:
         if option == "env":
             if pairs := _pairs(value):
                 found["env"] = pairs
+        elif option == "label" and value != was.get("label"):
+            found["label"] = _labels(value, was.get("label", []))
         elif option not in known:
             raise GpudError(f'there is no "{key}"{nearest(option, known)}', kind="usage")
         elif value != was.get(option):
@@ -131,6 +135,15 @@ def _pairs(table: Any) -> list[str]:
     return [f"{name}={value}" for name, value in table.items()]
 
 
+def _labels(value: Any, was: list[str]) -> list[str]:
+    """As options; `KEY=` for those that are there no more."""
+    if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+        raise GpudError("label takes a list of texts like KEY=VALUE", kind="usage")
+    kept = {label.partition("=")[0] for label in value}
+    keys = [label.partition("=")[0] for label in was]
+    return [*value, *(f"{key}=" for key in keys if key not in kept)]
+
+
 def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else "that"
 
@@ -145,6 +158,8 @@ def _values(detail: dict[str, Any]) -> Values:
     limit = detail["time_limit_s"]
     return what | {
         "name": job["name"],
+        "group": job.get("group") or NONE,
+        "label": [f"{key}={value}" for key, value in job.get("labels", {}).items()],
         "cwd": text(detail["cwd"]),
         "priority": job["priority"],
         "gpus": NONE if job["gpus"] is None else job["gpus"],

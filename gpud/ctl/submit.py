@@ -37,6 +37,7 @@ FIELDS = (
     ("gpus", "gpus"),
     ("vram", "vram_mib"),
     ("gpu-model", "gpu_model"),
+    ("group", "group"),
     ("retry-on", "retry_on"),
     ("after", "after"),
     ("after-any", "after_any"),
@@ -47,8 +48,9 @@ FIELDS = (
     ("begin", "begin_ms"),
     ("deadline", "deadline_ms"),
     ("grace", "grace_s"),
+    ("checkpoint", "checkpoint"),
 )  # option -> field of the protocol that it is
-OF_SUBMIT = (("array", "array"), ("max-fails", "max_fails"), ("checkpoint", "checkpoint"))
+OF_SUBMIT = (("array", "array"), ("max-fails", "max_fails"))
 
 
 def run(args: Args) -> int:

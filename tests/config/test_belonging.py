@@ -110,12 +110,19 @@ def test_labels_add_up_and_the_last_of_a_key_counts() -> None:
     assert labels_of({"b": "2", "a": "1"}, ("b=1", "c=3")) == ("a=1", "b=2", "c=3")
 
 
+def test_one_without_a_value_takes_it_away() -> None:
+    assert read_label("b=") == ("b", "")
+    assert labels_of({"b": "", "x": ""}, ("b=1", "c=3")) == ("c=3",)
+
+
 @pytest.mark.parametrize("text", ["sweep=lr", "seed=1", "lr=1e-3", "env/os=linux:6.1+x@%"])
 def test_a_label(text: str) -> None:
     assert "=".join(read_label(text)) == text
 
 
-@pytest.mark.parametrize("text", ["sweep", "=x", "x=", "a b=c", "a=b c", "a=b,c", "-a=b", "a=b\n"])
+@pytest.mark.parametrize(
+    "text", ["sweep", "=x", "=", "a b=", "a b=c", "a=b c", "a=b,c", "-a=b", "a=b\n"]
+)
 def test_no_label(text: str) -> None:
     with pytest.raises(GpudError, match="a label is KEY=VALUE"):
         read_label(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from gpud.core.events import CancelRequested
 from gpud.core.health import GpuPolicy
 from gpud.core.model import Device, JobSpec, NewJob, Request
 from gpud.core.rules import EVERY_USER, Rule, Rules
@@ -171,7 +172,8 @@ def change_devices(machine: CoreMachine, dice: Random) -> None:
 @act(2)
 def break_down(machine: CoreMachine, dice: Random) -> None:
     jobs = [spec(dice)] if dice.random() < 0.7 else []
-    machine.break_down(jobs, some(dice), dice.choice(BREAKDOWNS), dice.randint(1, 3), True)
+    how = dice.choice(BREAKDOWNS)
+    machine.break_down(jobs, some(dice), CancelRequested, how, dice.randint(1, 3), True)
 
 
 @act(1)

@@ -14,9 +14,10 @@ from msgspec import structs
 
 from gpud.core.forecast import Walk, nobody_knows
 from gpud.core.model import JobId, JobState
-from gpud.core.ready import Rank, is_ready, rank_of
-from gpud.core.shape import Shape, shape_of
+from gpud.core.ready import is_ready, rank_of
+from gpud.core.shelves import Rank, Spot
 from gpud.core.spans import each
+from gpud.core.standing import waiting
 from gpud.core.state import State
 from gpud.core.twin import REMADE, Twin
 
@@ -74,13 +75,13 @@ def plain(value: object) -> object:
     return vars(value) if hasattr(value, "__dict__") else value
 
 
-def who_is_offered(state: State) -> set[tuple[Shape, Rank]]:
+def who_is_offered(state: State) -> set[tuple[Spot, Rank]]:
     """Without the leftovers in its queues."""
     found = set()
-    for shape, rank in state.ready.waiting():
+    for spot, rank in waiting(state.ready):
         job = state.jobs.get(rank[-1])
-        if job and is_ready(job) and (shape_of(job), rank_of(job)) == (shape, rank):
-            found.add((shape, rank))
+        if job and is_ready(job) and (state.ready.spot_of(job), rank_of(job)) == (spot, rank):
+            found.add((spot, rank))
     return found
 
 
@@ -92,7 +93,7 @@ def everything(state: State) -> object:
         {name: plain(getattr(state, name)) for name in vars(state).keys() - REMADE},
         vars(state.health),
         {name: value for name, value in vars(state.pool).items() if name != "devices"},
-        state.ready.waiting(),
+        waiting(state.ready),
         state.delayed.entries(),
         state.expiring.entries(),
     )

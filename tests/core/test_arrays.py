@@ -473,11 +473,3 @@ def test_an_entry_with_a_problem_is_one_job() -> None:
     state.add(NewJob(spec, "needs 5 GPUs"), NOW_MS)
     assert state.next_id == 2
     assert state.changes.jobs[JobId(1)].outcome is Outcome.NOT_STARTED
-
-
-def test_limits_of_an_array_are_refused_while_nobody_keeps_them() -> None:
-    state = ready(A)
-    for array in (Array(((0, 9, 1),), at_most=4), Array(((0, 9, 1),), max_fails=3)):
-        (refused,) = happens(state, JobsSubmitted(1, (NewJob(JobSpec(b"train", array=array)),)))
-        assert "how many of it may run (%N) or fail" in refused.message
-    assert state.next_id == 1

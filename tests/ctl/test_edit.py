@@ -74,13 +74,14 @@ def test_options_are_those_of_a_submit(server: FakeServer, gpuctl: Gpuctl) -> No
         "edit", "45", "--command", "python x.py", "--priority", "9", "--gpus", "2", "--vram",
         "12G", "--env", "A=1", "--env", "B=2", "--backoff", "30s..10m", "--retry-on", "oom,75",
         "--retry-args", "--resume", "--time-limit", "2h", "--after", "12,14-20", "--exclusive",
-        "--cwd", "/tmp", "--name", "x",
+        "--cwd", "/tmp", "--name", "x", "--group", "lr", "-l", "a=1", "-l", "b=",
     )  # fmt: skip
     assert (result.status, result.out, result.err) == (0, "job 45: changed\n", "")
     assert change(server) == JobFields(
         command="python x.py", priority=9, gpus=2, vram_mib=12288, env_add=("A=1", "B=2"),
         backoff_s=30.0, backoff_max_s=600.0, retry_on=("oom", 75), retry_args="--resume",
         time_limit_s=7200.0, after=("12", "14-20"), exclusive=True, cwd="/tmp", name="x",
+        group="lr", labels={"a": "1", "b": ""},
     )  # fmt: skip
 
 
@@ -94,12 +95,13 @@ def test_none_takes_things_away(server: FakeServer, gpuctl: Gpuctl) -> None:
         "after",
         "after-any",
         "checkpoint",
+        "group",
     )
     given = [f"--{option}=none" for option in options]
     assert gpuctl("edit", "45", *given, "--no-exclusive", "--gpu-model", "", "--name=").status == 0
     assert change(server) == JobFields(
         gpus=None, vram_mib=0, time_limit_s=None, begin_ms=0, deadline_ms=0, after=(),
-        after_any=(), exclusive=False, gpu_model="", name="", checkpoint="none",
+        after_any=(), exclusive=False, gpu_model="", name="", checkpoint="none", group="",
     )  # fmt: skip
 
 

@@ -81,6 +81,9 @@ def test_commands_are_written_as_people_would() -> None:
         ('time-limit = "none"', 'time_limit = "2h"', {"time-limit": "2h"}),
         ('after = "none"', 'after = [12, "14-20"]', {"after": "12,14-20"}),
         ('retry-on = "failed,lost"', 'retry-on = ["oom", 75]', {"retry-on": "oom,75"}),
+        ('group = "none"', 'group = "lr"', {"group": "lr"}),
+        ("label = []", 'label = ["a=1", "b=2"]', {"label": ["a=1", "b=2"]}),
+        ("label = []", 'label = "a=1"', None),
         ("[env]", "[env]\nLR = 0.1\nB = 'x y'", {"env": ["LR=0.1", "B=x y"]}),
         ("command = ", 'name_ = ""\ncommand = ', None),
         ("[env]", "[evn]\nA = '1'", None),
@@ -100,6 +103,12 @@ def test_what_somebody_has_made_of_it(old: str, new: str, changes: dict[str, Any
         edited(detail(), old, new)
     assert caught.value.kind == "usage"
     assert "\n" not in caught.value.message
+
+
+def test_a_label_that_is_taken_out_of_its_list_is_taken_away() -> None:
+    old = 'label = ["a=1", "b=2", "c=3"]'
+    found = edited(detail(labels={"a": "1", "b": "2", "c": "3"}), old, 'label = ["a=9", "c=3"]')
+    assert found == {"label": ["a=9", "c=3", "b="]}
 
 
 def test_which_line_is_no_toml() -> None:

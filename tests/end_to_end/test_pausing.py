@@ -10,9 +10,7 @@ from typing import Any
 
 from tests.devices.nvml_stub import Stub
 from tests.end_to_end.conftest import Box
-from tests.end_to_end.test_gpus import gate, story, stub
-
-__all__ = ["stub"]  # a fixture
+from tests.end_to_end.gpus import gate, story
 
 # A training that saves its steps and leaves; one child of it has a session of its own.
 TRAIN = """\
