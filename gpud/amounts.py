@@ -1,10 +1,13 @@
-"""Memory and energy as people read them: "12 GiB", "9.8 Wh". Imports nothing; for every floor.
+"""Memory, energy and priorities as people read them: "12 GiB", "9.8 Wh", "urgent". Imports nothing;
+for every floor.
 
 How people write memory is in config/units.py.
 """
 
 from __future__ import annotations
 
+URGENT_WORD = "urgent"
+URGENT = 1_000_000_000  # the highest priority: makes room where it can (core/preemption.py)
 MIB_OF_UNIT = {"TiB": 1024 * 1024, "GiB": 1024}
 
 
@@ -30,3 +33,7 @@ def format_energy(joules: float) -> str:
     if joules < 3.6e6:
         return f"{joules / 3600:.1f}".removesuffix(".0") + " Wh"
     return f"{joules / 3.6e6:.2f} kWh"
+
+
+def format_priority(priority: int) -> str:
+    return URGENT_WORD if priority >= URGENT else str(priority)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from gpud.config.limits import LEAST_SHARE, LONGEST_MODEL, LONGEST_S, MOST_GPUS
+from gpud.amounts import URGENT, URGENT_WORD
+from gpud.config.limits import LEAST_SHARE, LONGEST_MODEL, LONGEST_S, MOST_GPUS, MOST_PRIORITY
 from gpud.config.units import parse_duration_s, parse_size_mib
 from gpud.errors import GpudError
 from gpud.signals import signal_number
@@ -21,6 +22,7 @@ OOM = "oom"
 RETRY_ON = ("failed", "killed", "signal", "timed-out", "lost", OOM)
 MOST_EXIT_STATUS = 255
 _CODE = re.compile(r"[0-9]{1,3}", re.ASCII)
+_PRIORITY = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,6}|[0-9]{0,3}\.[0-9]{1,6}", re.ASCII)
 
 
@@ -73,6 +75,17 @@ def check_retry_on(ends: tuple[str | int, ...]) -> None:
             raise GpudError(f'"{end}" is no end to retry on; there are {known}')
     if not ends:
         raise GpudError(f"it takes some of {known}")
+
+
+def read_priority(text: str) -> int:
+    """ "9", "-1" or "urgent"."""
+    if text == URGENT_WORD:
+        return URGENT
+    if not _PRIORITY.fullmatch(text) or abs(int(text)) > MOST_PRIORITY:
+        raise GpudError(
+            f"it takes a whole number from {-MOST_PRIORITY} to {MOST_PRIORITY}, or {URGENT_WORD}"
+        )
+    return int(text)
 
 
 def read_checkpoint(text: str) -> int:

@@ -6,11 +6,13 @@ takes what passed these and does not look again. Pure, standard library only.
 
 from __future__ import annotations
 
+from gpud.amounts import URGENT
+
 LONGEST_S = 10 * 366 * 86_400.0  # ten years; far more than that no timer of the system takes
 MOST_SLOTS = 1000  # a lease is counted in thousandths of a device
 MOST_GPUS = 1024
 MOST_RETRIES = 1_000_000
-MOST_PRIORITY = 1_000_000_000  # as far below 0 as above
+MOST_PRIORITY = URGENT  # as far below 0 as above
 LONGEST_NAME = 200  # characters
 LONGEST_MODEL = 100
 LEAST_SHARE = 0.001  # of a GPU

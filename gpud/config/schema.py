@@ -44,7 +44,7 @@ Gpus = Annotated[float, Meta(ge=0, le=MOST_GPUS, extra={"gpus": True})]
 # A signal that a program can catch: "SIGUSR1", "USR1" or 10; in memory its number, 0: "none".
 Signal = Annotated[int, Meta(ge=0, extra={"signal": True})]
 Retries = Annotated[int, Meta(ge=0, le=MOST_RETRIES)]
-Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
+Priority = Annotated[int, Meta(ge=-MOST_PRIORITY, le=MOST_PRIORITY, extra={"priority": True})]
 # `~` and `$VARIABLES` are expanded; relative to the directory of the configuration file.
 PathText = Annotated[str, Meta(min_length=1, extra={"path": True})]
 Shell = Annotated[

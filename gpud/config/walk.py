@@ -16,6 +16,7 @@ from typing import Any
 
 from msgspec import inspect
 
+from gpud.amounts import URGENT, URGENT_WORD
 from gpud.config.asking import check_gpus, read_checkpoint, read_size_mib
 from gpud.config.lines import dotted
 from gpud.config.schema import Config
@@ -107,6 +108,8 @@ class Walk:
             return self._size(value, path)
         elif isinstance(kind, inspect.IntType) and "signal" in marks:
             return self._signal(value, path)
+        elif isinstance(kind, inspect.IntType) and "priority" in marks and value == URGENT_WORD:
+            return URGENT
         elif isinstance(kind, inspect.IntType):
             if isinstance(value, int) and not isinstance(value, bool):
                 self._bounds(kind, value, path)

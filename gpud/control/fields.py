@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, structs
 
+from gpud.amounts import URGENT
 from gpud.config.arrays import MOST, read_array
 from gpud.config.asking import read_checkpoint
 from gpud.config.belonging import labels_of, read_group
@@ -217,7 +218,9 @@ def _name(value: str) -> str:
     return value
 
 
-def _priority(value: int) -> int:
+def _priority(value: int | str) -> int:
+    if isinstance(value, str):
+        return URGENT
     if abs(value) > MOST_PRIORITY:
         raise GpudError(f"priority must be from {-MOST_PRIORITY} to {MOST_PRIORITY}")
     return value

@@ -18,7 +18,7 @@ from gpud import __version__
 from gpud.control.choice import choose
 from gpud.control.forecasts import starts_now, with_forecasts
 from gpud.control.views import attempts_of, gpu_views, place_in_queue, reason, with_reason
-from gpud.core.explain import devices_for
+from gpud.core.explain_room import devices_for
 from gpud.core.model import JobId, JobState
 from gpud.core.spans import Spans, count
 from gpud.errors import GpudError

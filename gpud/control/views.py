@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from gpud.core.explain import ahead, explain, kept_now, rule_in_words
+from gpud.core.explain import ahead, explain
+from gpud.core.explain_room import kept_for, rule_in_words
 from gpud.core.model import CPU_LANE, JobId, JobState, Outcome, Phase
 from gpud.core.placement import unsatisfiable
 from gpud.core.ready import is_ready
@@ -109,7 +110,7 @@ def done_sentence(view: JobView) -> str:
 def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
     """The pool, in its order (the lane cpu is the one without ids), then devices that have left it
     while a job still runs there."""
-    pool, kept = state.pool, kept_now(state)
+    pool, kept = state.pool, kept_for(state)
     problems = outside_windows(state, now_ms) | device_problems(state)
     jobs: dict[str, list[int]] = {}
     for job, attempt in state.attempts.items():
@@ -128,7 +129,7 @@ def gpu_views(state: State, now_ms: int) -> tuple[GpuView, ...]:
             quarantined=state.health.is_quarantined(device),
             gpus=tuple(_sight(state, uuid) for uuid in device.uuids),
             promised_mib=pool.promised.get(device.key, 0) if device.ids else None,
-            kept_for=kept.job if kept is not None and device.key in kept.devices else 0,
+            kept_for=kept.get(device.key, 0),
         )
         for device in pool.devices.values()
     ]

@@ -23,6 +23,7 @@ from msgspec import Struct
 from gpud.core.actions import Action, CheckpointAttempt, StartAttempt, StopAttempt
 from gpud.core.blame import blame, endless
 from gpud.core.changes import Changes
+from gpud.core.dispatching import dispatch, end_ms
 from gpud.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -32,7 +33,7 @@ from gpud.core.events import (
 )
 from gpud.core.model import Attempt, JobId, JobState, Outcome, Phase
 from gpud.core.reservation import NEVER
-from gpud.core.scheduler import AnyEvent, dispatch, end_ms, handle, next_deadline
+from gpud.core.scheduler import AnyEvent, handle, next_deadline
 from gpud.core.state import State
 from gpud.core.twin import Twin
 

@@ -127,12 +127,17 @@ class Gates:
                 return key
         return ""
 
-    def promise(self, keys: tuple[str, ...]) -> tuple[str, ...]:
-        """A place in each of these is kept, and in no other; gives back those of before."""
-        before, self._promised = self._promised, keys
-        for gates, promised in ((before, 0), (keys, 1)):
-            for key in gates:
-                self[key].promised = promised
+    def promise(self, keys: tuple[str, ...]) -> None:
+        """One place more in each of these is kept."""
+        self._promised += keys
+        for key in keys:
+            self[key].promised += 1
+
+    def take_back(self) -> tuple[str, ...]:
+        """No place is kept any more; gives back where there were some."""
+        before, self._promised = self._promised, ()
+        for key in before:
+            self[key].promised = 0
         return before
 
     def _rule(self, key: str) -> Rule:

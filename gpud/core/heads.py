@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace
 
+from gpud.amounts import URGENT
 from gpud.core.ready import Ready
 from gpud.core.shares import Shares
 from gpud.core.shelves import ANY_MEMORY, Bay, First, Kind, Rank, Row
@@ -61,6 +62,10 @@ class Heads:
             (self._order(bay.low, bay), bay.no, bay, None) for bay in self._bays if bay.low
         ]
         heapify(self._heap)
+
+    def are_urgent(self) -> bool:
+        """Whether the first may be: False is certain."""
+        return bool(self._heap) and self._heap[0][0][0] <= -URGENT
 
     def anybody(self, of: Callable[[Bay], bool]) -> bool:
         """Whether somebody waits in such a bay and could be offered something."""

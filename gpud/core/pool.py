@@ -150,8 +150,22 @@ class Pool:
         those of them that will take some in a moment, as far as anybody can tell."""
         self.blocked, self.blocked_for_a_moment, self.seen_free = reasons, soon, seen_free
 
+    def lasting(self) -> dict[str, str]:
+        """What is blocked for longer than a moment, and why."""
+        soon = self.blocked_for_a_moment
+        return {key: why for key, why in self.blocked.items() if key not in soon}
+
     def may_be_counted_on(self, device: Device) -> bool:
         return device.key not in self.blocked or device.key in self.blocked_for_a_moment
+
+    def copy(self) -> Pool:
+        """With leases and blocks of its own."""
+        other = Pool(self.devices.values(), self.unknown)
+        other.leased, other.promised = dict(self.leased), dict(self.promised)
+        other.usual_mib, other._uuids = self.usual_mib, dict(self._uuids)
+        other._look_for_held()
+        other.block(dict(self.blocked), set(self.blocked_for_a_moment), dict(self.seen_free))
+        return other
 
     # -- requests --------------------------------------------------------------------------------
 

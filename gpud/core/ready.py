@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 
+from gpud.amounts import URGENT
 from gpud.core.gates import Gates
 from gpud.core.model import Job, JobId, JobState, Request
 from gpud.core.placement import resolved
@@ -56,6 +57,7 @@ class Ready:
         self.by_kind: dict[tuple[Kind, int], Bay] = {}  # and user
         self.piles: dict[str, dict[Row, Pile]] = {}
         self._made = 0
+        self._urgent: set[JobId] = set()
         self._first_of_users: dict[int, Rank] | None = None  # since the last dispatch
 
     def __bool__(self) -> bool:
@@ -66,6 +68,8 @@ class Ready:
 
     def push(self, job: Job) -> None:
         line, rank = self._line_of(self.spot_of(job)), rank_of(job)
+        if job.priority >= URGENT:
+            self._urgent.add(job.id)
         heappush(line.ranks, rank)
         if line.listed is None or rank < line.listed:
             self._list(line, rank)
@@ -78,6 +82,8 @@ class Ready:
             return
         for job in jobs:
             self._line_of(self.spot_of(job)).ranks.append(rank_of(job))
+            if job.priority >= URGENT:
+                self._urgent.add(job.id)
         for line in self._lines.values():
             heapify(line.ranks)
             self._list(line, line.ranks[0])
@@ -93,6 +99,13 @@ class Ready:
 
     def spot_of(self, job: Job) -> Spot:
         return shape_of(job), self._gates.of(job.belongs), job.uid if self.by_user else ANYBODY
+
+    def urgent(self) -> list[Job]:
+        """Those that are, in the order of their ranks, behind gates or not."""
+        found = [job for job in map(self._jobs.get, self._urgent) if job is not None]
+        found = [job for job in found if is_ready(job) and job.priority >= URGENT]
+        self._urgent = {job.id for job in found}
+        return sorted(found, key=rank_of)
 
     # -- who is next -----------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ from operator import itemgetter
 
 from msgspec import Struct, structs
 
-from gpud.amounts import format_size
-from gpud.core.explain import kept_now
+from gpud.amounts import URGENT, format_size
+from gpud.core.dispatching import end_ms
+from gpud.core.explain_room import kept_now
 from gpud.core.model import AUTO_VRAM, FULL_MILLI, Job, JobId, JobSpec, Request
 from gpud.core.placement import most_mib, place, resolved, unsatisfiable
 from gpud.core.pool import Pool
 from gpud.core.ready import is_ready, rank_of
 from gpud.core.reservation import NEVER, Reservation, reserve
-from gpud.core.scheduler import end_ms
 from gpud.core.shape import longest_within
 from gpud.core.shelves import Rank
 from gpud.core.state import State
@@ -51,7 +51,9 @@ def remedies(state: State, job_id: JobId, spec: JobSpec, now_ms: int) -> list[Re
     if place(pool, job.request) is None and not _less(pool, job, ()):
         return []  # whatever is kept for others: to know that takes a walk
     others = _kept_for_others(state, job, job_id, now_ms)
-    avoid = others.devices if others is not None else ()
+    avoid = others.devices if others is not None else frozenset[str]()
+    if job.priority < URGENT:
+        avoid = avoid.union(*state.claims.values())
     if place(pool, job.request, avoid) is not None:
         return []  # it has its turn in a moment
     shorter = _shorter(pool, job, spec, others, now_ms)

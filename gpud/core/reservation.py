@@ -49,9 +49,10 @@ def reserve(
     request: Request,
     ends_ms: Callable[[Attempt], int],
     before: Collection[str] = (),
+    but: Collection[str] = (),
 ) -> Reservation | None:
     """What to keep for a job that does not fit now; None when waiting for ends will not help.
-    `before`: the devices that were kept for it in the last dispatch."""
+    `before`: the devices that were kept for it in the last dispatch; `but`: not these."""
     request = resolved(pool, request)
     gpus = pool.wanted(request)
     if pool.unknown and gpus != 0:
@@ -65,6 +66,8 @@ def reserve(
     singles: list[Rank] = []
     for place, device in enumerate(pool.devices.values()):
         if not pool.may_be_counted_on(device) or not serves(device, request, gpus):
+            continue
+        if device.key in but:
             continue
         held = leases.get(device.key, [])
         milli, mib = takes(device, request)

@@ -1,4 +1,5 @@
-"""The decisions: what a fact means for the jobs, and which job gets which slot next.
+"""The decisions: what a fact means for the jobs. Which job gets which slot next is decided in
+core/dispatching.py.
 
 Theory of operation:
 
@@ -8,14 +9,6 @@ Rule 2: what they return is performed only after the commit of the changes. So t
     here, where the decision is made, and nothing is asked of the world that is not written down.
 Rule 3: `(job, attempt)` fences every fact. A fact about an attempt that is not live is stale:
     counted, and forgotten at the runner; it never changes a job.
-Rule 4: level-triggered: nothing is started "because something ended". Free capacity and queued
-    jobs are looked at afresh each time, in the total order of rank (-priority, place, id).
-Rule 5: who stands behind a gate that is closed (core/gates.py) is not there. The others are offered
-    capacity by rank, with fair share by the users' shares before the places (core/heads.py).
-Rule 6: a job whose request does not fit now is passed by those behind it that do fit, but the first
-    such job keeps what it needs (core/reservation.py): nobody waits for ever.
-Rule 7: nothing is started on a GPU that can be looked at and was not looked at lately
-    (core/watching.py).
 
 Called by the engine, the simulator and the tests. Pure: time enters as `now_ms`.
 """
@@ -23,13 +16,12 @@ Called by the engine, the simulator and the tests. Pure: time enters as `now_ms`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import assert_never
 
 from gpud.core import (
     attempts,
-    deadlines,
     dependencies,
+    dispatching,
     edits,
     gating,
     order,
@@ -37,9 +29,8 @@ from gpud.core import (
     requests,
     running,
     sights,
-    watching,
 )
-from gpud.core.actions import Action, StartAttempt
+from gpud.core.actions import Action
 from gpud.core.events import (
     AttemptEnded,
     AttemptLingering,
@@ -71,12 +62,6 @@ from gpud.core.events import (
     UndrainRequested,
     WindowsTurned,
 )
-from gpud.core.heads import Heads, Room
-from gpud.core.model import Attempt, JobId, Phase, Request
-from gpud.core.placement import most_mib, place, rule_of
-from gpud.core.pool import Lease
-from gpud.core.ready import is_ready
-from gpud.core.reservation import NEVER, Reservation, reserve
 from gpud.core.state import State
 
 AnyEvent = (
@@ -112,15 +97,12 @@ AnyEvent = (
 )
 
 
-GPUS, LANE = True, False  # for what a request can be meant
-
-
 def step(state: State, events: Iterable[AnyEvent], now_ms: int) -> list[Action]:
     """Handle a drained batch, then dispatch once: what the engine does in a turn."""
     actions: list[Action] = []
     for event in events:
         actions += handle(state, event, now_ms)
-    actions += dispatch(state, now_ms)
+    actions += dispatching.dispatch(state, now_ms)
     return actions
 
 
@@ -203,106 +185,3 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
 def next_deadline(state: State) -> int | None:
     """When the state wants a Tick, in `now_ms` time, if nothing else happens."""
     return state.next_deadline_ms()
-
-
-def dispatch(state: State, now_ms: int) -> list[Action]:
-    """Pair queued jobs with free slots, in rank order, until nothing that waits fits."""
-    deadlines.expire(state, now_ms)
-    state.make_due(now_ms)
-    if state.shortage.until_ms <= now_ms:
-        state.shortage.until_ms = 0
-    state.look_at_ms = 0
-    if state.draining or state.runner_problem or state.shortage.until_ms:
-        return []
-    actions: list[Action] = []
-    pool, ready, gates = state.pool, state.ready, state.gates
-    for gate in gates.promise(()):
-        ready.reopen(gate)
-    state.drop_tiny_usage(now_ms)
-    heads = Heads(ready, state.shares, now_ms)
-    if pool.watched:
-        for_gpus = heads.anybody(lambda bay: bay.on_gpus)
-        for_memory = for_gpus and heads.anybody(lambda bay: bay.names_memory)
-        actions += watching.prepare(state, now_ms, for_gpus=for_gpus, for_memory=for_memory)
-    elif pool.has_gates:
-        pool.block(watching.outside_windows(state, now_ms), set(), {})
-    before = _kept_before(state, now_ms)
-    kept: Reservation | None = None
-    room = Room()
-    room.full.update(lane for lane in (GPUS, LANE) if pool.is_full(gpus=lane, but=()))
-    if GPUS not in room.full:
-        state.reservation = None
-    while len(room.full) < 2 and (head := heads.next(room)) is not None:
-        (*_, job_id), mib, shelf = head
-        row, bay = shelf.row, shelf.row.bay
-        into_gap, request = room.into_gap(row), ready.asks(head)
-        avoid = kept.devices if kept is not None and not into_gap else ()
-        lease = place(pool, request, avoid)
-        if lease is not None:
-            actions.append(_start(state, job_id, request, lease, now_ms))
-            heads.has_had(bay.user)
-            nobodys = kept.devices if kept is not None and not room.gap_s else ()
-            if pool.is_full(gpus=bay.on_gpus, but=nobodys):
-                room.full.add(bay.on_gpus)
-            heads.go_on(head, room.below(row))
-            continue
-        if bay.names_memory:
-            mib = min(mib, most_mib(pool, request, avoid) + 1)
-        room.least[bay.kind, into_gap] = mib
-        heads.go_on(head, mib)
-        if kept is None and bay.on_gpus and heads.more(room):
-            kept = state.reservation = reserve(
-                pool,
-                state.attempts.values(),
-                job_id,
-                request,
-                partial(end_ms, state, now_ms),
-                before.devices if before is not None and before.job == job_id else (),
-            )
-            room.gap_s = _gap_s(kept, now_ms)
-            if kept is not None:
-                gates.promise(gates.of(state.jobs[job_id].belongs))
-    return actions
-
-
-def _kept_before(state: State, now_ms: int) -> Reservation | None:
-    """The last reservation, if its job still waits, and for room alone."""
-    before, gates = state.reservation, state.gates
-    if before is not None:
-        job = state.jobs.get(before.job)
-        if job is None or not is_ready(job) or gates.closed(gates.of(job.belongs), now_ms):
-            before = state.reservation = None
-    return before
-
-
-def _gap_s(kept: Reservation | None, now_ms: int) -> int:
-    """For so long what is kept may be used by others; 0 where nobody knows."""
-    if kept is None or kept.at_ms == NEVER:
-        return 0
-    return max(0, kept.at_ms - now_ms) // 1000
-
-
-def _start(
-    state: State, job_id: JobId, request: Request, lease: Lease, now_ms: int
-) -> StartAttempt:
-    rule = rule_of(state.pool, request, lease)
-    job = state.jobs[job_id]
-    if job.rest:
-        job = state.split(job, JobId(job.rest[0][0]))
-    attempt = state.activate(job, lease, now_ms)
-    detail: dict[str, object] = {
-        "lease": {state.pool.label(part.device): part.milli for part in lease}
-    }
-    if rule:
-        detail["rule"] = rule
-    state.tell(job.id, attempt.no, "dispatched", now_ms, **detail)
-    return StartAttempt(job.id, attempt.no, lease, job.retry_args, job.resume)
-
-
-def end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
-    """When its payload is gone at the latest, by its limit; NEVER where nobody knows."""
-    within_s = state.jobs[attempt.job].within_s
-    if not within_s or attempt.phase is Phase.PAUSED:
-        return NEVER
-    ran_from_ms = (attempt.started_at_ms or now_ms) + attempt.paused_ms
-    return max(now_ms, ran_from_ms + 1000 * within_s)

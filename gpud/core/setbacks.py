@@ -24,6 +24,7 @@ MORE_PER_CENT = 150  # of the memory that was not enough
 STOPS = {
     "idle": "it did nothing on its GPUs and was stopped (pool.stop_idle)",
     "guest": "the owner of its guest GPU came back",
+    "preempted": "it made room for an urgent job",
     "asked": "it was asked to save its state and leave",
 }
 OOM = {"cuda": "out of GPU memory", "host": "out of memory"}

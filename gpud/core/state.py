@@ -64,6 +64,9 @@ class State:
         self.pool = pool
         self.health = Health(policy)
         self.reservation: Reservation | None = None  # of the last dispatch
+        self.claims: dict[
+            JobId, frozenset[str]
+        ] = {}  # devices for urgent jobs, of the last dispatch
         self.jobs: dict[JobId, Job] = {}  # not done
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
         self.links = Links()

@@ -52,9 +52,7 @@ class Twin:
         )
         for provider, windows in live.gates.told.items():
             self.state.gates.tell(provider, windows)
-        soon, blocked = live.pool.blocked_for_a_moment, live.pool.blocked.items()
-        lasting = {key: why for key, why in blocked if key not in soon}
-        pool.block(lasting, set(), dict(live.pool.seen_free))
+        pool.block(live.pool.lasting(), set(), dict(live.pool.seen_free))
 
     def load(self) -> Iterator[None]:
         """In pieces, between which the live one may go on."""

@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 
+from gpud.amounts import URGENT, URGENT_WORD
 from gpud.config.units import format_duration
 from gpud.ctl import words
 from gpud.ctl.args import nearest
@@ -29,7 +30,7 @@ COMMENT = 28  # the column in which one begins
 LINE = 76  # columns
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 HINTS = {
-    "priority": "higher runs first",
+    "priority": 'higher runs first; "urgent" makes room',
     "gpus": 'how many; 0.5: a share of one; 0: no GPU; "none": one slot of any',
     "vram": 'free on each of them: "12G", "auto", "none"',
     "gpu-model": 'a part of its name: "A100"',
@@ -161,7 +162,7 @@ def _values(detail: dict[str, Any]) -> Values:
         "group": job.get("group") or NONE,
         "label": [f"{key}={value}" for key, value in job.get("labels", {}).items()],
         "cwd": text(detail["cwd"]),
-        "priority": job["priority"],
+        "priority": _priority(job["priority"]),
         "gpus": NONE if job["gpus"] is None else job["gpus"],
         "vram": _size(job.get("vram_mib", 0)),
         "gpu-model": job.get("gpu_model", ""),
@@ -179,6 +180,10 @@ def _values(detail: dict[str, Any]) -> Values:
         "after-any": ",".join(detail.get("after_any", ())) or NONE,
         "after-failed": detail.get("after_failed", "cancel"),
     }
+
+
+def _priority(priority: int) -> int | str:
+    return URGENT_WORD if priority >= URGENT else priority
 
 
 def _size(vram: int | str) -> str:

@@ -42,7 +42,7 @@ def row(job: dict[str, Any], on: Screen) -> list[Cell]:
         words.exit_cell(job) if done else "",
         words.devices(words.lease_of(job)),
         str(job["attempt"]) if job["attempt"] > 1 else "",
-        str(job["priority"]) if job["priority"] else "",
+        words.priority(job["priority"]),
         words.ran(job, on) if done or job["phase"] else words.waited(job, on),
         (on.ago(job["ended_at_ms"]), "dim") if done and job["ended_at_ms"] else "",
         job["name"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpud.amounts import format_priority
 from gpud.client.connection import ask, connect
 from gpud.ctl.agree import YES, chosen, report
 from gpud.ctl.args import JSON, Option, Verb
@@ -27,7 +28,7 @@ def run_move(args: Args) -> int:
             reply = connection.ask({"type": "move", "jobs": jobs} | where)
     done = f"{place} job {where[place]}" if place in where else f"{place} of all that wait"
     if reply["priorities"]:
-        done += f", and now of its priority, {reply['priorities'][0]['priority']}"
+        done += f", and now of its priority, {format_priority(reply['priorities'][0]['priority'])}"
     return report("move", reply, args, done)
 
 

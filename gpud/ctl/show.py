@@ -119,7 +119,7 @@ def _facts(detail: dict[str, Any], on: Screen) -> list[tuple[str, str]]:
         ("usual VRAM", words.size(usual) if usual else ""),
         ("group", job.get("group", "")),
         ("labels", ", ".join(f"{k}={v}" for k, v in job.get("labels", {}).items())),
-        ("priority", str(job["priority"]) if job["priority"] else ""),
+        ("priority", words.priority(job["priority"])),
         ("retries", _retries(detail)),
         ("after", _after(detail)),
         ("begins", clock(detail["begin_ms"]) if detail.get("begin_ms") else ""),

@@ -8,6 +8,7 @@ gpud/protocol/replies.py as plain values, from a newer gpud, too: what only that
 
 from __future__ import annotations
 
+from gpud.amounts import format_priority
 from gpud.client.wire import from_text
 from gpud.ctl.render import Screen, clock, duration
 from gpud.ctl.words import CPU_ONLY, device, devices_in_words, ending, gpu, listed, size
@@ -95,6 +96,8 @@ def _checkpoint(left: dict[str, Any]) -> str:
     told, reason, owner = "asked to save and leave", left.pop("reason"), left.pop("owner", "")
     if reason == "guest":
         told += ": the owner of its guest GPU came back"
+    elif reason == "preempted":
+        told += f": to make room for job {left.pop('made_for')}, which is urgent"
     elif reason != "asked":
         told += f": {_value(reason)}"
     return f"{told}: {owner}" if owner else told
@@ -145,6 +148,8 @@ def _said(key: str, value: Any) -> str:
     """As a person would say it."""
     if value is None or value in ("", []) or (value == 0 and key in NONE_AT_0):
         return "none"
+    if key == "priority":
+        return format_priority(int(value))
     if isinstance(value, list):
         return ",".join(
             [from_text(item) if isinstance(item, dict) else str(item) for item in value]

@@ -11,7 +11,7 @@ import os
 import sys
 
 from gpud.client import patience, wire
-from gpud.ctl.args import JSON, Option, Verb, count, duration_s, whole_number
+from gpud.ctl.args import JSON, Option, Verb, count, duration_s
 from gpud.environment import capture
 from gpud.errors import GpudError
 
@@ -232,6 +232,10 @@ def _jobs(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
+def _priority(text: str) -> Any:
+    return _read("read_priority", text)
+
+
 def _group(text: str) -> str:
     return str(_belonging("read_group", text))
 
@@ -317,7 +321,7 @@ VERBS = [
             Option("exclusive", "nobody beside it on its GPUs"),
             Option("group", "together with others: gpuctl group", "NAME", _group),
             Option("label", "for people and for label:K=V", "K=V", _label, short="l", many=True),
-            Option("priority", "higher runs first (default: 0)", "N", whole_number),
+            Option("priority", "higher runs first (default: 0), or urgent", "N", _priority),
             Option("cwd", "where to run (default: here)", "DIR"),
             Option(
                 "env",

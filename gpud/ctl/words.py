@@ -6,6 +6,7 @@ pure but for the clock of the `Screen`. What happened is in story.py.
 
 from __future__ import annotations
 
+from gpud.amounts import format_priority
 from gpud.client.wire import from_text
 from gpud.ctl.render import Screen, duration
 from gpud.signals import signal_name
@@ -26,6 +27,11 @@ ORDER = ("active", "queued", "held", "succeeded", *("failed", "killed", "timed-o
 CPU_ONLY = "CPU only"
 UUIDS = ("GPU-", "MIG-")  # how they begin
 BAD = ("failed", "killed", "timed-out", "not-started", "lost")
+
+
+def priority(number: int) -> str:
+    """ "" for the usual one."""
+    return format_priority(number) if number else ""
 
 
 def job_id(job: dict[str, Any], key: str = "id") -> str:

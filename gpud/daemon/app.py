@@ -19,7 +19,7 @@ from msgspec import Struct
 from gpud.config.schema import JobDefaults, SourceConfig
 from gpud.core.actions import Answer
 from gpud.core.events import Event
-from gpud.core.explain import misuses, unlisted
+from gpud.core.explain_room import misuses, unlisted
 from gpud.core.rules import NO_RULES, Rules
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms

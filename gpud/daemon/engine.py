@@ -37,6 +37,7 @@ from gpud.core.actions import (
     StopAttempt,
 )
 from gpud.core.changes import Changes
+from gpud.core.dispatching import dispatch
 from gpud.core.events import (
     DevicesChanged,
     Event,
@@ -48,7 +49,7 @@ from gpud.core.model import JobId, JobSpec, JobState
 from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.rules import NO_RULES, Rules
-from gpud.core.scheduler import dispatch, handle, next_deadline
+from gpud.core.scheduler import handle, next_deadline
 from gpud.core.state import State
 from gpud.daemon.past import with_past
 from gpud.daemon.strikes import Strikes

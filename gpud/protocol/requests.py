@@ -37,7 +37,7 @@ class JobFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     vram_mib: int | Literal["auto"] | UnsetType = UNSET  # free on each GPU, and reserved
     gpu_model: str | UnsetType = UNSET  # a part of the model's name, in any case
     exclusive: bool | UnsetType = UNSET  # nobody beside it on its GPUs
-    priority: int | UnsetType = UNSET
+    priority: int | Literal["urgent"] | UnsetType = UNSET  # higher first
     retries: int | UnsetType = UNSET
     backoff_s: float | UnsetType = UNSET
     backoff_max_s: float | UnsetType = UNSET

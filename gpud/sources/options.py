@@ -22,13 +22,13 @@ from gpud.config.asking import (
     read_checkpoint,
     read_gpu_model,
     read_gpus,
+    read_priority,
     read_retry_on,
     read_vram,
 )
 from gpud.config.belonging import read_group, read_label
 from gpud.config.limits import (
     LONGEST_S,
-    MOST_PRIORITY,
     MOST_RETRIES,
     wrong_with_name,
 )
@@ -291,7 +291,7 @@ KEYS: Keys = {
     "vram": ("vram", read_vram),
     "gpu-model": ("gpu_model", read_gpu_model),
     "exclusive": ("exclusive", _truth),
-    "priority": ("priority", _whole(-MOST_PRIORITY, MOST_PRIORITY)),
+    "priority": ("priority", read_priority),
     "retries": ("retries", _whole(0, MOST_RETRIES)),
     "retry-on": ("retry_on", read_retry_on),
     "backoff": ("backoff", _backoff),

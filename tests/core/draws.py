@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from gpud.amounts import URGENT
 from gpud.core.health import GpuPolicy
 from gpud.core.model import AUTO_VRAM, CPU_LANE, Device, JobSpec, Outcome, Request, RetryPolicy
 from gpud.core.rules import DEFAULT, NONE, Rule, Rules
@@ -110,7 +111,7 @@ specs = st.builds(
     JobSpec,
     command=st.just(b"train"),
     request=st.sampled_from(REQUESTS),
-    priority=st.sampled_from([0, 0, 1, -1]),
+    priority=st.sampled_from([0, 0, 0, 1, -1, URGENT]),
     retry=st.sampled_from(POLICIES),
     held=st.sampled_from([False, False, False, True]),
     time_limit_s=st.sampled_from([None, None, 1.0, 30.0, 1000.0]),

@@ -11,11 +11,12 @@ from msgspec import Struct, structs
 
 from gpud.core.actions import StartAttempt
 from gpud.core.changes import Changes
+from gpud.core.dispatching import dispatch
 from gpud.core.events import DrainRequested, JobsSubmitted, UndrainRequested
 from gpud.core.forecast import Walk, forecast, nobody_knows
 from gpud.core.model import After, Array, Device, JobId, JobSpec, NewJob, Request, Span
 from gpud.core.remedies import Remedy, remedies
-from gpud.core.scheduler import dispatch, handle
+from gpud.core.scheduler import handle
 from gpud.core.state import State
 from gpud.core.twin import Twin
 

@@ -6,7 +6,7 @@ What a window, a limit and a share mean is written down here a second time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import log
 
 from gpud.core.explain import explain
@@ -102,14 +102,14 @@ class Holds:
 
     # -- gates -------------------------------------------------------------------------------------
 
-    def closed(self, job: JobId, kept_for: JobId | None = None) -> list[str]:
-        """Its gates that let nobody through. `kept_for`: this one stands before it, and has a place
-        in its gates."""
+    def closed(self, job: JobId, kept_for: Collection[JobId] = ()) -> list[str]:
+        """Its gates that let nobody through. `kept_for`: these stand before it, and have places in
+        their gates."""
         found = []
-        kept = keys_of(self.specs[kept_for]) if kept_for is not None else []
+        kept = [key for other in kept_for if other != job for key in keys_of(self.specs[other])]
         for key in keys_of(self.specs[job]):
             rule = rule_of(key, self.rules, self.ledger)
-            running = self.running.get(key, 0) + (key in kept)
+            running = self.running.get(key, 0) + kept.count(key)
             full = rule.limit is not None and running >= rule.limit
             if full or not is_open(key, rule, self.told, self.now_ms):
                 found.append(key)
@@ -163,8 +163,10 @@ def check(holds: Holds, state: State) -> None:
         kept = state.reservation
         if not is_ready(job) or (kept is not None and kept.job == job.id):
             continue
+        if job.id in state.claims:
+            continue
         why = explain(state, job.id, holds.now_ms)
-        closed = holds.closed(job.id, kept.job if kept is not None else None)
+        closed = holds.closed(job.id, [*state.claims, *([kept.job] if kept is not None else [])])
         names = [state.gates.label(key) for key in closed] + ["nights", "clean power"]
         said = [name for name in names if name in why]
         if not any(why.startswith(word) for word in ("waits for the GPUs", "jobs", "the pool")):

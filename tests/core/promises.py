@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from gpud.core import explain, scheduler
+from gpud.core import explain, explain_room, scheduler
 from gpud.core.events import AttemptEnded
 from gpud.core.model import (
     Attempt,
@@ -111,6 +111,12 @@ class Ledger:
             self.paused_ms[key] = self.paused_ms.get(key, 0) + this_ms
             self.continued[key] = now_ms
 
+    def note_preempted(self, keys: Iterable[Key], now_ms: int) -> None:
+        for key in keys:
+            self.note_continue(key, now_ms)
+            self.stopped[key] = "preempted"
+            self.leaving.add(key)
+
     def note_gone(self, attempt: Attempt, end: AttemptEnded | None) -> None:
         """Its payload is gone. `end`: what the runner knows of that."""
         key = attempt.job, attempt.no
@@ -192,7 +198,7 @@ def check_reasons(state: State, ledger: Ledger, now_ms: int) -> None:
     for job in state.jobs.values():
         assert explain.explain(state, job.id, now_ms), f"{job} waits without a reason"
         assert explain.ahead(state, job.id, now_ms) >= 0
-        at_length = explain.devices_for(state, job.id)
+        at_length = explain_room.devices_for(state, job.id)
         assert len(at_length) == 1 or job.state is not JobState.ACTIVE, f"{job} is {at_length}"
         assert (job.id in ledger.held) == (job.state is JobState.HELD), f"{job}: {ledger.held}"
     assert state.draining == ledger.draining

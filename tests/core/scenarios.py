@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
+from gpud.amounts import URGENT
 from gpud.core.events import (
     CancelRequested,
     CheckpointRequested,
@@ -59,7 +60,7 @@ def spec(dice: Random) -> JobSpec:
     return JobSpec(
         command=b"train",
         request=dice.choice(REQUESTS),
-        priority=dice.choice([0, 0, 0, 1, -1]),
+        priority=dice.choice([0, 0, 0, 0, 1, -1, URGENT]),
         retry=dice.choice(POLICIES),
         time_limit_s=dice.choice([None, None, 1.0, 30.0, 1000.0]),
         checkpoint=dice.choice([0, 0, 10]),

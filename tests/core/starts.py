@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from msgspec import structs
+
+from gpud.amounts import URGENT
 from gpud.core.actions import StartAttempt
-from gpud.core.model import Attempt, Job, JobId
+from gpud.core.model import Attempt, Job, JobId, Request
 from gpud.core.reservation import NEVER, Reservation
 from gpud.core.state import State
 
@@ -81,6 +84,8 @@ def check_starts(
     gate. Takes who starts out of `waiting`."""
     first, holds = state.jobs[kept.job] if kept is not None else None, before.holds
 
+    claiming = [*state.claims]
+
     def is_before(one: Job, other: Job) -> bool:
         lane = free.is_for_cpu(free.asked(one.request))
         if lane != free.is_for_cpu(free.asked(other.request)):
@@ -94,16 +99,17 @@ def check_starts(
         )
 
     def may_start(job: Job) -> bool:
+        others = claimed_by_others(state, job)
         if kept is None or first is None or job is first or stands_before_first(job):
-            return not holds.closed(job.id) and free.fits(job.request)
-        if holds.closed(job.id, first.id):
+            return not holds.closed(job.id, claiming) and free.fits(job.request, but=others)
+        if holds.closed(job.id, [*claiming, first.id]):
             return False
         in_gap = ends_in_time(job, before.now_ms, kept)
-        return free.fits(job.request, but=() if in_gap else kept.devices)
+        return free.fits(job.request, but=others if in_gap else kept.devices | others)
 
     for start in starts:
         job = waiting.pop(start.job)
-        ahead = first.id if first is not None and is_before(first, job) else None
+        ahead = [first.id] if first is not None and is_before(first, job) else []
         assert not holds.closed(job.id, ahead), f"{job} starts through {holds.closed(job.id)}"
         assert job.id not in ledger.held, f"{job} is held and starts"
         check_time(before, job)
@@ -112,6 +118,8 @@ def check_starts(
             if is_before(other, job):
                 assert not may_start(other), f"{job} starts before {other}"
         free.check_lease(job.request, start.lease)
+        taken = claimed_by_others(state, job) & {part.device for part in start.lease}
+        assert not taken or job.priority >= URGENT, f"{job} takes {taken}: {state.claims}"
         if kept is not None and first is not None and is_before(first, job):
             taken = kept.devices & {part.device for part in start.lease}
             late = not ends_in_time(job, before.now_ms, kept)
@@ -120,6 +128,32 @@ def check_starts(
         holds.start(state.attempts[job.id])
     for job in waiting.values():
         assert not may_start(job), f"{job} fits and waits"
+
+
+def kind(request: Request) -> tuple[object, ...]:
+    """For jobs like one that claims something nothing is kept (core/preemption.py, rule 3)."""
+    return *structs.astuple(structs.replace(request, vram_mib=0, likeness="")), request.vram_mib > 0
+
+
+def claimed_by_others(state: State, job: Job) -> frozenset[str]:
+    return frozenset[str]().union(*(d for other, d in state.claims.items() if other != job.id))
+
+
+def check_preempted(
+    before: Before, state: State, ledger: Ledger, asked: Collection[tuple[JobId, int]]
+) -> None:
+    """Only those are asked to leave who can save their state, and only for urgent jobs."""
+    for job_id in state.claims:
+        job = state.jobs[job_id]
+        assert job.priority >= URGENT, f"{job} claims something"
+        assert job_id in before.due, f"{job} claims something"
+    assert state.claims or not asked, f"{asked} are asked for nobody"
+    for key in asked:
+        job = state.jobs[key[0]]
+        assert key not in {*ledger.stopped, *ledger.cancelled}, f"{key} leaves already"
+        assert key not in ledger.older, f"the runner of {key} cannot do that"
+        assert job.checkpoint, f"{job} cannot save its state"
+        assert job.priority < URGENT, f"{job} is urgent, too"
 
 
 def check_time(before: Before, job: Job) -> None:
@@ -172,14 +206,19 @@ def check_passed(
     later = [job for job in started if not free.is_for_cpu(free.asked(job.request))]
     later = [state.jobs[kept.job]] if kept is not None else later
     holds, after = before.holds, before.holds.shares()
+    claiming = {kind(free.asked(state.jobs[job].request)) for job in state.claims}
     for other in before.due.values():
         passed = any(
             holds.was_before(other, job, after, before.shares, lane=False) for job in later
         )
-        if not passed or other.id in state.attempts or holds.closed(other.id):
+        if not passed or other.id in state.attempts or holds.closed(other.id, [*state.claims]):
             continue
         asked = free.asked(other.request)
-        counted_on = [d for d in free.suited(asked) if state.pool.may_be_counted_on(d)]
+        if kind(asked) in claiming:
+            continue
+        others = claimed_by_others(state, other)
+        suited = [d for d in free.suited(asked) if d.key not in others]
+        counted_on = [d for d in suited if state.pool.may_be_counted_on(d)]
         if free.is_for_cpu(asked) or (state.pool.watched and asked.vram_mib):
             continue
         assert not free.is_enough(asked, counted_on), f"{later} pass {other}, with {kept}"

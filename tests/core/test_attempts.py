@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gpud.core.actions import ForgetAttempt, StartAttempt
+from gpud.core.dispatching import dispatch
 from gpud.core.events import AttemptNotStarted, AttemptStarted, CancelRequested, Tick
 from gpud.core.explain import explain
 from gpud.core.model import Outcome
-from gpud.core.scheduler import dispatch, handle, next_deadline
+from gpud.core.scheduler import handle, next_deadline
 
 from .build import NOW_MS, A, B, ready, submit
 

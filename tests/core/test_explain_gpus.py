@@ -11,7 +11,8 @@ from gpud.core.events import (
     GpuBroke,
     GpusSeen,
 )
-from gpud.core.explain import devices_for, explain, kept_now, misuses, unlisted
+from gpud.core.explain import explain
+from gpud.core.explain_room import devices_for, kept_now, misuses, unlisted
 from gpud.core.health import GpuPolicy
 from gpud.core.model import Device, JobId, Request
 from gpud.core.sight import GpuProcess, GpuSight

@@ -17,6 +17,7 @@ from gpud.core import (
     attempts,
     deadlines,
     dependencies,
+    dispatching,
     links,
     reconcile,
     requests,
@@ -105,7 +106,7 @@ def a_placement_overlooks_leases(right):
     return lambda pool, device: 1000
 
 
-@bug(scheduler, "place")
+@bug(dispatching, "place")
 def two_gpus_are_one_gpu_twice(right):
     def place(pool: Pool, request: Request, avoid: Collection[str] = ()) -> Lease | None:
         lease = right(pool, request, avoid)
@@ -254,7 +255,7 @@ def a_retry_by_a_person_gives_no_new_retries(right):
 # -- dispatch -------------------------------------------------------------------------------------
 
 
-@bug(scheduler, "dispatch")
+@bug(dispatching, "dispatch")
 def a_drained_pool_starts_jobs(right):
     def dispatch(state: State, now_ms: int) -> list[Action]:
         draining, state.draining = state.draining, False
@@ -265,7 +266,7 @@ def a_drained_pool_starts_jobs(right):
     return dispatch
 
 
-@bug(scheduler, "dispatch")
+@bug(dispatching, "dispatch")
 def jobs_start_without_a_runner(right):
     def dispatch(state: State, now_ms: int) -> list[Action]:
         problem, state.runner_problem = state.runner_problem, ""
@@ -276,7 +277,7 @@ def jobs_start_without_a_runner(right):
     return dispatch
 
 
-@bug(scheduler, "dispatch")
+@bug(dispatching, "dispatch")
 def priority_is_ignored(right):
     def dispatch(state: State, now_ms: int) -> list[Action]:
         right_priority = {job.id: job.priority for job in state.jobs.values()}
@@ -297,7 +298,7 @@ def rebuild_heaps(state: State, priority: Callable[[Job], int]) -> None:
             state._push(job)
 
 
-@bug(scheduler, "dispatch")
+@bug(dispatching, "dispatch")
 def the_last_comes_first(right):
     def dispatch(state: State, now_ms: int) -> list[Action]:
         state.make_due(now_ms)
@@ -314,7 +315,7 @@ def the_last_comes_first(right):
     return dispatch
 
 
-@bug(scheduler, "dispatch")
+@bug(dispatching, "dispatch")
 def one_start_a_turn(right):
     """The rest waits for something to end: "on completion start the next one"."""
 
@@ -328,7 +329,7 @@ def one_start_a_turn(right):
             return lease
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scheduler, "place", place_once)
+            patch.setattr(dispatching, "place", place_once)
             return right(state, now_ms)
 
     return dispatch

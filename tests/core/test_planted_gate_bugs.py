@@ -184,7 +184,7 @@ def windows_are_not_looked_at(right):
 @bug(Gates, "tell")
 def one_provider_takes_back_the_word_of_another(right):
     def tell(gates: Gates, provider: str, windows) -> None:
-        gates._told.clear()
+        gates.told.clear()
         right(gates, provider, windows)
         for gate in gates._gates.values():
             gates._show_windows(gate)

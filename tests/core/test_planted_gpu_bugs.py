@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from msgspec import structs
 
-from gpud.core import attempts, health, placement, quarantines, scheduler, setbacks, sights
+from gpud.core import attempts, dispatching, health, placement, quarantines, setbacks, sights
 from gpud.core.actions import Action
 from gpud.core.events import GpusSeen
 from gpud.core.health import Gpu, Health
@@ -192,7 +192,7 @@ def to_be_alone_is_a_wish_that_is_not_heard(right):
     return takes
 
 
-@bug(scheduler, "place")
+@bug(dispatching, "place")
 def a_share_is_taken_for_a_whole(right):
     def place(pool: Pool, request: Request, avoid=()) -> Lease | None:
         lease = right(pool, request, avoid)
@@ -204,17 +204,17 @@ def a_share_is_taken_for_a_whole(right):
 # -- first come -----------------------------------------------------------------------------------
 
 
-@bug(scheduler, "reserve")
+@bug(dispatching, "reserve")
 def nothing_is_kept_for_the_first(right):
     return lambda *args: None
 
 
-@bug(scheduler, "_gap_s")
+@bug(dispatching, "_gap_s")
 def anybody_with_a_limit_may_go_into_the_gap(right):
     return lambda kept, now_ms: 1_000_000
 
 
-@bug(scheduler, "_end_ms")
+@bug(dispatching, "end_ms")
 def time_limits_are_forgotten(right):
     return lambda state, now_ms, attempt: now_ms + 1000
 
@@ -246,7 +246,7 @@ def who_waits_for_auto_does_not_hear_what_was_learned(right):
     return lambda self, likeness: None
 
 
-@bug(scheduler, "most_mib")
+@bug(dispatching, "most_mib")
 def who_wants_little_memory_is_passed_over(right):
     return lambda pool, request, avoid: right(pool, request, avoid) // 2
 

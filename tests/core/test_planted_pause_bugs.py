@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from msgspec import structs
 
-from gpud.core import attempts, reconcile, requests, running, scheduler, sights, stops
+from gpud.core import attempts, dispatching, reconcile, requests, running, sights, stops
 from gpud.core.actions import Action, ContinueAttempt, PauseAttempt, StopAttempt
 from gpud.core.events import CancelRequested, RetryRequested, RunnerReady
 from gpud.core.lifecycle import ContradictionError
@@ -79,7 +79,7 @@ def who_is_paused_is_idle(right):
     return add_up
 
 
-@bug(scheduler, "_end_ms")
+@bug(dispatching, "end_ms")
 def who_is_paused_is_gone_by_its_limit(right):
     def end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
         return right(state, now_ms, structs.replace(attempt, phase=Phase.RUNNING))
@@ -87,7 +87,7 @@ def who_is_paused_is_gone_by_its_limit(right):
     return end_ms
 
 
-@bug(scheduler, "_end_ms")
+@bug(dispatching, "end_ms")
 def a_pause_counts_as_running(right):
     def end_ms(state: State, now_ms: int, attempt: Attempt) -> int:
         return right(state, now_ms, structs.replace(attempt, paused_ms=0))

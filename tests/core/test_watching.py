@@ -16,7 +16,8 @@ from gpud.core.events import (
     JobsSubmitted,
     Tick,
 )
-from gpud.core.explain import devices_for, explain
+from gpud.core.explain import explain
+from gpud.core.explain_room import devices_for
 from gpud.core.health import GpuPolicy
 from gpud.core.model import Device, JobId, NewJob, Request
 from gpud.core.scheduler import next_deadline

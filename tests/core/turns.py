@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 from msgspec import structs
 
-from gpud.core import deadlines, scheduler
+from gpud.core import deadlines, dispatching, scheduler
 from gpud.core.actions import (
     Action,
     Answer,
@@ -318,9 +318,13 @@ class Daemon:
         afters = Afters(self.state, self.store)
         holds = self.holds(now_ms)
         before = starts.Before(self.state, self.watch, now_ms, afters, holds)
-        actions = scheduler.dispatch(self.state, now_ms)
+        actions = dispatching.dispatch(self.state, now_ms)
         started = [action for action in actions if isinstance(action, StartAttempt)]
-        assert all(isinstance(action, StartAttempt | LookAtGpus) for action in actions)
+        may_be = StartAttempt | LookAtGpus | CheckpointAttempt
+        assert all(isinstance(action, may_be) for action in actions)
+        asked = {(a.job, a.attempt) for a in actions if isinstance(a, CheckpointAttempt)}
+        starts.check_preempted(before, self.state, self.ledger, asked)
+        self.ledger.note_preempted(asked, now_ms)
         boot_id = self.runner.boot_id
         starts.check_dispatch(before, self.state, self.ledger, self.watch, boot_id, started)
         return actions
