@@ -89,7 +89,7 @@ def _room(state: State, job: Job, usable: list[Device]) -> str:
     """What of these devices is free, and why that is not for this job."""
     pool, request = state.pool, resolved(state.pool, job.request)
     gpus, kept = pool.wanted(request), kept_now(state)
-    if kept is not None and kept.job == job.id:
+    if kept is not None and kept.job == job.id and any(key in pool.devices for key in kept.devices):
         return f"waits for {_what(request, gpus)}: {_kept_devices(state, kept.devices)} for it"
     if (behind := _behind(state, request)) is not None:
         other, keys = behind
@@ -236,13 +236,14 @@ def kept_for(state: State) -> dict[str, JobId]:
         record = state.jobs.get(job)
         if record is not None and is_ready(record):
             found |= dict.fromkeys(devices, state.spoken(job))
-    return found
+    return {key: job for key, job in found.items() if key in state.pool.devices}
 
 
 def claimed_for(state: State, job: JobId) -> frozenset[str]:
     """The devices that an urgent job claims, until it starts."""
     record = state.find(job)
-    return state.claims.get(record.id, frozenset()) if record is not None else frozenset()
+    claimed = state.claims.get(record.id, ()) if record is not None else ()
+    return frozenset(key for key in claimed if key in state.pool.devices)
 
 
 def _kept_devices(state: State, keys: Collection[str]) -> str:

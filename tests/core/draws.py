@@ -66,6 +66,7 @@ WATCHED = [
     (gpu("u", v=0, gates=("gpu:a",)), V),
 ]
 RICH = (ONE, TWO, SHARED, PAIR, CPUS, U, V, HALVES)  # serves every request below
+GUESTS = [pool for pool in WATCHED if GUEST in pool]
 POLICIES_OF_POOL = [
     GpuPolicy(),
     GpuPolicy(tolerance_mib=100, ignored=("dcgm",), idle_ms=15_000),

@@ -20,7 +20,7 @@ from gpud.core.events import (
 )
 from gpud.core.model import JobSpec, NewJob, Phase
 
-from .draws import BREAKDOWNS, ENDS, POLICIES, POLICIES_OF_POOL, REQUESTS, WATCHED
+from .draws import BREAKDOWNS, ENDS, GUESTS, POLICIES, POLICIES_OF_POOL, REQUESTS, WATCHED
 from .machine import INTERRUPTIONS, CoreMachine
 from .turns import Fate
 
@@ -41,12 +41,18 @@ def act(weight: int) -> Callable[[Act], Act]:
 
 def live(seed: int, steps: int = STEPS, often: Mapping[Act, int] = USUALLY) -> CoreMachine:
     """A whole scenario, checked after each step, up to the end of every job. `often`: other weights
-    of some acts."""
+    of some acts. On days on which owners come there are GPUs of theirs."""
     dice = Random(seed)
     machine = CoreMachine()
     jobs = [spec(dice) for _ in range(dice.randint(1, 6))]
     policy = dice.choice(POLICIES_OF_POOL)
-    machine.begin(dice.choice(WATCHED), policy, True, dice.random() < 0.7, jobs)
+    machine.begin(
+        dice.choice(GUESTS if often is OWNERS_COME else WATCHED),
+        policy,
+        True,
+        dice.random() < 0.7,
+        jobs,
+    )
     acts = [act for _, act in ACTS]
     weights = [often.get(act, weight) for weight, act in ACTS]
     for chosen in dice.choices(acts, weights, k=steps):
@@ -274,3 +280,6 @@ INTERRUPTED = {
     look: 14,
     time_passes: 8,
 }
+
+# Days on which others want their GPUs back.
+OWNERS_COME = {others: 30, submit: 12}

@@ -13,7 +13,7 @@ from gpud.core.model import Job, JobState, NewJob, Phase
 
 from .build import NOW_MS, A, ready, spec_of, started, submit, unmet
 from .diagram import ARRIVALS, PAGE, section, write
-from .scenarios import INTERRUPTED, USUALLY, live
+from .scenarios import INTERRUPTED, OWNERS_COME, USUALLY, live
 
 MOST_SCENARIOS = 500
 PLACES: list[Place] = [JobState.QUEUED, JobState.HELD, *Phase, JobState.DONE]
@@ -56,7 +56,7 @@ def test_every_move_of_the_table_happens(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(state_module, "check_move", counting)
     for seed in range(MOST_SCENARIOS):
-        live(seed, often=USUALLY if seed % 3 else INTERRUPTED)
+        live(seed, often=(INTERRUPTED, USUALLY, OWNERS_COME)[seed % 3])
         if MOVES.keys() == taken.keys():
             break
     assert not MOVES.keys() - taken.keys()

@@ -265,3 +265,27 @@ def test_a_paused_job_is_not_called_idle(box: Box, stub: Stub) -> None:
     box.until("now it is idle", lambda: story(box, job, "gpu-idle"))
     hold.write_text("go\n")
     box.ctl("wait", str(job))
+
+
+def test_an_urgent_job_takes_the_gpu_of_one_that_saves_its_state(box: Box) -> None:
+    box.serve(gpus="0,1")
+    [stays] = box.submit("sleep 1000")
+    [low] = box.submit("--checkpoint", "SIGUSR1", "--grace", "30s", training(box))
+    runs(box, low)
+    queue = box.home / "gate"
+    os.mkfifo(queue)
+    [urgent] = box.submit("--priority", "urgent", f"read x < {queue}")
+    box.until("it has the GPU", lambda: phase(box, urgent) == "running")
+    assert phase(box, low) == "queued"
+    assert phase(box, stays) == "running"
+    assert "priority    urgent" in box.ctl("show", str(urgent)).stdout
+    assert f"to make room for job {urgent}, which is urgent" in box.ctl("show", str(low)).stdout
+    assert "made room for an urgent job" in box.ctl("show", str(low)).stdout
+    queue.write_text("go\n")
+    box.ctl("wait", str(urgent))
+    box.until("it goes on", lambda: phase(box, low) == "running")
+    runs(box, low)
+    assert box.show(low)["attempts"][0]["outcome"] == "killed"
+    (box.home / "enough").touch()
+    box.ctl("wait", str(low))
+    assert "2 resumes" in box.ctl("logs", str(low)).stdout
