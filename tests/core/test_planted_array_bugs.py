@@ -6,7 +6,7 @@ import sqlite3
 from functools import partial
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, seed
 from msgspec import structs
 
 from gpud.core import gating, requests
@@ -23,10 +23,12 @@ from gpud.store import arrays as arrays_module
 from gpud.store.arrays import Arrays
 from gpud.store.gating import Groups
 
+from .machine import one_pass
 from .planting import Bugs, plant
 from .test_arrays import check_store, deeds
 
 NOTICED = (AssertionError, ContradictionError, LookupError, sqlite3.IntegrityError, ExceptionGroup)
+EXAMPLES, ROUNDS = 300, 12
 BUGS: Bugs = {}
 bug = partial(plant, BUGS)
 
@@ -188,16 +190,10 @@ def elements_are_counted_in_their_group_twice(right):
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name](monkeypatch)
-
-    @settings(
-        max_examples=1000,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(deeds=deeds)
-    def lives(deeds: list[tuple[str, object, object]]) -> None:
-        check_store(deeds)
-
     with pytest.raises(NOTICED):
-        lives()
+        live_all()
+
+
+def live_all() -> None:
+    for again in range(ROUNDS):
+        seed(again)(one_pass(EXAMPLES)(given(deeds=deeds)(check_store)))()

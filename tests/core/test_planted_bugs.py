@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import pytest
+from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
 from gpud.core import (
@@ -53,10 +54,12 @@ from gpud.core.pool import Lease, Pool
 from gpud.core.ready import Ready, is_ready
 from gpud.core.state import State
 
+from .edit_scenarios import live
 from .machine import CoreMachine, one_pass
 from .planting import Bugs, plant
 
-EXAMPLES = 1000
+EXAMPLES = 300
+MOST_DAYS = 500
 
 BUGS: Bugs = {}
 bug = partial(plant, BUGS)
@@ -592,5 +595,14 @@ def attempts_do_not_remember_their_boot(right):
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name](monkeypatch)
-    with pytest.raises((AssertionError, ContradictionError)):
-        run_state_machine_as_test(CoreMachine, settings=one_pass(EXAMPLES))
+    with pytest.raises((AssertionError, ContradictionError, LookupError)):
+        live_all()
+
+
+def live_all() -> None:
+    """Most is noticed at once; what concerns jobs after others on days on which they are edited."""
+    run_state_machine_as_test(seed(0)(CoreMachine), settings=one_pass(EXAMPLES))
+    for day in range(MOST_DAYS):
+        live(day)
+    for again in range(1, 4):
+        run_state_machine_as_test(seed(again)(CoreMachine), settings=one_pass(EXAMPLES))

@@ -262,12 +262,16 @@ specs = st.builds(
 )
 
 
-@given(
-    devices=st.lists(st.sampled_from(DEVICES), min_size=1, unique_by=lambda d: d.key),
-    before=st.lists(specs, max_size=14),
-    request=asks,
-)
+pools = st.lists(st.sampled_from(DEVICES), min_size=1, unique_by=lambda d: d.key)
+before = st.lists(specs, max_size=14)
+
+
+@given(devices=pools, before=before, request=asks)
 def test_one_urgent_job(devices: list[Device], before: Sequence[JobSpec], request: Request) -> None:
+    check_one(devices, before, request)
+
+
+def check_one(devices: list[Device], before: Sequence[JobSpec], request: Request) -> None:
     """All who leave have to, and then there is room; if nobody does, it would not help."""
     state = ready(*devices)
     for spec in before:
@@ -298,22 +302,30 @@ def test_one_urgent_job(devices: list[Device], before: Sequence[JobSpec], reques
     assert asked(state) == []
 
 
-@given(
-    devices=st.lists(st.sampled_from(DEVICES), min_size=1, unique_by=lambda d: d.key),
-    before=st.lists(specs, max_size=14),
-    jobs=st.lists(asks, min_size=1, max_size=6),
-)
+several = st.lists(asks, min_size=1, max_size=6)
+
+
+@given(devices=pools, before=before, jobs=several)
 def test_several_urgent_jobs(
+    devices: list[Device], before: Sequence[JobSpec], jobs: Sequence[Request]
+) -> None:
+    check_several(devices, before, jobs)
+
+
+def check_several(
     devices: list[Device], before: Sequence[JobSpec], jobs: Sequence[Request]
 ) -> None:
     """The first that is made room for starts once those have left, whoever else waits; of the
     others each that fits; and when all have ended all others go on."""
     state = ready(*devices)
     for spec in before:
-        state.add(NewJob(structs.replace(spec, priority=min(spec.priority, 5))), NOW_MS)
+        state.add(NewJob(spec), NOW_MS)
     happens(state, Tick())
-    urgents = [state.add(NewJob(urgent(request=request)), NOW_MS).id for request in jobs]
+    for request in jobs:
+        state.add(NewJob(urgent(request=request)), NOW_MS)
     happens(state, Tick())
+    urgents = [job.id for job in state.jobs.values() if job.priority >= URGENT]
+    assert not set(urgents) & set(asked(state))
     claims = set(state.claims)
     assert claims <= set(urgents)
     for one in asked(state):
