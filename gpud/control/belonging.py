@@ -14,8 +14,9 @@ from msgspec import UNSET, UnsetType
 from gpud.config.belonging import read_group, user_name
 from gpud.config.limits import MOST_LIMIT
 from gpud.core.events import GateRequested
-from gpud.core.model import Job, JobState
+from gpud.core.model import JobState
 from gpud.core.rules import DEFAULT, GROUP, NONE, USER
+from gpud.core.spans import count
 from gpud.core.state import State
 from gpud.errors import GpudError
 from gpud.ports import Controlled
@@ -81,7 +82,9 @@ def _group(state: State, name: str, counts: dict[str, int], now_ms: int) -> Grou
 
 def users(daemon: Controlled, request: Users) -> UsersReply:
     state, now_ms = daemon.state, daemon.now_ms()
-    counts: Counter[tuple[int, JobState]] = Counter(map(_kind, state.jobs.values()))
+    counts: Counter[tuple[int, JobState]] = Counter()
+    for job in state.jobs.values():
+        counts[job.uid, job.state] += count(job.rest) or 1
     keys = (*state.gates.rules.gates, *state.gates.kept)
     ruled = (key.removeprefix(USER) for key in keys if key.startswith(USER))
     uids = {os.geteuid(), *(uid for uid, _ in counts), *state.shares.accounts}
@@ -91,10 +94,6 @@ def users(daemon: Controlled, request: Users) -> UsersReply:
         users=tuple(_user(state, uid, counts, now_ms) for uid in sorted(uids)),
         half_life_s=state.gates.rules.half_life_ms / 1000,
     )
-
-
-def _kind(job: Job) -> tuple[int, JobState]:
-    return job.uid, job.state
 
 
 def _user(state: State, uid: int, counts: Counter[tuple[int, JobState]], now_ms: int) -> UserView:

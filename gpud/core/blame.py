@@ -15,7 +15,7 @@ from gpud.core.state import State
 MOST_NAMED = 3
 
 
-def blame(state: State, job_id: JobId) -> str:
+def blame(state: State, job_id: JobId, now_ms: int) -> str:
     """A clause."""
     record, subject = state.find(job_id), "it"
     followed = {job_id}
@@ -35,7 +35,20 @@ def blame(state: State, job_id: JobId) -> str:
         return f"{subject} is held (gpuctl release {state.spoken(record.id)})"
     if record.state is JobState.ACTIVE:
         return endless([state.attempts[record.id]])
-    return _no_room(state, record, subject)
+    return _behind_gate(state, record, subject, now_ms) or _no_room(state, record, subject)
+
+
+def _behind_gate(state: State, job: Job, subject: str, now_ms: int) -> str:
+    """ "" when its gates are open."""
+    gates = state.gates
+    key = gates.closed(gates.of(job.belongs), now_ms)
+    if not key:
+        return ""
+    gate = gates[key]
+    if outside := gate.outside(now_ms):
+        return f"{subject} waits for {outside}"
+    there = [a for a in state.attempts.values() if key in state.jobs[a.job].belongs]
+    return endless(there) if there else f"{gates.label(key)} may have no job running"
 
 
 def _no_room(state: State, job: Job, subject: str) -> str:

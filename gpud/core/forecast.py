@@ -237,7 +237,7 @@ class Walk:
     def _not_started(self, job: JobId) -> Forecast:
         if self._next_instant_ms() is not None:
             return Forecast(assumes=self._assumptions(), later_than_ms=self._now_ms)
-        return Forecast(unknown=blame(self._state, job))
+        return Forecast(unknown=blame(self._state, job, self._now_ms))
 
     def _assumptions(self, more: Collection[Assumption] = ()) -> tuple[Assumption, ...]:
         return tuple(sorted(self._assumes.union(more)))

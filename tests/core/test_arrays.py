@@ -165,13 +165,18 @@ class Life:
         self.happens(now_ms, RunnerReady("boot"))
 
     def happens(
-        self, now_ms: int, event: Event, units: Sequence[tuple[int, int]] = ()
+        self,
+        now_ms: int,
+        event: Event,
+        units: Sequence[tuple[int, int]] = (),
+        *,
+        bounded: bool = False,
     ) -> list[Action]:
-        """One turn and its commit."""
+        """One turn and its commit. `bounded`: limits of arrays are made for it, one by one."""
         if isinstance(event, RulesChanged):
             self.rules = event.rules
         events: list[Event] = []
-        if isinstance(event, JobsSubmitted) and not self.arrays:
+        if bounded and not self.arrays:
             events += bounds(event.jobs, units)
         actions = step(self.state, [*events, self.with_past(event, list(units))], now_ms)
         actions = [a for a in actions if not isinstance(a, Answer) or a.request != BOUND]
@@ -367,8 +372,10 @@ def live(one: Life, many: Life, deeds: list[tuple[str, object, object]]) -> None
         event = event_of(what, first, second, one.state, number, now_ms)
         if event is None:
             continue
-        expected, actions = one.happens(now_ms, event, units), many.happens(now_ms, event)
-        if isinstance(event, JobsSubmitted) and isinstance(actions[0], Answer):
+        actions = many.happens(now_ms, event)
+        taken = isinstance(event, JobsSubmitted) and isinstance(actions[0], Answer)
+        expected = one.happens(now_ms, event, units, bounded=taken)
+        if taken:
             for new in event.jobs:
                 first = units[-1][1] + 1 if units else 1
                 count = new.spec.array.indices[0][1] - 4 if new.spec.array else 1

@@ -12,7 +12,9 @@ from gpud.core.events import (
     ContinueRequested,
     DrainRequested,
     PauseRequested,
+    RulesChanged,
     RunnerGone,
+    WindowsTurned,
 )
 from gpud.core.forecast import Assumption, Forecast, forecast
 from gpud.core.model import (
@@ -24,6 +26,7 @@ from gpud.core.model import (
     Request,
     Span,
 )
+from gpud.core.rules import Rule, Rules, Window
 from gpud.core.state import State
 
 from .build import CPUS, NOW_MS, A, B, happens, ready, started, submit
@@ -223,6 +226,22 @@ def test_what_cannot_be_served_or_started() -> None:
     assert when(state, 2) == Forecast(unknown="nothing that it could have takes work now")
     happens(state, RunnerGone("it is gone"))
     assert when(state, 2) == Forecast(unknown="jobs cannot be started now")
+
+
+def test_who_stands_at_a_gate() -> None:
+    state = ready(A, B)
+    rules = {"group:one": Rule(limit=1), "group:none": Rule(limit=0)}
+    rules["group:night"] = Rule(windows={"clock": "the window nights"})
+    happens(state, RulesChanged(Rules(rules)))
+    window = Window(open=False, until_ms=NOW_MS + 1000, why="which opens at 22:00")
+    happens(state, WindowsTurned("clock", {"group:night": window}))
+    running(state, limited(600, group="one"))
+    submit(state, *[limited(60, group=group) for group in ("one", "none", "night")])
+    assert when(state, 2).start_ms == NOW_MS + 600 * S
+    assert when(state, 3) == Forecast(unknown="group none may have no job running")
+    assert when(state, 4) == Forecast(
+        unknown="it waits for the window nights, which opens at 22:00"
+    )
 
 
 def test_a_gpu_that_is_blocked_for_a_moment_is_counted_on() -> None:

@@ -85,7 +85,7 @@ def test_a_submit_is_a_submit_though_nobody_can_say_more_of_it(
         ("--gpu-model", "", MODEL),
         ("--gpu-model", "x" * 300, MODEL),
         ("--vram", "0G", 'cannot use "0G" as an amount of memory: it must be more than nothing'),
-        ("--priority", "٣", "that is not a whole number"),
+        ("--priority", "٣", "it takes a whole number from -1000000000 to 1000000000, or urgent"),
         ("--retry-on", "cancelled", '"cancelled" is no end to retry on; there are failed, killed'),
     ],
 )

@@ -24,7 +24,8 @@ def states(box: Box, *jobs: int) -> list[str]:
 
 
 def why(box: Box, job: int) -> str:
-    return str(box.ctl("why", str(job)).stdout.strip())
+    """Its first line; when the job starts is in test_when.py."""
+    return str(box.ctl("why", str(job)).stdout.splitlines()[0])
 
 
 def configure(box: Box, text: str) -> Path:

@@ -8,6 +8,7 @@ tests/end_to_end/test_terminal.py` writes the files again; read the diff.
 
 from __future__ import annotations
 
+import getpass
 import os
 import pty
 import re
@@ -62,7 +63,7 @@ ACTS: dict[str, Sequence[str]] = {
         "$ ls",
         "$ why 1",
         "$ why 1[9]",
-        "$ why 8",
+        "$ why 18",
         "$ hold 1[5-6]",
         "$ cancel 1 < n",
         "$ ls 1",
@@ -74,6 +75,42 @@ ACTS: dict[str, Sequence[str]] = {
         "$ submit --array 5-1 true",
         "",
     ),
+    "groups": (
+        "$ group lr --limit 1 --max-fails 2",
+        f"$ submit --group lr -l sweep=lr -l seed=1 '{SLEEP}'",
+        f"$ submit --array 0-3%2 --group lr --priority urgent --name sweep '{SLEEP}'",
+        "$ submit --group 'a b' true",
+        "$ submit -l sweep true",
+        "$ submit --priority high true",
+        "$ ls group:lr",
+        "$ ls label:sweep=lr",
+        "$ show 1",
+        "$ groups",
+        "$ users",
+        "$ why 1",
+        "$ group lr --limit none --max-fails default",
+        "$ groups",
+        "$ group nobody",
+        "$ ls group:nobody",
+    ),
+    "changing": (
+        "$ submit --name one python one.py",
+        "$ submit --name two --after @ python two.py",
+        "$ submit --name three --array 0-3 python three.py",
+        "$ edit 2 --priority 9 --gpus 1 -l a=b --group g --after none",
+        "$ show 2",
+        "$ move 3 --first",
+        "$ ls",
+        "$ swap 1 2",
+        "$ ls",
+        "$ edit 1 --after 2",
+        "$ edit 2 --after 1",
+        "$ edit 1 --gpus 3",
+        "$ edit 99 --priority 1",
+        "$ move 1 --before 99",
+        "$ move 1",
+        "$ swap 1",
+    ),
 }
 
 ALIKE = [
@@ -84,6 +121,7 @@ ALIKE = [
     (re.compile(r"\b\d+(\.\d)?(ms|s|m)( ago)?\b(?! \d)"), "TIME"),
     (re.compile(r" {2,}"), "  "),  # how wide a time is decides how wide a column is
     (re.compile(r"\b\d+ variables"), "N variables"),
+    (re.compile(rf"^{re.escape(getpass.getuser())}  ", re.M), "u  "),
 ]
 
 
