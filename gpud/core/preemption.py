@@ -51,7 +51,10 @@ class Claims:
         promises = []
         gates = state.gates
         kept: Collection[str] | None = None
+        hopeless: set[Request] = set()
         for job in state.ready.urgent():
+            if job.request in hopeless:
+                continue
             behind = gates.of(job.belongs)
             for _ in range(count(job.rest) or 1):
                 if gates.closed(behind, now_ms):
@@ -59,6 +62,7 @@ class Claims:
                 if not self._has_room_now(job.request, kept or ()):
                     if not self._claim(job.id, job.request, kept or ()):
                         kept = keep(job, self._now, self.devices) if kept is None else kept
+                        hopeless.add(job.request)
                         break
                     promises.append(behind)
                 gates.promise(behind)
