@@ -20,7 +20,7 @@ EXAMPLE = "22:00-07:00 Mon-Fri, all day Sat-Sun"
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 WHOLE_DAY = 24 * 60  # minutes
-AHEAD_DAYS = 15  # a window that has not changed by then, with all that clocks do, never does
+AHEAD_DAYS = 16  # a window that has not changed by then, with all that clocks do, never does
 HOUR_S = 3600
 
 _TIME = r"([0-9]{1,2}:[0-9]{2})"
@@ -61,10 +61,14 @@ class Windows:
         """The first moment after this one at which it opens or closes; None: it never does."""
         was_open = self.is_open(after_s, zone)
         today = datetime.fromtimestamp(after_s, zone).date()
-        for ahead in range(AHEAD_DAYS):
-            for at_s in sorted(set(self._moments(today + timedelta(ahead), zone))):
+        those_of_today = set(self._moments(today, zone))
+        for ahead in range(1, AHEAD_DAYS):
+            # Where the clock is put back to midnight that day begins before this one is over.
+            those_of_next = set(self._moments(today + timedelta(ahead), zone))
+            for at_s in sorted(those_of_today | those_of_next):
                 if at_s > after_s and self.is_open(at_s, zone) != was_open:
                     return at_s
+            those_of_today = those_of_next
         return None
 
     def _moments(self, day: date, zone: tzinfo | None) -> Iterator[float]:

@@ -109,7 +109,7 @@ class _Pass:
         (*_, job_id), mib, shelf = head
         row, bay = shelf.row, shelf.row.bay
         into_gap, request = room.into_gap(row), state.ready.asks(head)
-        avoid = self.claimed
+        avoid = self._claimed_before(head)
         if self.kept is not None and not into_gap and head[0] > self.kept_rank:
             avoid |= self.kept.devices
         lease = place(pool, request, avoid)
@@ -134,6 +134,14 @@ class _Pass:
             self._keep(job_id, request, pool, self.claimed)
             if self.kept is not None:
                 state.gates.promise(state.gates.of(state.jobs[job_id].belongs))
+
+    def _claimed_before(self, head: First) -> frozenset[str]:
+        """By those that stand before it."""
+        if self.claims is None or not _is_urgent(head):
+            return self.claimed
+        jobs = self.state.jobs
+        claims = self.claims.of.items()
+        return NOTHING.union(*(keys for job, keys in claims if rank_of(jobs[job]) < head[0]))
 
     def _keep_for_urgent(
         self, job: Job, pool: Pool, claimed: frozenset[str]

@@ -7,6 +7,7 @@ Rule 1: only attempts of jobs that named a signal for it (`--checkpoint`) and ar
     themselves are asked; everybody else runs on.
 Rule 2: nobody is asked in vain: only where the job has room once all have left who are asked, and
     nobody among them could stay. Those of low priority go first, then those that began last.
+    Nor for who stands behind an urgent job that waits for ends: that would get what they leave.
 Rule 3: what they leave is claimed for that job until it starts: only other urgent jobs go before.
     As long as it is, nothing is kept for jobs that ask for the same (core/reservation.py).
 Rule 4: level-triggered: claims are worked out anew in each dispatch, and nothing of them is stored.
@@ -60,7 +61,8 @@ class Claims:
                 if gates.closed(behind, now_ms):
                     break
                 if not self._has_room_now(job.request, kept or ()):
-                    if not self._claim(job.id, job.request, kept or ()):
+                    on_gpus = self._now.wanted(job.request) != 0
+                    if (kept and on_gpus) or not self._claim(job.id, job.request, kept or ()):
                         kept = keep(job, self._now, self.devices) if kept is None else kept
                         hopeless.add(job.request)
                         break

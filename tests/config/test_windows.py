@@ -145,6 +145,18 @@ def test_a_time_that_is_skipped_does_not_come() -> None:
     assert partly.next_change(berlin("2026-03-28 05:00"), BERLIN) == berlin("2026-03-29 03:00")
 
 
+def test_a_midnight_that_comes_twice() -> None:
+    """In Havana, on November 1, the clock goes from 1:00 to 0:00."""
+    zone = ZoneInfo("America/Havana")
+    evening = datetime(2026, 10, 31, 23, 59, tzinfo=zone)
+    first = datetime(2026, 11, 1, tzinfo=zone).timestamp()
+    minute = read_windows("0:00-0:01")
+    found = [evening.timestamp()]
+    for _ in range(4):
+        found.append(minute.next_change(found[-1], zone) or 0)
+    assert found[1:] == [first, first + 60, first + 3600, first + 3660]
+
+
 @pytest.mark.parametrize("text", ["all day", "0:00-24:00", "0:00-12:00, 12:00-0:00"])
 def test_what_is_always_open_never_changes(text: str) -> None:
     windows = read_windows(text)
