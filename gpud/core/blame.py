@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from gpud.core.dependencies import HOW
 from gpud.core.model import Attempt, Job, JobId, JobState, Phase
+from gpud.core.phrases import selector
 from gpud.core.placement import resolved, serves, unsatisfiable
 from gpud.core.state import State
 
@@ -23,7 +24,7 @@ def blame(state: State, job_id: JobId, now_ms: int) -> str:
         broken = state.links.broken(record)
         if broken is not None:
             how = HOW[state.links.outcomes[broken]]
-            return f"job {broken} {how} (gpuctl retry {broken})"
+            return f"job {broken} {how} (gpuctl retry {selector(state, broken)})"
         before = min(state.links.waited_for(record))
         if before in followed:
             break
@@ -32,7 +33,7 @@ def blame(state: State, job_id: JobId, now_ms: int) -> str:
     if record is None:
         return "it waits for a job that is gone"
     if record.state is JobState.HELD:
-        return f"{subject} is held (gpuctl release {state.spoken(record.id)})"
+        return f"{subject} is held (gpuctl release {selector(state, state.spoken(record.id))})"
     if record.state is JobState.ACTIVE:
         return endless([state.attempts[record.id]])
     return _behind_gate(state, record, subject, now_ms) or _no_room(state, record, subject)
@@ -45,6 +46,9 @@ def _behind_gate(state: State, job: Job, subject: str, now_ms: int) -> str:
     if not key:
         return ""
     gate = gates[key]
+    provider = gate.closed_by(now_ms)
+    if provider and (window := gate.windows.get(provider)) is not None and window.open:
+        return f"{subject} has no room before {gate.names[provider]} closes"
     if outside := gate.outside(now_ms):
         return f"{subject} waits for {outside}"
     there = [a for a in state.attempts.values() if key in state.jobs[a.job].belongs]

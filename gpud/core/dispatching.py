@@ -130,10 +130,15 @@ class _Pass:
         room.least[bay.kind, into_gap] = mib
         heads.go_on(head, mib)
         claims = job_id in state.claims
-        if self.kept is None and bay.on_gpus and not claims and heads.more(room):
+        if self.kept is None and bay.on_gpus and not claims and self._is_needed(job_id):
             self._keep(job_id, request, pool, self.claimed)
             if self.kept is not None:
                 state.gates.promise(state.gates.of(state.jobs[job_id].belongs))
+
+    def _is_needed(self, job_id: JobId) -> bool:
+        """To keep something for this job: others wait; or will, and then it is to be the same."""
+        kept_before = self.before is not None and self.before.job == job_id
+        return kept_before or self.heads.more(self.room)
 
     def _claimed_before(self, head: First) -> frozenset[str]:
         """By those that stand before it."""

@@ -12,7 +12,7 @@ from gpud.core.dependencies import HOW
 from gpud.core.explain_room import capacity, claimed_for, record_of
 from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, Job, JobId, JobState, Phase
-from gpud.core.phrases import and_more, seconds, where
+from gpud.core.phrases import and_more, seconds, selector, where
 from gpud.core.placement import unsatisfiable
 from gpud.core.preemption import PREEMPTED
 from gpud.core.ready import is_ready, rank_of
@@ -28,7 +28,8 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return ""
     if record.state is JobState.HELD:
         why = f" since {record.why}" if record.why else ""
-        which = state.gates.selector(record.held_by) if record.held_by else job
+        by = record.held_by
+        which = state.gates.selector(by) if by else selector(state, job)
         return f"held{why}: gpuctl release {which}"
     if record.state is JobState.ACTIVE:
         return _active(state, job, now_ms)
@@ -103,7 +104,7 @@ def _others(state: State, job: Job) -> str:
     before = state.links.broken(job)
     if before is not None:
         how = HOW[state.links.outcomes[before]]
-        return f"waits for job {before}, which {how}: gpuctl retry {before}"
+        return f"waits for job {before}, which {how}: gpuctl retry {selector(state, before)}"
     waited_for = state.links.waited_for(job)
     if len(waited_for) == 1:
         (before,) = waited_for
@@ -131,7 +132,7 @@ def _active(state: State, job: JobId, now_ms: int) -> str:
             return f"running {on}"
         case Phase.PAUSED:
             long = seconds(now_ms - attempt.paused_at_ms)
-            return f"paused {on} for {long}{held}: gpuctl continue {job}"
+            return f"paused {on} for {long}{held}: gpuctl continue {selector(state, job)}"
         case Phase.STOPPING if attempt.leaving:
             makes_room = ", to make room for an urgent job" if attempt.stop_why == PREEMPTED else ""
             return f"saving its state {on}{makes_room}, to be queued again"

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from msgspec import structs
 
-from gpud.amounts import format_size, format_sizes
+from gpud.amounts import URGENT, format_size, format_sizes
 from gpud.core.model import CPU_LANE, FULL_MILLI, Device, Job, JobId, JobState, Phase, Request
 from gpud.core.phrases import gpus_in_words, jobs_in_words, seconds, where
 from gpud.core.placement import place, resolved, rule_of, serves, takes
@@ -94,6 +94,9 @@ def _room(state: State, job: Job, usable: list[Device]) -> str:
     if (behind := _behind(state, request)) is not None:
         other, keys = behind
         return f"waits for its turn behind job {other}, for which {_kept_devices(state, keys)}"
+    if kept is not None and job.priority >= URGENT and rank_of(job) > rank_of(state.jobs[kept.job]):
+        kept_devices = _kept_devices(state, kept.devices)
+        return f"waits for its turn behind job {kept.job}, for which {kept_devices}"
     if request.vram_mib > 0:
         most = max((_free_mib(state, d) for d in usable), default=0)
         if most < request.vram_mib:
@@ -107,11 +110,37 @@ def _room(state: State, job: Job, usable: list[Device]) -> str:
         return f"waits for {_what(request, gpus)}: {share:g} of one is free at most"
     if request.exclusive or (gpus is not None and gpus > 1):
         return f"waits for {_what(request, gpus)}: {_free(free, slots, kind)}"
+    if (memory := _memory_of_a_slot(state, request, usable)) is not None:
+        wanted, free_at_most = format_sizes(*memory)
+        return f"waits for {wanted} of GPU memory, the part of a slot: {free_at_most} is left"
     if free:
         return f"waits for its turn: {_free(free, slots, kind)}"
+    if slots > 1 and _count_there(state, usable) < slots:
+        return f"waits for a free {kind}: what runs leaves none of {slots}"
     if slots > 1:
         return f"waits for a free {kind}: all {slots} are taken"
     return f"waits for the {kind}: it is taken"
+
+
+def _memory_of_a_slot(
+    state: State, request: Request, usable: list[Device]
+) -> tuple[int, int] | None:
+    """Wanted and left at most, in MiB, where it is only memory that is promised to others."""
+    found = []
+    for device in usable:
+        milli, mib = takes(device, request)
+        if state.pool.free_milli(device) >= milli:
+            left = state.pool.unpromised_mib(device)
+            if left >= mib:
+                return None
+            found.append((left, mib))
+    return (max(found)[1], max(0, max(found)[0])) if found else None
+
+
+def _count_there(state: State, devices: list[Device]) -> int:
+    keys = {device.key for device in devices}
+    leases = [attempt.lease for attempt in state.attempts.values()]
+    return sum(any(part.device in keys for part in lease) for lease in leases)
 
 
 def _behind(state: State, request: Request) -> tuple[JobId, list[str]] | None:

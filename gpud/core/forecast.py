@@ -9,7 +9,8 @@ Rule 1: an attempt runs as long as jobs like it usually have, where that is know
 Rule 2: all that run succeed. Nobody submits, cancels, holds or breaks anything.
 Rule 3: of people one thing is expected: a pool that is drained is undrained now, and a job that is
     held is released now, where it is the only one that was asked about.
-Rule 4: a walk is bounded: what has not started by then starts later than that.
+Rule 4: a window that is closed opens when its provider said; no other opens or closes again.
+Rule 5: a walk is bounded: what has not started by then starts later than that.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from gpud.core.events import (
     ReleaseRequested,
     Tick,
     UndrainRequested,
+    WindowsTurned,
 )
 from gpud.core.model import Attempt, JobId, JobState, Outcome, Phase
 from gpud.core.reservation import NEVER
+from gpud.core.rules import Window
 from gpud.core.scheduler import AnyEvent, handle, next_deadline
 from gpud.core.state import State
 from gpud.core.twin import Twin
@@ -131,14 +134,29 @@ class Walk:
 
     def _next_instant_ms(self) -> int | None:
         instants = [end[0] for end in self._ends[:1]]
+        instants += self._openings_ms()
         if (deadline_ms := next_deadline(self._state)) is not None:
             instants.append(deadline_ms)
         return min(instants, default=None)
+
+    def _openings_ms(self) -> list[int]:
+        """Of windows that are closed, as their providers have told."""
+        told = self._state.gates.told.values()
+        return [w.until_ms for windows in told for w in windows.values() if not w.open]
+
+    def _windows_that_open(self) -> Iterator[WindowsTurned]:
+        """Now; that they close again is not foretold."""
+        for provider, windows in [*self._state.gates.told.items()]:
+            due = {k for k, w in windows.items() if not w.open and w.until_ms <= self._now_ms}
+            if due:
+                opened = dict.fromkeys(due, Window(open=True, until_ms=NEVER))
+                yield WindowsTurned(provider, {**windows, **opened})
 
     def _turn(self) -> None:
         """All that happens at this instant."""
         state, now_ms = self._state, self._now_ms
         facts, self._told = self._told, []
+        facts += self._windows_that_open()
         ended = []
         while self._ends and self._ends[0][0] <= now_ms:
             _, job, no, assumed = heappop(self._ends)

@@ -16,6 +16,12 @@ def where(state: State, lease: Lease) -> str:
     return "the CPU" if labels == [CPU_LANE] else gpus_in_words(labels)
 
 
+def selector(state: State, job: JobId) -> str:
+    """What means this job alone on a command line: the id of an array's first one means all."""
+    array = state.numbering.array_of(job)
+    return f"{job}-{job}" if array is not None and array[0] == job < array[1] else str(job)
+
+
 def gpus_in_words(labels: Sequence[str]) -> str:
     """ "GPU 0", "GPUs 0, 1 and 3"; those that are called by their UUIDs as they are."""
     if any(label.startswith(UUIDS) for label in labels):

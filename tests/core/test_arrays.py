@@ -223,6 +223,7 @@ class Life:
     def reason(self, job: JobId) -> str:
         """An array that others wait for is named as one."""
         told = plain(explain(self.state, job, NOW_MS))
+        told = re.sub(r"\b(\d+)-\1\b", r"\1", told)  # the first one alone
         return re.sub(r"^waits for (array \d+: \d+|\d+ jobs: ).*", "waits for several", told)
 
     def picture(self) -> dict[int, object]:
@@ -237,7 +238,7 @@ class Life:
                 )
         for job in self.store.jobs.values():
             if job.state is JobState.DONE:
-                found[job.id] = job.state, job.outcome, job.why, job.ended_at_ms, job.attempt
+                found[job.id] = job.state, job.outcome, plain(job.why), job.ended_at_ms, job.attempt
         return found
 
     def gates(self, units: Sequence[tuple[int, int]]) -> dict[str, Kept]:
@@ -248,7 +249,9 @@ class Life:
 
 
 def plain(text: str) -> str:
-    """What is said of an array, and of the label that its elements have in its place, alike."""
+    """What is said of an array, and of the label that its elements have in its place, alike; and
+    whichever of several is named that can no longer be."""
+    text = re.sub(r"\bjob \d+, which it comes after", "a job, which it comes after", text)
     text = re.sub(r"release label:array=(\d+)", r"release \1", text)
     text = re.sub(r"under label array=(\d+)", r"in array \1", text)
     return re.sub(r"label( |:)array=(\d+)", r"array\1\2", text)

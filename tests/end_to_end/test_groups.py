@@ -55,9 +55,10 @@ def test_a_limit_of_a_group_is_said_and_stays_said(box: Box) -> None:
     [group] = json.loads(box.ctl("groups", "--json").stdout)["groups"]
     assert (group["limit"], group["running"], group["waiting"]) == (2, 2, 1)
     box.ctl("group", "lr", "--limit", "none")
-    with open(hold, "w") as opened:
-        opened.write("go\n" * 3)
+    opened = os.open(hold, os.O_RDWR)  # also for one that comes to it later
+    os.write(opened, b"go\n" * 3)
     box.ctl("wait", "group:lr", check=False)
+    os.close(opened)
     assert [one["id"] for one in json.loads(box.ctl("ls", "label:n=1", "--json").stdout)["jobs"]]
     assert box.job(jobs[1])["labels"] == {"n": "1"}
     told = box.ctl("show", str(jobs[1])).stdout
