@@ -12,7 +12,7 @@ from gpud.core.events import (
     RunnerGone,
 )
 from gpud.core.explain import ahead, explain
-from gpud.core.model import Device, JobId, Request, RetryPolicy
+from gpud.core.model import After, Array, Device, JobId, Request, RetryPolicy, Span
 
 from .build import CPUS, HALVES, NOW_MS, PAIR, A, B, ended, happens, ready, started, submit, unmet
 
@@ -125,3 +125,18 @@ def test_ahead_counts_those_of_better_rank_that_could_start() -> None:
     counts = {job: ahead(state, job, NOW_MS) for job in (low, first, second, held, urgent)}
     assert counts == {urgent: 0, first: 1, second: 2, low: 3, held: 0}
     assert ahead(state, JobId(99), NOW_MS) == 0
+
+
+def test_a_hint_about_the_first_element_means_it_alone() -> None:
+    """Its id alone means all of the array."""
+    state = ready(A)
+    first = submit(state, array=Array(((0, 2, 1),)))
+    after = After((Span(first, first),), patient=True)
+    waiting = submit(state, after=after)
+    happens(state, CancelRequested(2, (first,)))
+    happens(state, ended(state, first, signal=15))
+    told = f"waits for job {first}, which was cancelled: gpuctl retry {first}-{first}"
+    assert explain(state, waiting, NOW_MS) == told
+    happens(state, HoldRequested(3, (JobId(first + 2),)))
+    told = f"held: gpuctl release {first + 2}"
+    assert explain(state, JobId(first + 2), NOW_MS) == told

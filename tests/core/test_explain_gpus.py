@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gpud.amounts import URGENT
 from gpud.core.events import (
     CancelRequested,
     DevicesChanged,
@@ -18,7 +19,7 @@ from gpud.core.model import Device, JobId, Request
 from gpud.core.sight import GpuProcess, GpuSight
 from gpud.core.state import State
 
-from .build import CPUS, HALVES, NOW_MS, A, B, happens, ready, started, submit
+from .build import CPUS, HALVES, NOW_MS, A, B, happens, ready, spec_of, started, submit
 from .draws import U, V, gpu
 
 C = Device("c", ("c",))
@@ -242,3 +243,29 @@ def test_gpus_whose_users_the_driver_does_not_list_are_told() -> None:
     assert unlisted(state) == f"{says} GPU 0: it gets {beside}"
     look(state, *unseen, *sights("MIG-1"))
     assert unlisted(state) == f"{says} GPUs 0 and 1: they get {beside}"
+
+
+def test_memory_is_named_where_it_is_what_is_short() -> None:
+    """Of a slot's part of it, which others were promised: not "all slots are taken"."""
+    big = Device("big", ("big",), 2, memory_mib=24_000)
+    state = ready(big)
+    submit(state, request=Request(1, share_milli=300, vram_mib=15_000))
+    waiting = submit(state)
+    told = "waits for 11.7 GiB of GPU memory, the part of a slot: 8.8 GiB is left"
+    assert explain(state, waiting, NOW_MS) == told
+
+
+def test_slots_that_are_no_slots_any_more_are_not_called_taken() -> None:
+    state = ready(Device("big", ("big",), 2, memory_mib=24_000))
+    submit(state, request=Request(vram_mib=20_000))
+    waiting = submit(state)
+    assert explain(state, waiting, NOW_MS) == "waits for a free slot: what runs leaves none of 2"
+
+
+def test_who_stands_behind_an_urgent_job_that_waits_for_ends() -> None:
+    state = ready(A, B)
+    submit(state, spec_of(), spec_of(checkpoint=10))
+    both = submit(state, priority=URGENT, request=Request(2))
+    one = submit(state, priority=URGENT)
+    told = f"waits for its turn behind job {both}, for which GPUs a and b are kept"
+    assert explain(state, one, NOW_MS) == told
