@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
+from itertools import chain
 
 from gpud.amounts import URGENT
 from gpud.core import deadlines, watching
@@ -130,8 +131,9 @@ class _Pass:
         room.least[bay.kind, into_gap] = mib
         heads.go_on(head, mib)
         claims = job_id in state.claims
-        if self.kept is None and bay.on_gpus and not claims and self._is_needed(job_id):
-            self._keep(job_id, request, pool, self.claimed)
+        element = state.spoken(job_id)
+        if self.kept is None and bay.on_gpus and not claims and self._is_needed(element):
+            self._keep(element, request, pool, self.claimed)
             if self.kept is not None:
                 state.gates.promise(state.gates.of(state.jobs[job_id].belongs))
 
@@ -145,15 +147,15 @@ class _Pass:
         if self.claims is None or not _is_urgent(head):
             return self.claimed
         jobs = self.state.jobs
-        claims = self.claims.of.items()
-        return NOTHING.union(*(keys for job, keys in claims if rank_of(jobs[job]) < head[0]))
+        before = (each for job, each in self.claims.of.items() if rank_of(jobs[job]) < head[0])
+        return NOTHING.union(*chain.from_iterable(before))
 
     def _keep_for_urgent(
-        self, job: Job, pool: Pool, claimed: frozenset[str]
+        self, job: Job, element: JobId, pool: Pool, claimed: frozenset[str]
     ) -> Collection[str] | None:
         """Before the turn of those urgent ones that stand before it and have room."""
         if pool.wanted(job.request) != 0:
-            self._keep(job.id, job.request, pool, claimed)
+            self._keep(element, job.request, pool, claimed)
             self.kept_rank = rank_of(job)
         return self.kept.devices if self.kept is not None else None
 
@@ -179,7 +181,7 @@ def _kept_before(state: State, now_ms: int) -> Reservation | None:
     """The last reservation, if its job still waits, and for room alone."""
     before, gates = state.reservation, state.gates
     if before is not None:
-        job = state.jobs.get(before.job)
+        job = state.find(before.job)
         if job is None or not is_ready(job) or gates.closed(gates.of(job.belongs), now_ms):
             before = state.reservation = None
     return before

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import ceil
 
 from gpud.core.dependencies import HOW
-from gpud.core.explain_room import capacity, claimed_for, record_of
+from gpud.core.explain_room import capacity, claimed_for, kept_now, record_of
 from gpud.core.lifecycle import place_of
 from gpud.core.model import CPU_LANE, Job, JobId, JobState, Phase
 from gpud.core.phrases import and_more, seconds, selector, where
@@ -50,7 +50,7 @@ def explain(state: State, job: JobId, now_ms: int) -> str:
         return f"waits {seconds(until_ms - now_ms)} more: {state.shortage.why}"
     if state.draining:
         return "the pool is drained: gpuctl undrain"
-    kept, behind = state.reservation, state.gates.why(state.gates.of(record.belongs), now_ms)
+    kept, behind = kept_now(state), state.gates.why(state.gates.of(record.belongs), now_ms)
     # These were found to wait for room alone.
     if behind and (kept is None or kept.job != job) and not claimed_for(state, job):
         return behind

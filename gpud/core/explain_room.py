@@ -17,6 +17,7 @@ from gpud.core.placement import place, resolved, rule_of, serves, takes
 from gpud.core.ready import is_ready, rank_of
 from gpud.core.reservation import Reservation
 from gpud.core.rules import USER
+from gpud.core.spans import each
 from gpud.core.state import State
 
 NO_RULE = "the first in the order of the pool that had room"
@@ -94,9 +95,11 @@ def _room(state: State, job: Job, usable: list[Device]) -> str:
     if (behind := _behind(state, request)) is not None:
         other, keys = behind
         return f"waits for its turn behind job {other}, for which {_kept_devices(state, keys)}"
-    if kept is not None and job.priority >= URGENT and rank_of(job) > rank_of(state.jobs[kept.job]):
+    first = None if kept is None else record_of(state, kept.job)
+    if first is not None and job.priority >= URGENT and rank_of(job) > rank_of(first):
+        assert kept is not None
         kept_devices = _kept_devices(state, kept.devices)
-        return f"waits for its turn behind job {kept.job}, for which {kept_devices}"
+        return f"waits for its turn behind job {first.id}, for which {kept_devices}"
     if request.vram_mib > 0:
         most = max((_free_mib(state, d) for d in usable), default=0)
         if most < request.vram_mib:
@@ -251,28 +254,33 @@ def record_of(state: State, job: JobId) -> Job | None:
 def kept_now(state: State) -> Reservation | None:
     """What is kept for the first job that has no room, if it still waits."""
     kept = state.reservation
-    job = None if kept is None else state.jobs.get(kept.job)
-    if kept is None or job is None or not is_ready(job):
-        return None
-    return Reservation(state.spoken(kept.job), kept.devices, kept.at_ms)
+    job = None if kept is None else state.find(kept.job)
+    return kept if job is not None and is_ready(job) else None
 
 
 def kept_for(state: State) -> dict[str, JobId]:
     """For whom devices are kept (their keys), with those that urgent jobs claim."""
     kept = kept_now(state)
     found = dict.fromkeys(kept.devices, kept.job) if kept is not None else {}
-    for job, devices in state.claims.items():
-        record = state.jobs.get(job)
-        if record is not None and is_ready(record):
-            found |= dict.fromkeys(devices, state.spoken(job))
+    for job, devices in _claims(state).items():
+        found |= dict.fromkeys(devices, job)
     return {key: job for key, job in found.items() if key in state.pool.devices}
 
 
 def claimed_for(state: State, job: JobId) -> frozenset[str]:
     """The devices that an urgent job claims, until it starts."""
-    record = state.find(job)
-    claimed = state.claims.get(record.id, ()) if record is not None else ()
-    return frozenset(key for key in claimed if key in state.pool.devices)
+    return frozenset(key for key in _claims(state).get(job, ()) if key in state.pool.devices)
+
+
+def _claims(state: State) -> dict[JobId, frozenset[str]]:
+    """As if every element of an array had its own."""
+    found: dict[JobId, frozenset[str]] = {}
+    for job, claims in state.claims.items():
+        record = state.jobs.get(job)
+        if record is not None and is_ready(record):
+            ids = each(record.rest) if record.rest else (job,)
+            found.update(zip(map(JobId, ids), claims, strict=False))
+    return found
 
 
 def _kept_devices(state: State, keys: Collection[str]) -> str:

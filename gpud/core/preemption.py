@@ -23,20 +23,21 @@ from gpud.core.actions import Action
 from gpud.core.model import Attempt, Job, JobId, Request
 from gpud.core.placement import place
 from gpud.core.pool import Lease, Pool
-from gpud.core.spans import count
+from gpud.core.spans import each
 from gpud.core.state import State
 from gpud.core.stops import GOING_ON, save_and_leave
 
 PREEMPTED = "preempted"  # the key of setbacks.STOPS
 
 
-# For this job, in this pool, and nothing of what is claimed; None where waiting will not help.
-Keep = Callable[[Job, Pool, frozenset[str]], Collection[str] | None]
+# For this job (of a record of many this one), in this pool, and nothing of what is claimed; None
+# where waiting will not help.
+Keep = Callable[[Job, JobId, Pool, frozenset[str]], Collection[str] | None]
 
 
 class Claims:
-    """`of`: which devices (keys) each record claims, for all it stands for. `keep`: keeps devices
-    for the first that cannot be helped, and says which."""
+    """`of`: which devices (keys) each record claims, for each that it stands for in their order.
+    `keep`: keeps devices for the first that cannot be helped, and says which."""
 
     def __init__(self, state: State, now_ms: int, keep: Keep) -> None:
         self._state = state
@@ -47,7 +48,7 @@ class Claims:
                 _leave(self._then, attempt)
         self._may_leave = _may_leave(state)
         self._leaving: list[tuple[JobId, Attempt]] = []
-        self.of: dict[JobId, frozenset[str]] = {}
+        self.of: dict[JobId, list[frozenset[str]]] = {}
         self.devices: frozenset[str] = frozenset()
         promises = []
         gates = state.gates
@@ -57,13 +58,14 @@ class Claims:
             if job.request in hopeless:
                 continue
             behind = gates.of(job.belongs)
-            for _ in range(count(job.rest) or 1):
+            for element in each(job.rest) if job.rest else (job.id,):
                 if gates.closed(behind, now_ms):
                     break
                 if not self._has_room_now(job.request, kept or ()):
                     on_gpus = self._now.wanted(job.request) != 0
                     if (kept and on_gpus) or not self._claim(job.id, job.request, kept or ()):
-                        kept = keep(job, self._now, self.devices) if kept is None else kept
+                        if kept is None:
+                            kept = keep(job, JobId(element), self._now, self.devices)
                         hopeless.add(job.request)
                         break
                     promises.append(behind)
@@ -72,7 +74,9 @@ class Claims:
         for behind in promises:  # who starts now counts by itself
             gates.promise(behind)
         if kept is not None and state.reservation is not None:
-            gates.promise(gates.of(state.jobs[state.reservation.job].belongs))
+            record = state.find(state.reservation.job)
+            assert record is not None
+            gates.promise(gates.of(record.belongs))
 
     def _has_room_now(self, request: Request, avoid: Collection[str]) -> bool:
         lease = place(self._now, request, self.devices.union(avoid))
@@ -95,7 +99,7 @@ class Claims:
         self._may_leave = [attempt for attempt in self._may_leave if attempt not in leaving]
         self._leaving += ((job, attempt) for attempt in leaving)
         devices = frozenset(part.device for part in lease)
-        self.of[job] = self.of.get(job, frozenset()) | devices
+        self.of.setdefault(job, []).append(devices)
         self.devices |= devices
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 
 from msgspec import Struct, structs
@@ -53,7 +54,7 @@ def remedies(state: State, job_id: JobId, spec: JobSpec, now_ms: int) -> list[Re
     others = _kept_for_others(state, job, job_id, now_ms)
     avoid = others.devices if others is not None else frozenset[str]()
     if job.priority < URGENT:
-        avoid = avoid.union(*state.claims.values())
+        avoid = avoid.union(*chain.from_iterable(state.claims.values()))
     if place(pool, job.request, avoid) is not None:
         return []  # it has its turn in a moment
     shorter = _shorter(pool, job, spec, others, now_ms)

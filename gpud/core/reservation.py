@@ -1,6 +1,6 @@
 """Capacity that is kept for the first job that does not fit, so that nobody waits for ever.
 
-Called by core/scheduler.py within a dispatch. The first job in rank that has no room, and could
+Called by core/dispatching.py. The first job in rank that has no room, and could
 have it once attempts end, gets the devices on which there will be room the soonest. Until it starts
 nobody else gets these, except a job that by its time limit is gone before all of them are free
 (Slurm calls it backfill; the scheme with one reservation is EASY: D. Lifka, "The ANL/IBM SP
@@ -35,7 +35,8 @@ Rank = tuple[bool, bool, int, bool, int, int, str]
 
 
 class Reservation(Struct, frozen=True):
-    """`devices` (keys) are kept for `job`; all of it is free at `at_ms` at the latest, or NEVER."""
+    """`devices` (keys) are kept for `job`, perhaps an element of an array: it is free at `at_ms` at
+    the latest, or NEVER."""
 
     job: JobId
     devices: frozenset[str]

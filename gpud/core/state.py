@@ -64,9 +64,8 @@ class State:
         self.pool = pool
         self.health = Health(policy)
         self.reservation: Reservation | None = None  # of the last dispatch
-        self.claims: dict[
-            JobId, frozenset[str]
-        ] = {}  # devices for urgent jobs, of the last dispatch
+        # devices for urgent jobs, for each that a record stands for; of the last dispatch
+        self.claims: dict[JobId, list[frozenset[str]]] = {}
         self.jobs: dict[JobId, Job] = {}  # not done
         self.attempts: dict[JobId, Attempt] = {}  # the live one of each active job
         self.links = Links()
@@ -117,15 +116,16 @@ class State:
     def next_deadline_ms(self) -> int | None:
         """When a delayed job becomes due or one expires, a shortage ends, a look is wanted, or its
         time is up."""
-        times = [self.look_at_ms]
-        times += [self.attempts[job].ended_at_ms + LOOK_WAIT_MS for job in self.finishing]
+        times = [self.attempts[job].ended_at_ms + LOOK_WAIT_MS for job in self.finishing]
+        if self.look_at_ms:
+            times.append(self.look_at_ms)
         if (due := self.delayed.first()) is not None:
             times.append(due[0])
         if (last := self.expiring.first()) is not None:
             times.append(last[0] + 1)
-        if self.ready:
+        if self.shortage.until_ms and self.ready:
             times.append(self.shortage.until_ms)
-        return min((time for time in times if time), default=None)
+        return min(times) if times else None
 
     def parts_of(self, attempt: Attempt) -> list[tuple[LeasePart, str]]:
         """The GPUs (UUIDs) it has leased, as far as they can be looked at."""

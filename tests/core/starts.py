@@ -136,7 +136,9 @@ def kind(request: Request) -> tuple[object, ...]:
 
 
 def claimed_by_others(state: State, job: Job) -> frozenset[str]:
-    return frozenset[str]().union(*(d for other, d in state.claims.items() if other != job.id))
+    return frozenset[str]().union(
+        *(d for other, each in state.claims.items() if other != job.id for d in each)
+    )
 
 
 def check_preempted(

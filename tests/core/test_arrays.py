@@ -279,7 +279,8 @@ def one_by_one(jobs: Sequence[NewJob], units: list[tuple[int, int]]) -> list[New
         spans = []
         for span in spec.after.spans:
             low, high = (
-                units[n] if -len(units) <= n < 0 else (n, n) for n in (span.first, span.last)
+                units[n] if -len(units) <= n < 0 else (max(n, 0), max(n, 0))
+                for n in (span.first, span.last)
             )
             spans.append(Span(low[0] or -MOST, high[1] or -MOST, span.ended))
         count = spec.array.indices[0][1] - 4 if spec.array else 1

@@ -15,7 +15,7 @@ from gpud.core.events import (
 from gpud.core.explain import explain
 from gpud.core.explain_room import devices_for, kept_now, misuses, unlisted
 from gpud.core.health import GpuPolicy
-from gpud.core.model import Device, JobId, Request
+from gpud.core.model import Array, Device, JobId, Request
 from gpud.core.sight import GpuProcess, GpuSight
 from gpud.core.state import State
 
@@ -117,6 +117,17 @@ def test_who_waits_is_told_what_is_kept_and_for_whom() -> None:
         "GPU b: taken by job 2",
         f"GPU c: has room, but is kept for job {two}",
     ]
+
+
+def test_the_first_element_of_an_array_is_told_what_is_kept_for_it() -> None:
+    """And not that its array may have no more of them running: that place is its own."""
+    state = ready(A, C)
+    submit(state)
+    first = submit(state, request=Request(2), array=Array(((0, 1, 1),), at_most=1))
+    submit(state)
+    assert explain(state, first, NOW_MS) == "waits for 2 GPUs at once: GPUs a and c are kept for it"
+    told = f"waits for a place in array {first}: 0 of 1 run, and one is kept"
+    assert explain(state, JobId(first + 1), NOW_MS) == told
 
 
 def test_one_gpu_that_is_kept_is_told_in_the_singular() -> None:

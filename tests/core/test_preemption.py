@@ -372,3 +372,14 @@ def test_what_became_of_it_is_told() -> None:
     ends = [event for event in state.changes.story if event.kind == "ended"]
     assert ends[0].detail["outcome"] == Outcome.KILLED
     assert ends[0].detail["why"] == "it made room for an urgent job"
+
+
+def test_each_element_of_an_urgent_array_is_told_what_waits_for_it() -> None:
+    """The first ones claim what is left to them; for the next one something is kept."""
+    state = ready(A, B, C)
+    can_save, *_ = running(state, saves(), spec_of(), spec_of())
+    first = submit(state, urgent(array=Array(((0, 2, 1),))))
+    told = [explain(state, JobId(first + n), NOW_MS) for n in range(3)]
+    assert told[0] == f"waits for a slot: job {can_save} leaves to make room for it"
+    assert told[1] == "waits for a slot: GPU b is kept for it"
+    assert told[2].startswith(f"waits for its turn behind job {first + 1}")
