@@ -1,6 +1,6 @@
 """The first job of each row, in the order in which they are offered capacity: for one dispatch.
 
-Called by core/scheduler.py. The order is: the higher priority; then, where fair share is on, the
+Called by core/dispatching.py. The order is: the higher priority; then, where fair share is on, the
 user who has had less; then whoever was submitted first. Jobs behind closed gates are not in it.
 
 Most jobs wait for what is known to have no room, and are never looked at: a bay stands under `low`,
@@ -85,11 +85,12 @@ class Heads:
                 self._open(on, room)
             elif not (below := room.below(on)):
                 heappop(heap)
-            elif first is not None and self._still(order, first, below):
-                heappop(heap)
-                return first
             else:
-                self._look(on, below)
+                if first is None or not self._still(order, first, below):
+                    first = self._look(on, below)
+                if first is not None and heap[0][3] is first:
+                    heappop(heap)
+                    return first
         return None
 
     def go_on(self, before: First, below: int) -> None:
@@ -129,12 +130,14 @@ class Heads:
         for rank, row in ranks:
             heappush(self._heap, (self._order(rank, bay), row.no, row, None))
 
-    def _look(self, row: Row, below: int) -> None:
+    def _look(self, row: Row, below: int) -> First | None:
         """At the row that is the first of all: where does it stand really?"""
-        if (first := self._ready.first(row, self._now_ms, below)) is None:
+        first = self._ready.first(row, self._now_ms, below)
+        if first is None:
             heappop(self._heap)
         else:
             heapreplace(self._heap, (self._order(first[0], row.bay), row.no, row, first))
+        return first
 
     def _order(self, rank: Rank, bay: Bay) -> Order:
         if not self._by_user or not bay.on_gpus:

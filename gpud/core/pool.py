@@ -84,15 +84,13 @@ class Pool:
 
     def is_full(self, *, gpus: bool, but: Collection[str]) -> bool:
         """Whether no GPU (or the lane) has anything left that may be used now, except for `but`."""
-        leased = self.leased
-        return not any(
-            leased.get(key, 0) < FULL_MILLI
-            and self.free_milli(device) > 0
-            and bool(device.ids) == gpus
-            and key not in self.blocked
-            and key not in but
-            for key, device in self.devices.items()
-        )
+        leased, blocked = self.leased, self.blocked
+        for key, device in self.devices.items():
+            if leased.get(key, 0) >= FULL_MILLI or bool(device.ids) != gpus:
+                continue
+            if key not in blocked and key not in but and self.free_milli(device) > 0:
+                return False
+        return True
 
     def has_room(self, device: Device, milli: int, mib: int, *, seen_mib: int) -> bool:
         """Whether that much of a device can be promised, and so much memory was seen to be free."""

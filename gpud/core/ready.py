@@ -144,11 +144,12 @@ class Ready:
             elif (first := self._first_on(on)) is None:
                 heappop(heap)
                 self._take_down(on)
-            elif first[0] != rank:
-                on.listed = first[0]
-                heapreplace(heap, (first[0], on.no, on))
             else:
-                return *first, on
+                if first[0] != rank:
+                    on.listed = first[0]
+                    heapreplace(heap, (first[0], on.no, on))
+                if heap[0][2] is on:
+                    return *first, on
         return None
 
     def _first_below(self, row: Row, now_ms: int, below: int) -> First | None:
@@ -184,15 +185,20 @@ class Ready:
         return shelf.lines[mib][0][2].asks
 
     def _first_on(self, shelf: Shelf, below: int = ANY_MEMORY) -> tuple[Rank, int] | None:
+        checked = None
         while (found := shelf.firsts.least(below)) is not None:
+            if found == checked:
+                return found
             rank, mib = found
-            lines = shelf.lines[mib]
-            first = self._first_of(lines)
+            first = self._first_of(shelf.lines[mib])
             if first == rank:
-                return rank, mib
-            shelf.firsts.set(mib, None if first is None else (first, mib))
+                return found
             if first is None:
+                shelf.firsts.set(mib, None)
                 del shelf.lines[mib]
+            else:
+                checked = first, mib
+                shelf.firsts.set(mib, checked)
         return None
 
     def _first_of(self, lines: list[tuple[Rank, int, Line]]) -> Rank | None:
@@ -201,15 +207,16 @@ class Ready:
             if listed != line.listed:
                 heappop(lines)
                 continue
-            rank = self._head(line)
-            if rank == listed:
+            rank = line.listed = self._head(line)
+            if rank is None:
+                heappop(lines)
+                if self._lines.get(line.spot) is line:
+                    self._drop(line)
+                continue
+            if rank != listed:
+                heapreplace(lines, (rank, line.no, line))
+            if lines[0][2] is line:
                 return rank
-            heappop(lines)
-            line.listed = rank
-            if rank is not None:
-                heappush(lines, (rank, line.no, line))
-            elif self._lines.get(line.spot) is line:
-                self._drop(line)
         return None
 
     def _head(self, line: Line) -> Rank | None:

@@ -244,7 +244,7 @@ class RunnerExecutor:
             StartOp(
                 job=job,
                 attempt=attempt,
-                argv=[to_text(a) for a in argv],
+                argv=list(map(to_text, argv)),
                 cwd=to_text(spec.cwd),
                 env=attempt_environment(
                     spec, job, attempt, launch.devices, resume=launch.action.resume

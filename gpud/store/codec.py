@@ -156,8 +156,10 @@ def decode_amended(column: str | None) -> Amended:
 
 
 def encode_on_gpu(attempt: Attempt) -> str | None:
-    found = OnGpu(*_on_gpu_fields(attempt))
-    return None if found == NOTHING_SEEN else encode(found)
+    seen = attempt.usage is not None or attempt.oom or attempt.paused_at_ms or attempt.paused_ms
+    if not seen and not attempt.stop_why and not attempt.leaving:
+        return None
+    return encode(OnGpu(*_on_gpu_fields(attempt)))
 
 
 def decode_on_gpu(column: str | None) -> OnGpu:
