@@ -1,6 +1,6 @@
 """What the core wants done, in the imperative. Frozen and tagged; performed only after the commit.
 
-Returned by `scheduler.handle` and `scheduler.dispatch`, performed by the engine. Each is
+Returned by `scheduler.handle` and `dispatching.dispatch`, performed by the engine. Each is
 idempotent: performing it again after a crash changes nothing.
 """
 

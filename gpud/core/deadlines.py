@@ -1,6 +1,6 @@
 """Jobs that can no longer be done by their deadline.
 
-Called by core/scheduler.py before each dispatch. A job that has started in time goes on.
+Called by core/dispatching.py before each dispatch. A job that has started in time goes on.
 """
 
 from __future__ import annotations

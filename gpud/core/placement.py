@@ -1,6 +1,6 @@
 """Which devices a job gets: the rules, and the sentence about each.
 
-Called by core/scheduler.py, core/reservation.py and core/explain.py. Takes nothing: that is
+Called by core/dispatching.py, core/preemption.py and those that explain. Takes nothing: that is
 core/pool.py. The rules, in this order; a device that is equal in one goes on to the next, and what
 is left is the order of the pool, so the choice is the same every time.
 

@@ -1,6 +1,6 @@
 """Before a dispatch on GPUs that can be looked at: which may be used, and is a look needed first.
 
-Called by core/scheduler.py. Tells the pool what is blocked and how much memory is free, and asks
+Called by core/dispatching.py. Tells the pool what is blocked and how much memory is free, and asks
 for a look where only that stands between a job and a GPU. The reply is an event like any other, and
 the dispatch after it goes on from there.
 """

@@ -1,6 +1,6 @@
 """Bugs, planted on purpose: a table of them, filled by a decorator.
 
-Used by test_planted_bugs.py and test_planted_gpu_bugs.py.
+Used by the tests named test_planted_*, and by test_array_order.py.
 """
 
 from __future__ import annotations
