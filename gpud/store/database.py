@@ -101,18 +101,19 @@ def _create(path: Path, migrations: Sequence[str], *, durable: bool) -> None:
     db = sqlite3.connect(draft, isolation_level=None)
     try:
         db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        db.execute("PRAGMA synchronous = OFF")  # once, when it is whole
         _run(db, migrations, 0)
         db.execute("PRAGMA journal_mode = WAL")  # stays in the header
     finally:
         db.close()
+    _sync(draft)
     os.rename(draft, path)
     if durable:
-        _sync_directory(path.parent)
+        _sync(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
@@ -212,7 +213,7 @@ def _back_up(db: sqlite3.Connection, path: Path, version: int) -> None:
     finally:
         target.close()
     os.rename(draft, copy)
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
 def _run(db: sqlite3.Connection, migrations: Sequence[str], version: int) -> None:
