@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,15 +44,16 @@ def connect(path: Path, *, durable: bool, migrations: Sequence[str]) -> sqlite3.
         if not os.path.lexists(path):
             _create(path, migrations, durable=durable)
         _inspect(path, len(migrations))
+        _check(path, len(migrations))
         db = _attach(path, durable=durable)
     except sqlite3.Error as error:
         raise _refusal(path, error) from error
+    except UnicodeDecodeError as error:  # SQLite quotes the schema that it cannot read
+        raise _refused(path, "it is damaged (its schema is not text)", HINT_DAMAGED) from error
     except OSError as error:
         raise _refused(path, why_os(error)) from error
     try:
         _migrate(db, path, migrations)
-        if os.path.getsize(path) <= CHECKED_SIZE:
-            _check(db, path)
         db.execute("PRAGMA foreign_keys = ON")
     except sqlite3.Error as error:
         db.close()
@@ -160,7 +163,7 @@ def _check_version(path: Path, version: int, known: int) -> None:
 
 def _attach(path: Path, *, durable: bool) -> sqlite3.Connection:
     db = sqlite3.connect(
-        f"file:{quote(os.fsencode(path))}?mode=rw",
+        _uri(path, "rw"),
         uri=True,
         isolation_level=None,
         timeout=BUSY_TIMEOUT_S,
@@ -183,10 +186,36 @@ def _attach(path: Path, *, durable: bool) -> sqlite3.Connection:
     return db
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
+def _check(path: Path, known: int) -> None:
+    """Read with its journal, and not written: who may write copies the journal when it closes, and
+    what was damaged would be another then."""
+    db = sqlite3.connect(_uri(path, "ro"), uri=True, timeout=BUSY_TIMEOUT_S)
+    try:
+        _check_version(path, db.execute("PRAGMA user_version").fetchone()[0], known)
+        verdict = _misspelt(db)
+        if not verdict and os.path.getsize(path) <= CHECKED_SIZE:
+            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    finally:
+        db.close()
+    if verdict not in ("", "ok"):
         raise _refused(path, f"it is damaged ({' '.join(verdict.split())})", HINT_DAMAGED)
+
+
+def _misspelt(db: sqlite3.Connection) -> str:
+    """What is wrong with the text of the schema: who only reads takes constraints as they are."""
+    db.text_factory = partial(str, encoding="utf-8", errors="replace")
+    schema = db.execute("SELECT sql FROM sqlite_master WHERE sql <> ''").fetchall()
+    with closing(sqlite3.connect(":memory:")) as empty:
+        try:
+            for (statement,) in schema:
+                empty.execute(statement)
+        except (sqlite3.Error, ValueError) as error:  # the latter: a NUL
+            return str(error)
+    return ""
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?mode={mode}"
 
 
 # -- migrations ----------------------------------------------------------------------------
@@ -194,7 +223,6 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 def _migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    _check_version(path, version, len(migrations))
     if version == len(migrations):
         return
     _back_up(db, path, version)
