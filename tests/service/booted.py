@@ -31,8 +31,9 @@ class Machine:
         for program in ("systemd-nspawn", "nsenter", "mount"):
             if shutil.which(program) is None:
                 pytest.skip(f"needs {program}, to boot a systemd")
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.base = Path(tempfile.mkdtemp(prefix="gpud-boot-", dir=memory))
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+        self.base = Path(memory) / f"gpud-boot-{os.getpid()}"  # also the name of the machine
+        self.base.mkdir()
         self.root, self.init = self.base / "root", 0
         for name in ("upper", "work", "root"):
             (self.base / name).mkdir()
@@ -121,13 +122,20 @@ class Machine:
             self.nspawn.wait(CALL_S)
             self.nspawn = None
         subprocess.run(["umount", "--lazy", str(self.root)], check=False)
-        for group in self.groups:
-            for where, _, _ in os.walk(group, topdown=False):
-                try:
-                    os.rmdir(where)
-                except OSError:
-                    pass  # one that is still emptying
+        for group in filter(Path.exists, self.groups):
+            deadline = time.monotonic() + CALL_S
+            while not removed(group) and time.monotonic() < deadline:
+                time.sleep(0.05)  # what was killed is still leaving
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def removed(group: Path) -> bool:
+    for where, _, _ in os.walk(group, topdown=False):
+        try:
+            os.rmdir(where)
+        except OSError:
+            return False
+    return True
 
 
 def child_called(name: str, parent: int) -> int:
