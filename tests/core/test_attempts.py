@@ -63,7 +63,7 @@ def test_a_cancel_during_a_shortage_is_a_cancel() -> None:
 
 
 def test_what_its_runner_ended_unasked_is_lost_whatever_it_made_of_its_grace() -> None:
-    """As at the shutdown of a machine. What a person ended is cancelled, and its limit is its own."""
+    """As at the shutdown of a machine. What a person ended is cancelled."""
     for more, outcome in (
         ({"exit_code": 0, "stopped": True}, Outcome.LOST),
         ({"signal": 15, "stopped": True}, Outcome.LOST),
