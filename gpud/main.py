@@ -16,6 +16,8 @@ VERBS = {
     "check": ("gpud.tools.check", "say what is wrong with a configuration file"),
     "doctor": ("gpud.tools.doctor", "say what this machine offers gpud, and what to mend"),
     "simulate": ("gpud.tools.simulate", "say when jobs would be done, on so many GPUs"),
+    "install-service": ("gpud.tools.install", "make gpud a service of systemd; --user: yours"),
+    "uninstall-service": ("gpud.tools.uninstall", "take that service away; running jobs go on"),
 }
 
 HELP = f"""\
@@ -24,7 +26,7 @@ usage: gpud VERB ...
 gpud runs shell jobs on the GPUs of this machine. Talk to a running one with gpuctl.
 
 verbs:
-{chr(10).join(f"  {verb:8} {line}" for verb, (_, line) in VERBS.items())}
+{chr(10).join(f"  {verb:17} {line}" for verb, (_, line) in VERBS.items())}
 
   gpud VERB --help   the options of a verb
   gpud --version

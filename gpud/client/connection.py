@@ -9,7 +9,8 @@ third of its import time.
 from __future__ import annotations
 
 import os
-from _socket import AF_UNIX, SOCK_STREAM
+import sys
+from _socket import AF_UNIX, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 
 from gpud import __version__
@@ -52,6 +53,11 @@ class Connection:
 
     def close(self) -> None:
         self._sock.close()
+
+    def peer_pid(self) -> int:
+        """The daemon's process, as the kernel knows it."""
+        credentials = self._sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)
+        return int.from_bytes(credentials[:4], sys.byteorder)
 
     def __enter__(self) -> Connection:
         return self

@@ -22,6 +22,7 @@ from gpud.core.stops import unpause
 from gpud.core.usage import close
 
 JUDGED_AFTER_A_LOOK = (Outcome.FAILED, Outcome.KILLED)
+WITH_RUNNER = "it was ended with its runner: the machine was shut down, or somebody ended the jobs"
 RESOURCES = "resources"  # the kind of a start that failed for want of memory, descriptors, space
 
 
@@ -83,12 +84,21 @@ def on_attempt_ended(state: State, event: AttemptEnded, now_ms: int) -> Sequence
             state.tell(event.job, event.attempt, "unassigned", event.at_ms, processes=names)
         attempt.oom = event.oom
         note_usage(state, attempt, event.likeness)
-        outcome = outcome_of(event)
+        outcome, why = outcome_of(event), event.lost or ""
+        if ended_with_runner(attempt, event):
+            outcome, why = Outcome.LOST, WITH_RUNNER
         if outcome in JUDGED_AFTER_A_LOOK and setbacks.can_be_looked_at(state, attempt):
             state.set_phase(state.jobs[event.job], Phase.FINISHING)
             return (ForgetAttempt(event.job, event.attempt), LookAtGpus())
-        end(state, attempt, outcome, event.lost or "", now_ms)
+        end(state, attempt, outcome, why, now_ms)
     return (ForgetAttempt(event.job, event.attempt),)
+
+
+def ended_with_runner(attempt: Attempt, event: AttemptEnded) -> bool:
+    """The runner was told to end, and stopped it: nobody asked for that here, and what it would
+    have come to, nobody knows, whatever it made of its grace."""
+    asked_for = attempt.phase is Phase.STOPPING
+    return event.stopped and event.lost is None and not event.timed_out and not asked_for
 
 
 def forget_checkpoint(state: State, attempt: Attempt) -> None:

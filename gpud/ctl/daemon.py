@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
-from gpud.client.connection import ask
-from gpud.ctl.args import JSON, Verb
+from gpud.client.connection import ask, connect
+from gpud.ctl.args import JSON, Option, Verb
+from gpud.errors import GpudError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from gpud.client.connection import Connection
     from gpud.ctl.args import Args
 
 
@@ -35,11 +37,37 @@ def run_ping(args: Args) -> int:
 
 
 def run_drain(args: Args) -> int:
-    if reply := _ask(args, {"type": "drain"}):
+    with connect(args["socket"]) as connection:
+        reply = connection.ask({"type": "drain"})
+        if args["wait"]:
+            wait_until_nothing_runs(connection)
+            reply["active"] = 0
+    if args["json"]:
+        from gpud.ctl.render import print_json
+
+        print_json(reply)
+    else:
         active = reply["active"]
         still = {0: "nothing runs", 1: "1 job runs on"}.get(active, f"{active} jobs run on")
         print(f"drained: nothing new starts, {still}")
     return 0
+
+
+def wait_until_nothing_runs(connection: Connection) -> None:
+    """Of a daemon that is drained. Over its restarts, too: the next one has the same jobs."""
+    from gpud.client.connection import ConnectionLost
+    from gpud.client.patience import reconnect
+
+    while True:
+        try:
+            if not connection.ask({"type": "status"})["active"]:
+                return
+            connection.ask({"type": "wait", "jobs": ["state:active"]})
+        except ConnectionLost:
+            connection = reconnect(connection.path)
+        except GpudError as error:
+            if error.kind != "not-found":  # they have ended between the two questions
+                raise
 
 
 def run_undrain(args: Args) -> int:
@@ -69,9 +97,9 @@ VERBS = [
         "drain",
         "Start nothing new; running jobs go on.",
         run_drain,
-        options=(JSON,),
+        options=(Option("wait", "until nothing runs any more, also over restarts of gpud"), JSON),
         about="Holds over restarts of gpud, until gpuctl undrain. Submits are taken.",
-        examples=("gpuctl drain && gpuctl wait state:active",),
+        examples=("gpuctl drain --wait && sudo reboot",),
     ),
     Verb(
         "undrain",

@@ -40,6 +40,7 @@ MODULE_OF = {
     "drain": "daemon",
     "undrain": "daemon",
     "reload": "daemon",
+    "shutdown": "shutdown",
     "ping": "daemon",
     "gpus": "gpus",
     "groups": "groups",

@@ -41,6 +41,7 @@ change gpud
   group       how many jobs of a group may run, or fail
   reload      read the configuration again
   ping        say whether gpud answers
+  shutdown    end gpud; running jobs go on
 
 jobs are selected by: 42, 3-9, @ (the last one), @~2, name:NAME,
   state:failed, source:NAME, group:NAME, label:K=V, user:NAME, all

@@ -29,6 +29,7 @@ from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError, why_os
 from gpud.executors.launch import Launching
 from gpud.executors.runner import RunnerExecutor
+from gpud.executors.transient import Manager
 from gpud.ports import Source, Store, Watched
 from gpud.protocol.replies import SourceView
 from gpud.store.sqlite import SqliteStore
@@ -49,6 +50,7 @@ class Settings(Struct, frozen=True):
     durable: bool = True
     sockets: tuple[Path, ...] = ()  # where it listens; none: nobody can talk to it
     cgroup: Path | None = None
+    manager: Manager | None = None  # what runs us; the runner is then to be its service, too
     defaults: JobDefaults = JobDefaults()
     rules: Rules = NO_RULES
 
@@ -83,6 +85,7 @@ class App:
             self.engine.post,
             deliver=self.engine.deliver,
             cgroup=settings.cgroup,
+            manager=settings.manager,
             launching=launching,
             warn=warn,
         )

@@ -38,6 +38,7 @@ from gpud.daemon.logs import configure
 from gpud.daemon.neighbours import Neighbours
 from gpud.daemon.reload import Configured, cpu_slots_of
 from gpud.errors import GpudError
+from gpud.executors import transient
 from gpud.executors.delegated import delegated
 from gpud.protocol.replies import EventView
 from gpud.store.statedir import StateDir
@@ -125,9 +126,12 @@ async def _serve(options: argparse.Namespace) -> int:
         raise
     gpus.follow(Neighbours(directory.path, directory.path, log.warning).meet)
     given = options.socket or (Path(config.socket) if config.socket else None)
+    manager = transient.manager()
+    cgroup = None if manager else delegated()  # a service of its own has one of its own
     settings = Settings(
         sockets=paths.listening_at(directory.path, given),
-        cgroup=Path(config.cgroup) if config.cgroup else delegated(),
+        cgroup=Path(config.cgroup) if config.cgroup else cgroup,
+        manager=manager,
         defaults=config.defaults,
         rules=ruling.rules,
     )

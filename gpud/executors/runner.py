@@ -30,9 +30,11 @@ from gpud.executors.command import (
     environment,
     script_argv,
 )
+from gpud.executors.delegated import delegated
 from gpud.executors.launch import Launching, launch, live_versions, reap, wait_ready
 from gpud.executors.link import RunnerLink, connect
 from gpud.executors.oom import OutOfMemory
+from gpud.executors.transient import Manager, launch_as_unit
 from gpud.executors.wire import (
     AnyMessage,
     EnvOp,
@@ -65,6 +67,7 @@ class RunnerExecutor:
         *,
         deliver: Callable[[Sequence[Event]], None] | None = None,
         cgroup: Path | None = None,
+        manager: Manager | None = None,
         launching: Launching | None = None,
         warn: Callable[..., None] = lambda event, **values: None,
     ) -> None:
@@ -74,6 +77,7 @@ class RunnerExecutor:
         self._post = post
         self._deliver = deliver or self._post_each  # facts, as many as a read brought
         self._cgroup = cgroup
+        self._manager = manager
         self._launching = launching
         self._warn = warn
         self._oom = OutOfMemory(self._state_path)
@@ -147,7 +151,7 @@ class RunnerExecutor:
         if launching is not None:
             self._launched.add(await asyncio.to_thread(wait_ready, launching))
         elif VERSION not in versions:
-            self._launched.add(await asyncio.to_thread(launch, self._state_dir, self._cgroup))
+            await self._launch()
         if VERSION not in versions:
             versions.insert(0, VERSION)
         try:
@@ -182,6 +186,24 @@ class RunnerExecutor:
         self._post(RunnerReady(ours.boot_id, tuple(known)))
         early, self._early = self._early, []
         self._post_each(early)
+
+    async def _launch(self) -> None:
+        """As a service where systemd runs us; else, or where it does not let us, as our child."""
+        if self._manager is not None:
+            try:
+                await asyncio.to_thread(
+                    launch_as_unit, self._manager, self._state_dir, self._cgroup
+                )
+                return
+            except GpudError as error:
+                unit, self._manager = self._manager.unit, None
+                self._cgroup = self._cgroup or delegated()
+                self._warn(
+                    "jobs_in_our_own_unit",
+                    why=error.message,
+                    so=f"jobs end when {unit} is stopped, unless it has KillMode=process",
+                )
+        self._launched.add(await asyncio.to_thread(launch, self._state_dir, self._cgroup))
 
     # -- what comes from a runner ------------------------------------------------------------
 

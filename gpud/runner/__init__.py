@@ -1,6 +1,6 @@
 """The runner: the one process that is the parent of every running attempt, and outlives gpud.
 
-    python -I -S gpud/runner/__main__.py STATE_DIR [--cgroup DIR] [--ready-fd N]
+    python -I -S gpud/runner/__main__.py STATE_DIR [--cgroup DIR|own] [--ready-fd N]
 
 It starts shells, reaps them, ends what they leave behind, and tells one daemon at a time about it
 (docs/runner-protocol.md). It decides nothing, reads no payload data, imports nothing else of gpud,

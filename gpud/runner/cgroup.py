@@ -3,10 +3,13 @@
 Used by start.py, payload.py and ending.py. Must not know of attempts: a group is a path.
 """
 
+import errno
 import os
 
 from gpud.runner.machine import log, read
 from gpud.runner.processes import Process, process
+
+OWN = "own"  # instead of a directory: the group that systemd has started us in
 
 
 class Groups:
@@ -18,6 +21,7 @@ class Groups:
         if path is None:
             return
         try:
+            path = own_group() if path == OWN else path
             os.makedirs(f"{path}/runner", exist_ok=True)
             self.leaf = os.open(f"{path}/runner/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
             os.write(self.leaf, b"0")
@@ -36,6 +40,16 @@ class Groups:
 
     def leave(self) -> None:
         os.write(self.leaf, b"0")
+
+
+def own_group() -> str:
+    """Its directory, by where cgroup v2 is mounted (in the hybrid layout not at the top). Raises
+    OSError."""
+    name = next((x[3:] for x in read("/proc/self/cgroup").split(b"\n") if x[:3] == b"0::"), None)
+    for line in read("/proc/self/mountinfo").split(b"\n"):
+        if b" - cgroup2 " in line and name is not None:
+            return os.fsdecode(line.split(b" ")[4] + name.rstrip(b"/"))
+    raise OSError(errno.ENOENT, "there is no cgroup of version 2 here")
 
 
 def populated(events_fd: int) -> bool:

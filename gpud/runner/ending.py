@@ -200,10 +200,11 @@ class Endings:
             send_signal(p, SIGCONT)
         self.go_on(a)
 
-    def terminate_all(self, grace_s: float) -> None:
+    def terminate_all(self) -> None:
+        """Each with its own grace: the machine is shut down, or somebody ends the runner."""
         for a in list(self.ledger.live.values()):
             a.stopped = True
-            self.terminate(a, grace_s)
+            self.terminate(a, a.grace_s)
 
     def send_term(self, a: Attempt) -> None:
         """TERM to each process once; CONT, or TERM would wait for ever in what is stopped."""

@@ -5,6 +5,7 @@ Used by main.py at start, and by start.py around each spawn, since a child inher
 
 import ctypes
 import os
+import socket
 
 PR_SET_CHILD_SUBREAPER = 36
 OOM_SCORES = (-500, 0)  # the first that is lower and allowed
@@ -41,6 +42,16 @@ def detach() -> None:
         pass  # a standard descriptor that was closed
     os.dup2(null, 0)
     os.close(null)
+
+
+def tell_ready(fd: int, word: bytes) -> None:
+    """To the daemon that started us, through its pipe, or to systemd (sd_notify(3)), which did."""
+    if fd >= 0:
+        os.write(fd, word + b"\n")
+        os.close(fd)
+    elif address := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
 
 
 def become_subreaper() -> None:

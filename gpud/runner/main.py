@@ -12,7 +12,7 @@ from gpud.runner import VERSION
 from gpud.runner.adopt import take_journals
 from gpud.runner.cgroup import Groups
 from gpud.runner.ending import Endings
-from gpud.runner.itself import Score, become_subreaper, detach
+from gpud.runner.itself import Score, become_subreaper, detach, tell_ready
 from gpud.runner.journal import Journal
 from gpud.runner.ledger import Ledger
 from gpud.runner.link import Daemon
@@ -23,7 +23,6 @@ from gpud.runner.payload import Payloads
 from gpud.runner.start import Starter
 
 IDLE_S = 5.0
-LEAVE_GRACE_S = 10.0
 
 
 class Runner:
@@ -64,7 +63,7 @@ class Runner:
 
     def leave(self) -> None:
         self.leaving = self.orders.retiring = True
-        self.endings.terminate_all(LEAVE_GRACE_S)
+        self.endings.terminate_all()
 
 
 def take_lock(state_dir: str) -> bool:
@@ -81,9 +80,7 @@ def main(arguments: list[str]) -> int:
             detach()
             become_subreaper()
             runner = Runner(state_dir, options.get("--cgroup"))
-        if ready >= 0:
-            os.write(ready, b"ready\n" if is_ours else b"held\n")
-            os.close(ready)
+        tell_ready(ready, b"ready" if is_ours else b"held")
         if is_ours:
             gc.freeze()
             runner.run()

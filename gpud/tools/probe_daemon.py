@@ -18,6 +18,7 @@ from gpud import __version__, paths
 from gpud.config.schema import QueueFileSource
 from gpud.errors import why_os
 from gpud.executors import delegated
+from gpud.executors.transient import SLICE
 from gpud.filesystem import is_network, type_of
 from gpud.locks import is_held
 from gpud.tools.findings import Finding, Situation
@@ -122,7 +123,7 @@ def runner(situation: Situation) -> Iterator[Finding]:
 
 def cgroup(situation: Situation) -> Iterator[Finding]:
     """The configured one, or that of the daemon where it runs, else of this shell."""
-    do = "gpud as a service (systemd/gpud.service) has one; all works without it, too"
+    do = "as a service (gpud install-service) it has one; all works without it, too"
     root = delegated.mount_point()
     if root is None:
         yield Finding("note", "cgroup", "no cgroup v2 here: sessions and parents are followed", do)
@@ -134,6 +135,9 @@ def cgroup(situation: Situation) -> Iterator[Finding]:
         name = delegated.cgroup_of(pid or "self")
         if name is None:
             yield Finding("note", "cgroup", "gpud is in no cgroup of version 2", do)
+            return
+        if pid and (runners := runners_as_services(root, name)):
+            yield Finding("ok", "cgroup", f"{runners[0]} (a service of the runner's own)")
             return
         directory = root / name.lstrip("/")
         whose = "of the daemon" if pid else "of this shell"
@@ -148,6 +152,13 @@ def cgroup(situation: Situation) -> Iterator[Finding]:
         yield Finding("ok", "cgroup", text)
     else:
         yield Finding("note", "cgroup", text, do)
+
+
+def runners_as_services(root: Path, group: str) -> list[Path]:
+    """Their cgroups, under the same manager as the daemon, whose group this is."""
+    user, per_user, rest = group.partition("/user@")
+    base = f"{user}{per_user}{rest.partition('/')[0]}" if per_user else ""
+    return sorted((root / base.lstrip("/")).glob(f"gpud.slice/{SLICE}/gpud-runner-*.service"))
 
 
 def sources(situation: Situation) -> Iterator[Finding]:

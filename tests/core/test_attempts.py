@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from gpud.core.actions import ForgetAttempt, StartAttempt
 from gpud.core.dispatching import dispatch
-from gpud.core.events import AttemptNotStarted, AttemptStarted, CancelRequested, Tick
+from gpud.core.events import (
+    AttemptEnded,
+    AttemptNotStarted,
+    AttemptStarted,
+    CancelRequested,
+    Tick,
+)
 from gpud.core.explain import explain
 from gpud.core.model import Outcome
 from gpud.core.scheduler import handle, next_deadline
@@ -54,3 +60,27 @@ def test_a_cancel_during_a_shortage_is_a_cancel() -> None:
     handle(state, CancelRequested(2, (job,)), NOW_MS)
     handle(state, AttemptNotStarted(job, 1, NOW_MS, "resources", WHY), NOW_MS)
     assert state.changes.jobs[job].outcome is Outcome.CANCELLED
+
+
+def test_what_its_runner_ended_unasked_is_lost_whatever_it_made_of_its_grace() -> None:
+    """As at the shutdown of a machine. What a person ended is cancelled."""
+    for more, outcome in (
+        ({"exit_code": 0, "stopped": True}, Outcome.LOST),
+        ({"signal": 15, "stopped": True}, Outcome.LOST),
+        ({"signal": 15, "stopped": True, "timed_out": True}, Outcome.TIMED_OUT),
+        ({"exit_code": 0}, Outcome.SUCCEEDED),
+    ):
+        state = ready(A)
+        job = submit(state)
+        handle(state, AttemptStarted(job, 1, 77, NOW_MS), NOW_MS)
+        attempt = state.attempts[job]
+        handle(state, AttemptEnded(job, 1, NOW_MS, **more), NOW_MS)
+        assert attempt.outcome is outcome
+        assert ("shut down" in attempt.why) == (outcome is Outcome.LOST)
+    state = ready(A)
+    job = submit(state)
+    handle(state, AttemptStarted(job, 1, 77, NOW_MS), NOW_MS)
+    attempt = state.attempts[job]
+    handle(state, CancelRequested(1, (job,)), NOW_MS)
+    handle(state, AttemptEnded(job, 1, NOW_MS, exit_code=0, stopped=True), NOW_MS)
+    assert attempt.outcome is Outcome.CANCELLED
