@@ -41,6 +41,7 @@ MODULE_OF = {
     "undrain": "daemon",
     "reload": "daemon",
     "ping": "daemon",
+    "metrics": "daemon",
     "gpus": "gpus",
     "groups": "groups",
     "group": "groups",

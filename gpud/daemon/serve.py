@@ -130,6 +130,7 @@ async def _serve(options: argparse.Namespace) -> int:
         cgroup=Path(config.cgroup) if config.cgroup else delegated(),
         defaults=config.defaults,
         rules=ruling.rules,
+        metrics=config.metrics.listen,
     )
     app = await App.open(directory, settings, gpus, warn=log.warning)
     try:
