@@ -24,12 +24,13 @@ from gpud.core.model import (
     Device,
     JobId,
     JobSpec,
+    JobState,
     Outcome,
     Request,
     RetryPolicy,
     Span,
 )
-from gpud.core.sight import GpuSight
+from gpud.core.sight import GpuProcess, GpuSight
 from gpud.metrics.counting import Counts
 from gpud.protocol.replies import SourceView
 
@@ -78,6 +79,23 @@ def test_attempts_that_are_tried_again_end_no_job(daemon: Metered) -> None:
     assert seen["gpud_attempts_ended"].value("_total", outcome="failed") == 1
     assert seen["gpud_attempts_retried"].value("_total") == 1
     assert seen["gpud_jobs_ended"].value("_total", outcome="failed") == 0
+
+
+def test_a_job_that_leaves_a_guest_and_is_held_has_not_ended() -> None:
+    daemon = Metered()
+    daemon.post(DevicesChanged((Device("GPU-0", ("0",), uuids=("GPU-0",), guest=True),)))
+    look(daemon, "GPU-0")
+    daemon.submit(ANY)
+    look(daemon, "GPU-0")
+    daemon.start(1)
+    look(daemon, "GPU-0", processes=(GpuProcess(9, "python", "owner", 500),))
+    assert daemon.state.attempts[JobId(1)].stop_why == "guest"
+    daemon.post(AttemptEnded(JobId(1), 1, daemon.now_ms(), signal=15, stopped=True))
+    look(daemon, "GPU-0")
+    assert daemon.state.jobs[JobId(1)].state is JobState.HELD
+    seen = daemon.seen()
+    assert seen["gpud_jobs_ended"].value("_total", outcome="killed") == 0
+    assert seen["gpud_attempts_ended"].value("_total", outcome="killed") == 1
 
 
 def test_a_shortage_shows_until_a_start_succeeds(daemon: Metered) -> None:
@@ -185,18 +203,22 @@ def watched() -> Metered:
     return daemon
 
 
-def look(daemon: Metered, **more: Any) -> None:
+def look(daemon: Metered, uuid: str, **more: Any) -> None:
+    daemon.post(GpusSeen(daemon.now_ms(), (GpuSight(uuid, **more),)))
+
+
+def look_at_both(daemon: Metered) -> None:
     full = GpuSight(
         "GPU-0", total_mib=40960, used_mib=1024, free_mib=39936, util=57, temperature_c=61,
         power_mw=250_500, energy_mj=7_000,
     )  # fmt: skip
-    daemon.post(GpusSeen(daemon.now_ms(), (full, GpuSight("GPU-1", **more))))
+    daemon.post(GpusSeen(daemon.now_ms(), (full, GpuSight("GPU-1"))))
 
 
 def test_what_a_look_has_seen() -> None:
     daemon = watched()
     assert "gpud_gpu_memory_bytes{" not in daemon.text()
-    look(daemon)
+    look_at_both(daemon)
     seen = daemon.seen()
     at = {"device": "0", "uuid": "GPU-0"}
     assert seen["gpud_gpu_memory" + "_bytes"].value(**at) == 40 * 2**30
@@ -213,7 +235,7 @@ def test_what_a_look_has_seen() -> None:
 
 def test_a_gpu_that_is_quarantined_takes_no_work() -> None:
     daemon = watched()
-    look(daemon)
+    look_at_both(daemon)
     daemon.post(GpuBroke("GPU-1", daemon.now_ms(), "Xid 79"))
     seen = daemon.seen()
     for name, wanted in (("quarantined", [0, 1]), ("takes_work", [1, 0])):
@@ -224,7 +246,7 @@ def test_a_gpu_that_is_quarantined_takes_no_work() -> None:
 
 def test_while_the_driver_is_silent_no_gpu_slot_is_free() -> None:
     daemon = watched()
-    look(daemon)
+    look_at_both(daemon)
     devices = tuple(daemon.state.pool.devices.values())
     daemon.post(DevicesChanged(devices, unknown="the driver does not answer"))
     seen = daemon.seen()
