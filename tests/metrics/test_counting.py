@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from gpud.core.events import (
     GpusSeen,
     HoldRequested,
     RetryRequested,
+    Tick,
 )
 from gpud.core.model import (
     CPU_LANE,
@@ -180,6 +182,15 @@ def test_the_oldest_that_only_needs_room(daemon: Metered) -> None:
     assert daemon.seen()["gpud_queue_oldest_seconds"].value(kind="gpu") == 0
 
 
+def test_a_job_is_old_from_the_moment_on_at_which_it_was_to_begin(daemon: Metered) -> None:
+    daemon.submit(ANY, ANY)
+    begin_ms = daemon.now_ms() + 1_000_000
+    daemon.submit(JobSpec(b"true", begin_ms=begin_ms))
+    daemon._now_ms = itertools.count(begin_ms + 5_000)
+    daemon.post(Tick())
+    assert 5 <= daemon.seen()["gpud_queue_oldest_seconds"].value(kind="gpu") < 6
+
+
 def test_slots_and_their_shares() -> None:
     daemon = Metered()
     pool = (Device("0", ("0",)), Device("1", ("1",), 4), Device(CPU_LANE, (), 8))
@@ -231,6 +242,15 @@ def test_what_a_look_has_seen() -> None:
     assert seen["gpud_gpu_seen_timestamp_seconds"].value(**at) > 0
     assert len(seen["gpud_gpu_power_watts"].samples) == 1  # of the other the driver does not say
     assert seen["gpud_slots_free"].value(kind="gpu") == 2
+
+
+def test_of_a_gpu_that_could_not_be_looked_at_there_are_no_figures() -> None:
+    daemon = watched()
+    look(daemon, "GPU-0", problem="the driver does not answer", total_mib=1, util=3)
+    seen = daemon.seen()
+    assert not seen["gpud_gpu_memory_bytes"].samples
+    assert not seen["gpud_gpu_utilization_ratio"].samples
+    assert seen["gpud_device_takes_work"].value(device="0") == 0
 
 
 def test_a_gpu_that_is_quarantined_takes_no_work() -> None:

@@ -197,13 +197,14 @@ def test_when_it_ends_so_do_its_connections() -> None:
     async def main() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        serving = asyncio.create_task(MetricsServer(lambda: TEXT).serve(listener))
+        server = MetricsServer(lambda: TEXT, client_s=600)
+        serving = asyncio.create_task(server.serve(listener))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET")
         await asyncio.sleep(0.05)
         serving.cancel()
-        with suppress(asyncio.CancelledError):
-            await serving
+        await asyncio.wait({serving}, timeout=10)
+        assert serving.cancelled()
         with suppress(ConnectionResetError):
             assert await reader.read() == b""
         writer.close()
