@@ -145,6 +145,23 @@ def test_a_port_that_is_taken_stops_no_job(box: Box) -> None:
     assert sentence not in box.ctl("status").stdout
 
 
+def test_a_database_that_is_gone_shows_until_it_is_back(box: Box, port: int) -> None:
+    box.serve(*configure(box, f"127.0.0.1:{port}"))
+    box.until("the port answers", lambda: answers(port))
+    database = box.state / "gpud.db"
+    database.rename(box.state / "elsewhere")
+    assert box.ctl("submit", "exit 0", check=False).returncode == 1
+    seen = scrape(port)
+    assert seen["gpud_storage_problem"].value() == 1
+    assert seen["gpud_runner_problem"].value() == 0
+    assert seen["gpud_problems"].value() >= 1
+    (box.state / "elsewhere").rename(database)
+    box.until("it heals", lambda: scrape(port)["gpud_storage_problem"].value() == 0)
+    box.submit("exit 0")
+    box.ctl("wait", "all")
+    assert scrape(port)["gpud_jobs_ended"].value("_total", outcome="succeeded") == 1
+
+
 def test_a_file_in_the_way_is_left_alone(box: Box) -> None:
     path = box.home / "metrics.sock"
     path.write_text("mine")
