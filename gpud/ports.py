@@ -344,4 +344,33 @@ class Controlled(Protocol):
         """Sentences: what is wrong now (storage, runner, sources)."""
         ...
 
+    def metrics(self) -> str:
+        """OpenMetrics text."""
+        ...
+
     async def reload(self) -> list[str]: ...
+
+
+class Measured(Protocol):
+    """What metrics are read from: the daemon as it is now. Nothing here takes a query."""
+
+    started_at_ms: int
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def storage_problem(self) -> str: ...
+
+    def set_aside_count(self) -> int:
+        """Jobs at which gpud has crashed three times."""
+        ...
+
+    def now_ms(self) -> int: ...
+
+    def sources(self) -> list[SourceView]: ...
+
+    def problems(self) -> list[str]: ...

@@ -51,6 +51,8 @@ Shell = Annotated[
     tuple[Annotated[str, Meta(min_length=1)], ...],
     Meta(min_length=1, description='like ["/bin/sh", "-c"]; the command comes after it'),
 ]
+# config/listen.py: "127.0.0.1:9464", or a path, which is expanded like the others.
+ListenText = Annotated[str, Meta(min_length=1, max_length=4096, extra={"listen": True})]
 # The items may be written as whole numbers, as people do: [0, 1].
 GpuWords = Annotated[
     tuple[str, ...],
@@ -245,6 +247,12 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["auto", "text", "json"] = "auto"  # auto: text on a terminal, else json
 
 
+class Metrics(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[metrics]`: where they are offered to Prometheus and the like, besides gpuctl metrics."""
+
+    listen: ListenText | None = None
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole document."""
 
@@ -254,6 +262,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pool: Pool = field(default_factory=Pool)
     defaults: JobDefaults = field(default_factory=JobDefaults)
     log: Log = field(default_factory=Log)
+    metrics: Metrics = field(default_factory=Metrics)
     windows: dict[WindowName, WindowText] = {}  # config/windows.py
     groups: dict[GroupName, Group] = {}
     users: dict[UserName, User] = {}

@@ -19,6 +19,7 @@ from msgspec import inspect
 from gpud.amounts import URGENT, URGENT_WORD
 from gpud.config.asking import check_gpus, read_checkpoint, read_size_mib
 from gpud.config.lines import dotted
+from gpud.config.listen import is_path, read_listen
 from gpud.config.schema import Config
 from gpud.config.units import parse_duration_s
 from gpud.errors import GpudError
@@ -233,7 +234,12 @@ class Walk:
             self.problem(path, f"{dotted(path)} cannot be {value[:60]!r}{description}")
         elif "\0" in value:
             self.problem(path, f"{dotted(path)} may not contain a NUL character")
-        elif "path" in marks:
+        elif "listen" in marks and not is_path(value):
+            try:
+                read_listen(value)
+            except GpudError as error:
+                self.problem(path, f"{dotted(path)} cannot be {value[:60]!r}: {error.message}")
+        elif "path" in marks or "listen" in marks:
             try:
                 return self._expand(value)
             except GpudError as error:

@@ -14,7 +14,7 @@ from gpud import __version__
 from gpud.control import belonging, changes, edits, queries
 from gpud.control.views import gpu_views
 from gpud.ports import Controlled
-from gpud.protocol.replies import GpusReply, Pong, Reloaded, Reply, SourcesReply
+from gpud.protocol.replies import GpusReply, MetricsReply, Pong, Reloaded, Reply, SourcesReply
 from gpud.protocol.requests import (
     Cancel,
     Checkpoint,
@@ -27,6 +27,7 @@ from gpud.protocol.requests import (
     Heal,
     Hold,
     Ls,
+    Metrics,
     Move,
     Pause,
     Ping,
@@ -70,6 +71,7 @@ OneReply = (
     | Sources
     | SourceStop
     | SourceStart
+    | Metrics
     | Reload
 )
 
@@ -106,6 +108,8 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return belonging.users(daemon, request)
         case Sources():
             return SourcesReply(id=request.id, sources=tuple(daemon.sources()))
+        case Metrics():
+            return MetricsReply(id=request.id, text=daemon.metrics())
         case Cancel() | Retry() | Hold() | Release() | Pause() | Continue() | Checkpoint():
             return await changes.change(daemon, request)
         case Edit():

@@ -1,4 +1,4 @@
-"""`ping`, `drain`, `undrain`, `reload`: about the daemon as a whole. `ping` is a hot verb."""
+"""`ping`, `drain`, `undrain`, `reload`, `metrics`: about the daemon as a whole. `ping` is hot."""
 
 from __future__ import annotations
 
@@ -85,6 +85,12 @@ def run_reload(args: Args) -> int:
     return 0
 
 
+def run_metrics(args: Args) -> int:
+    if reply := _ask(args, {"type": "metrics"}):
+        print(reply["text"], end="")
+    return 0
+
+
 VERBS = [
     Verb(
         "ping",
@@ -115,5 +121,13 @@ VERBS = [
         options=(JSON,),
         about="Running jobs go on. Says what needs a restart of gpud.",
         examples=("gpuctl reload",),
+    ),
+    Verb(
+        "metrics",
+        "Print what gpud measures, as OpenMetrics text.",
+        run_metrics,
+        options=(JSON,),
+        about="Counters begin at 0 when gpud is started. For Prometheus see docs/metrics.md.",
+        examples=("gpuctl metrics", "gpuctl metrics | grep ^gpud_jobs"),
     ),
 ]

@@ -42,6 +42,7 @@ MODULE_OF = {
     "reload": "daemon",
     "shutdown": "shutdown",
     "ping": "daemon",
+    "metrics": "daemon",
     "gpus": "gpus",
     "groups": "groups",
     "group": "groups",

@@ -21,6 +21,7 @@ look
   sources     where jobs come from, and whether that works
   groups      groups of jobs: who runs, waits and failed, and their limits
   users       users: who runs and waits, and what they have used
+  metrics     what gpud measures, for Prometheus and the like
 
 change jobs (before more than ten you are asked; without a terminal: --yes)
   cancel      end jobs that wait or run

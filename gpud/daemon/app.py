@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gpud.config.windows import Windows
     from gpud.control.server import ControlServer
     from gpud.daemon.clock import Clock
+    from gpud.daemon.metering import Metering
 
 # What asyncio reports to the loop's handler when accept(2) runs out; it tries again by itself.
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -53,6 +54,7 @@ class Settings(Struct, frozen=True):
     manager: Manager | None = None  # what runs us; the runner is then to be its service, too
     defaults: JobDefaults = JobDefaults()
     rules: Rules = NO_RULES
+    metrics: str | None = None  # where they are offered to scrapers
 
 
 class App:
@@ -77,6 +79,7 @@ class App:
         strikes = Strikes(directory.path)
         self.engine = Engine(store, gpus.pool, settings.rules, strikes=strikes, warn=warn)
         self._clock: Clock | None = None
+        self._metering: Metering | None = None
         self._notes: Sequence[str] = ()
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
         self.executor = RunnerExecutor(
@@ -120,10 +123,13 @@ class App:
         app = cls(directory, store, settings, gpus, launching, warn)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(app._on_loop_exception)
+        if settings.sockets:
+            app._measure()
         app.executor.meet_again()  # jobs start once it has answered; the socket need not wait
         try:
             for path in settings.sockets:
                 await app._listen(path)
+            app.offer_metrics(settings.metrics)
         except BaseException:
             await app.close()
             raise
@@ -136,11 +142,23 @@ class App:
         await server.start()
         self._servers.append(server)
 
+    def _measure(self) -> None:
+        from gpud.daemon.metering import Metering  # `gpud run` starts faster without
+
+        self._metering = Metering(self, self.engine, on_bug=self._on_bug, warn=self._warn)
+
+    def offer_metrics(self, at: str | None) -> None:
+        """To scrapers, at this address or path; None: to nobody."""
+        if self._metering is not None:
+            self._metering.offer(at)
+
     async def close(self, *, retire_runner: bool = False) -> None:
         """Jobs go on. `retire_runner`: the runner ends once it has nothing left."""
         await self.sources_hosted.close()
         for server in self._servers:
             await server.close()
+        if self._metering is not None:
+            await self._metering.close()
         if self._clock is not None:
             self._clock.close()
         self.engine.close()
@@ -225,6 +243,17 @@ class App:
         notes = [self.gpus.note, "" if self.gpus.is_blind else unlisted(self.state)]
         return "; ".join(filter(None, notes))
 
+    @property
+    def storage_problem(self) -> str:
+        return self.engine.storage_problem
+
+    def set_aside_count(self) -> int:
+        return len(self.engine.set_aside)
+
+    def metrics(self) -> str:
+        assert self._metering is not None  # who asks came through a socket
+        return self._metering.text()
+
     def _watched(self) -> Watched:
         """What the watcher needs to tell our processes from others'."""
         live: dict[int, tuple[int, int]] = {
@@ -244,6 +273,8 @@ class App:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
         if why := self.state.shortage.why:
             found.append(f"the last start failed, and is tried again: {why}")
+        if self._metering is not None and self._metering.problem:
+            found.append(self._metering.problem)
         found += self._notes
         found += misuses(self.state, self.now_ms())
         found += [

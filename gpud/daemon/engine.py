@@ -70,7 +70,7 @@ def wall_ms() -> int:
 
 class Engine:
     """See the rules above. `meet_runner` makes the executor repeat what it knows, `tell_windows`
-    the providers of windows what they said."""
+    the providers of windows what they said, `on_commit` is told how long each commit took."""
 
     def __init__(
         self,
@@ -88,6 +88,7 @@ class Engine:
         self.executor: Executor | None = None
         self.meet_runner: Callable[[], None] = lambda: None
         self.tell_windows: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[float], None] = lambda seconds: None
         self._warn = warn
         self._strikes = strikes
         self.set_aside = strikes.set_aside() if strikes else {}
@@ -226,7 +227,13 @@ class Engine:
         actions += dispatch(self.state, now_ms)
         changes = self.state.take_changes()
         check_invariants(self.state, changes.jobs)
-        return actions, self.store.commit(changes) if changes else []
+        return actions, self._commit(changes) if changes else []
+
+    def _commit(self, changes: Changes) -> list[EventView]:
+        began_s = time.perf_counter()
+        committed = self.store.commit(changes)
+        self.on_commit(time.perf_counter() - began_s)
+        return committed
 
     def _handle(self, event: Event, now_ms: int) -> Sequence[Action]:
         job = getattr(event, "job", 0)

@@ -58,6 +58,9 @@ class Configured:
         if new.defaults != old.defaults:
             self._app.defaults = new.defaults
             changes.append("the defaults of jobs have changed")
+        if new.metrics != old.metrics:
+            self._app.offer_metrics(new.metrics.listen)
+            changes.append(f"metrics are offered at {new.metrics.listen or 'no address'}")
         changes += self._change_rules(old, new)
         changes += self._change_sources(old, new)
         changes += [

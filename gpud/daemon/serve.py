@@ -134,6 +134,7 @@ async def _serve(options: argparse.Namespace) -> int:
         manager=manager,
         defaults=config.defaults,
         rules=ruling.rules,
+        metrics=config.metrics.listen,
     )
     app = await App.open(directory, settings, gpus, warn=log.warning)
     try:

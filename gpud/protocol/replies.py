@@ -348,6 +348,10 @@ class SourceStarted(Reply, frozen=True, tag="source-started"):
     name: str
 
 
+class MetricsReply(Reply, frozen=True, tag="metrics"):
+    text: str  # OpenMetrics, to its "# EOF"
+
+
 class Following(Reply, frozen=True, tag="following"):
     since: int
 

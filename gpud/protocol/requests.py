@@ -229,6 +229,10 @@ class SourceStart(RequestBase, frozen=True, tag="source-start"):
     name: str
 
 
+class Metrics(RequestBase, frozen=True, tag="metrics"):
+    pass
+
+
 class Follow(RequestBase, frozen=True, tag="follow"):
     """Events after `since` (a sequence number; null: from now on), until the client goes.
 
@@ -273,6 +277,7 @@ AnyRequest = (
     | Sources
     | SourceStop
     | SourceStart
+    | Metrics
     | Follow
     | Reload
 )

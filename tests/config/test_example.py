@@ -22,6 +22,7 @@ from gpud.config.schema import (
     JobDefaults,
     LabelRule,
     Log,
+    Metrics,
     Pool,
     QueueFileSource,
     User,
@@ -34,6 +35,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "pool": Pool,
     "defaults": JobDefaults,
     "log": Log,
+    "metrics": Metrics,
     "groups.lr": Group,
     "users.alice": User,
     'labels."sweep=lr"': LabelRule,
@@ -43,7 +45,8 @@ TABLES: dict[str, type[msgspec.Struct]] = {
 NAMES = "windows"  # a table whose keys are names
 # Tables.
 NOT_SETTINGS = {
-    *("pool", "defaults", "log", "windows", "groups", "users", "labels", "fair_share", "source")
+    *("pool", "defaults", "log", "metrics", "windows", "groups", "users", "labels", "fair_share"),
+    "source",
 }
 
 

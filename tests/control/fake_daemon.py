@@ -105,6 +105,9 @@ class FakeDaemon:
     def problems(self) -> list[str]:
         return [self.broken] if self.broken else []
 
+    def metrics(self) -> str:
+        return "# EOF\n"
+
     async def reload(self) -> list[str]:
         return ["[pool] gpus: needs a restart"]
 

@@ -1,0 +1,1 @@
+"""What gpud measures of itself, as OpenMetrics text, and the small HTTP server for scrapers."""
