@@ -34,6 +34,7 @@ class Log:
     def __init__(self, job: int, prefix: bytes) -> None:
         self.job, self._prefix = job, prefix
         self.files: list[str] = []
+        self._gone_at_ms: list[int] = []  # 0: it was not removed
         self.view: dict[str, Any] = {}
         self.found = self.wrote = False  # there was a file; there was something in it
         self._at = 0
@@ -42,7 +43,13 @@ class Log:
 
     def learn(self, detail: dict[str, Any]) -> None:
         self.files = [attempt["log"] for attempt in detail["attempts"]]
+        self._gone_at_ms = [attempt.get("log_gone_at_ms", 0) for attempt in detail["attempts"]]
         self.view = detail["job"]
+
+    @property
+    def gone_at_ms(self) -> int:
+        """When the log of the attempt that is read was removed; 0: it was not."""
+        return self._gone_at_ms[self._at] if self._at < len(self._gone_at_ms) else 0
 
     def start_at_last(self, lines: int | None) -> None:
         """Begin with the last attempt there is, at its last `lines` lines (None: its start)."""
@@ -162,6 +169,10 @@ def _complain_of_none(log: Log) -> None:
         raise GpudError(f"{cannot}: it could not be started{why}")
     elif not log.files:
         raise GpudError(f"{cannot}: it was {view['outcome']} before it started")
+    elif log.gone_at_ms and not log.found:
+        from gpud.ctl.render import clock
+
+        raise GpudError(f"{cannot}: it was removed {clock(log.gone_at_ms)}, as old logs are")
     elif not log.found:
         raise GpudError(f"{cannot}: there is no file {log.files[-1]}")
 

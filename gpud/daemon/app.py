@@ -20,17 +20,20 @@ from gpud.config.schema import JobDefaults, SourceConfig
 from gpud.core.actions import Answer
 from gpud.core.events import Event
 from gpud.core.explain_room import misuses, unlisted
+from gpud.core.retention import Limits
 from gpud.core.rules import NO_RULES, Rules
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms
 from gpud.daemon.gpus import Gpus
 from gpud.daemon.hosting import Sources
+from gpud.daemon.housekeeping import Housekeeping
 from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError, why_os
 from gpud.executors.launch import Launching
 from gpud.executors.runner import RunnerExecutor
-from gpud.ports import Source, Store, Watched
+from gpud.ports import Pruned, Source, Store, Watched
 from gpud.protocol.replies import SourceView
+from gpud.store.files import StateFiles
 from gpud.store.sqlite import SqliteStore
 from gpud.store.statedir import StateDir
 
@@ -90,6 +93,9 @@ class App:
         self.engine.meet_runner = self.executor.meet_again
         self.gpus = gpus
         gpus.attach(self.engine, self._watched)
+        self.housekeeping = Housekeeping(
+            self.engine, StateFiles(directory.path), warn=warn, on_bug=self._on_bug
+        )
         self._directory = directory
         self._store = store
         self._settings = settings
@@ -136,6 +142,7 @@ class App:
     async def close(self, *, retire_runner: bool = False) -> None:
         """Jobs go on. `retire_runner`: the runner ends once it has nothing left."""
         await self.sources_hosted.close()
+        await self.housekeeping.close()
         for server in self._servers:
             await server.close()
         if self._clock is not None:
@@ -217,6 +224,13 @@ class App:
                 hint="sources: " + (", ".join(known) or "none is configured"),
             )
         await (self.sources_hosted.stop if stopped else self.sources_hosted.start)(name)
+
+    @property
+    def limits(self) -> Limits:
+        return self.housekeeping.limits
+
+    async def prune(self, limits: Limits, *, really: bool) -> Pruned:
+        return await self.housekeeping.prune(limits, really=really)
 
     def gpu_note(self) -> str:
         notes = [self.gpus.note, "" if self.gpus.is_blind else unlisted(self.state)]

@@ -27,6 +27,7 @@ from gpud.config.gpu_words import (
 )
 from gpud.config.limits import MOST_SLOTS
 from gpud.config.load import default_path, load
+from gpud.config.retention import limits_of
 from gpud.config.rules import ruling_of
 from gpud.config.schema import Config
 from gpud.core.model import Outcome
@@ -137,6 +138,7 @@ async def _serve(options: argparse.Namespace) -> int:
         app.rule(ruling.rules, ruling.windows, ruling.notes)
         in_force = Configured(app, path, config, lambda new: plan_of(new, options))
         in_force.start_sources()
+        app.housekeeping.start(limits_of(config.retention), log.info)
         app.reloader = lambda: _reload(in_force, log)
         told.reload = lambda: _reload_by_signal(app)
         states, _ = app.store.counts()

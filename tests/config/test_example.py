@@ -24,6 +24,7 @@ from gpud.config.schema import (
     Log,
     Pool,
     QueueFileSource,
+    Retention,
     User,
 )
 
@@ -38,12 +39,14 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "users.alice": User,
     'labels."sweep=lr"': LabelRule,
     "fair_share": FairShare,
+    "retention": Retention,
     "source.nightly": QueueFileSource,
 }
 NAMES = "windows"  # a table whose keys are names
 # Tables.
 NOT_SETTINGS = {
-    *("pool", "defaults", "log", "windows", "groups", "users", "labels", "fair_share", "source")
+    *("pool", "defaults", "log", "windows", "groups", "users", "labels", "fair_share", "source"),
+    "retention",
 }
 
 
