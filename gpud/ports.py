@@ -25,6 +25,7 @@ from gpud.core.actions import (
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.events import Event
 from gpud.core.health import Quarantine
+from gpud.core.log_caps import Room
 from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome
 from gpud.core.retention import Ended, Limits
 from gpud.core.rules import Kept
@@ -229,6 +230,14 @@ class Files(Protocol):
         """Those that are gone now; a file that was not there is."""
         ...
 
+    def rooms(self, files: Sequence[LogFile]) -> dict[LogFile, Room]:
+        """Of those that there are."""
+        ...
+
+    def punch(self, file: LogFile, first: int, end: int) -> None:
+        """Cut these bytes out; the others stay where they are. Raises GpudError with a clause."""
+        ...
+
     def prune_runs(self, longest_ms: int, now_ms: int, *, really: bool) -> tuple[list[str], str]:
         """Runs of `gpud run` that have been over for longer; those that went, or would."""
         ...
@@ -357,7 +366,8 @@ class Store(Protocol):
     def logs_removed(self, files: Sequence[LogFile]) -> None: ...
 
     def cut(self, file: LogFile, first: int, end: int) -> None:
-        """The log has no bytes from `first` to before `end` any more; the last word counts."""
+        """The log has no bytes from `first` to before `end` any more; the last word counts, and
+        (0, 0) takes it back."""
         ...
 
     def sweep(self, walk: Any) -> Any:

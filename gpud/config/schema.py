@@ -247,6 +247,7 @@ class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jobs: ManyJobs = 1_000_000  # that are done; 0: however many
     logs_s: Seconds = 0.0  # after the job's end; 0: as long as the job
     logs_size: Size = 0  # of all logs together; 0: however large
+    log_cap: Size = 20_480  # of one log; it loses its middle then; 0: however large
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

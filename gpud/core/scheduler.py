@@ -49,6 +49,8 @@ from gpud.core.events import (
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    LogCut,
+    LogTooLarge,
     MoveRequested,
     PauseRequested,
     ReleaseRequested,
@@ -87,6 +89,8 @@ AnyEvent = (
     | DevicesChanged
     | RunnerReady
     | RunnerGone
+    | LogCut
+    | LogTooLarge
     | GpusSeen
     | GpuBroke
     | HealRequested
@@ -163,6 +167,13 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return reconcile.on_runner_ready(state, event, now_ms)
         case RunnerGone():
             state.runner_problem = event.why
+            return ()
+        case LogCut():
+            state.tell(event.job, event.attempt, "log-cut", now_ms, bytes=event.bytes)
+            return ()
+        case LogTooLarge():
+            told = {"bytes": event.bytes, "why": event.why}
+            state.tell(event.job, event.attempt, "log-too-large", now_ms, **told)
             return ()
         case GpusSeen():
             return sights.on_gpus_seen(state, event, now_ms)

@@ -27,6 +27,7 @@ from gpud.daemon.engine import Engine, Listener, wall_ms
 from gpud.daemon.gpus import Gpus
 from gpud.daemon.hosting import Sources
 from gpud.daemon.housekeeping import Housekeeping
+from gpud.daemon.log_caps import LogCaps
 from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError, why_os
 from gpud.executors.launch import Launching
@@ -93,9 +94,9 @@ class App:
         self.engine.meet_runner = self.executor.meet_again
         self.gpus = gpus
         gpus.attach(self.engine, self._watched)
-        self.housekeeping = Housekeeping(
-            self.engine, StateFiles(directory.path), warn=warn, on_bug=self._on_bug
-        )
+        files = StateFiles(directory.path)
+        self.housekeeping = Housekeeping(self.engine, files, warn=warn, on_bug=self._on_bug)
+        self.log_caps = LogCaps(self.engine, files, on_bug=self._on_bug)
         self._directory = directory
         self._store = store
         self._settings = settings
@@ -143,6 +144,7 @@ class App:
         """Jobs go on. `retire_runner`: the runner ends once it has nothing left."""
         await self.sources_hosted.close()
         await self.housekeeping.close()
+        await self.log_caps.close()
         for server in self._servers:
             await server.close()
         if self._clock is not None:

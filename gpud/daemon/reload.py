@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpud.config.load import load
-from gpud.config.retention import limits_of
+from gpud.config.retention import MIB, limits_of
 from gpud.config.rules import ruling_of
 from gpud.config.schema import Config, SourceConfig
 from gpud.daemon.app import App
@@ -61,6 +61,7 @@ class Configured:
             changes.append("the defaults of jobs have changed")
         if new.retention != old.retention:
             self._app.housekeeping.keep(limits_of(new.retention))
+            self._app.log_caps.keep(new.retention.log_cap * MIB)
             changes.append("[retention] has changed")
         changes += self._change_rules(old, new)
         changes += self._change_sources(old, new)

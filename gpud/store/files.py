@@ -11,14 +11,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpud.core.log_caps import Room
 from gpud.core.model import JobId
 from gpud.errors import GpudError, why_os
 from gpud.paths import log_path
 from gpud.ports import LogFile
-from gpud.store import old_runs
+from gpud.store import old_runs, punching
+from gpud.store.punching import BLOCK
 
 NAME = re.compile(r"([1-9][0-9]*)\.([1-9][0-9]*)\.log\Z")
-BLOCK = 512  # the unit of st_blocks, whatever the file system's
 
 
 class StateFiles:
@@ -55,6 +56,13 @@ class StateFiles:
                 continue
             gone.append(file)
         return gone, problem
+
+    def rooms(self, files: Sequence[LogFile]) -> dict[LogFile, Room]:
+        found = ((file, punching.room_of(self.path(file))) for file in files)
+        return {file: room for file, room in found if room is not None}
+
+    def punch(self, file: LogFile, first: int, end: int) -> None:
+        punching.punch(self.path(file), first, end)
 
     def prune_runs(self, longest_ms: int, now_ms: int, *, really: bool) -> tuple[list[str], str]:
         return old_runs.prune_runs(self._state_dir, longest_ms, now_ms, really=really)

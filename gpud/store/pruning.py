@@ -49,6 +49,7 @@ FORGOTTEN = """DELETE FROM logs WHERE job = ? AND no = ?
   AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = job)"""
 KEEP_ENTRY = "INSERT INTO past_entries (source, entry_key, digest) VALUES (?,?,?)"
 LOGS_OF = "SELECT no, gone_at_ms, cut_first, cut_end FROM logs WHERE job = ?"
+# The last word counts.
 CUT = """INSERT INTO logs (job, no, cut_first, cut_end) VALUES (?,?,?,?) ON CONFLICT (job, no)
   DO UPDATE SET cut_first = excluded.cut_first, cut_end = excluded.cut_end"""
 

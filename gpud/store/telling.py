@@ -119,7 +119,7 @@ def _attempts(db: sqlite3.Connection, state_dir: Path, job: int) -> tuple[Attemp
         view = _attempt(state_dir, job, row)
         if (log := logs.get(view.attempt)) is not None:
             gone_at_ms, first, end = log
-            cut = (first, end) if end else None
+            cut = (first, end) if end > 0 else None
             view = structs.replace(view, log_gone_at_ms=gone_at_ms, log_cut=cut)
         found.append(view)
     return tuple(found)
