@@ -244,6 +244,12 @@ class LogTooLarge(Event, frozen=True):
     why: str
 
 
+class DiskFull(Event, frozen=True):
+    """There is too little room for what another job would write; `why` is a clause."""
+
+    why: str
+
+
 class GpusSeen(Event, frozen=True):
     """One look at all GPUs. `problem`: the driver could not be asked; then there are no sights."""
 

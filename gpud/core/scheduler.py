@@ -40,6 +40,7 @@ from gpud.core.events import (
     CheckpointRequested,
     ContinueRequested,
     DevicesChanged,
+    DiskFull,
     DrainRequested,
     EditRequested,
     EntriesRead,
@@ -91,6 +92,7 @@ AnyEvent = (
     | RunnerGone
     | LogCut
     | LogTooLarge
+    | DiskFull
     | GpusSeen
     | GpuBroke
     | HealRequested
@@ -174,6 +176,9 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
         case LogTooLarge():
             told = {"bytes": event.bytes, "why": event.why}
             state.tell(event.job, event.attempt, "log-too-large", now_ms, **told)
+            return ()
+        case DiskFull():
+            state.shortage.begin(event.why, now_ms, failed=False)
             return ()
         case GpusSeen():
             return sights.on_gpus_seen(state, event, now_ms)

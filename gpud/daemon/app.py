@@ -81,6 +81,7 @@ class App:
         self._clock: Clock | None = None
         self._notes: Sequence[str] = ()
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
+        files = StateFiles(directory.path)
         self.executor = RunnerExecutor(
             directory.path,
             directory.token,
@@ -91,10 +92,10 @@ class App:
             warn=warn,
         )
         self.engine.executor = self.executor
+        self.engine.disk_full = files.full
         self.engine.meet_runner = self.executor.meet_again
         self.gpus = gpus
         gpus.attach(self.engine, self._watched)
-        files = StateFiles(directory.path)
         self.housekeeping = Housekeeping(self.engine, files, warn=warn, on_bug=self._on_bug)
         self.log_caps = LogCaps(self.engine, files, on_bug=self._on_bug)
         self._directory = directory
@@ -255,7 +256,9 @@ class App:
             found.append(self.engine.storage_problem)
         elif self.state.runner_problem:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
-        if why := self.state.shortage.why:
+        if why := self.engine.disk_full():
+            found.append(f"jobs cannot be started now: {why}")
+        if (why := self.state.shortage.why) and self.state.shortage.failed:
             found.append(f"the last start failed, and is tried again: {why}")
         found += self._notes
         found += misuses(self.state, self.now_ms())

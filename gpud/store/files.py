@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpud.amounts import format_bytes
 from gpud.core.log_caps import Room
 from gpud.core.model import JobId
 from gpud.errors import GpudError, why_os
@@ -19,12 +20,32 @@ from gpud.ports import LogFile
 from gpud.store import old_runs, punching
 from gpud.store.punching import BLOCK
 
+LEAST_FREE = 8 << 20  # for what runs to go on with; the store and the runner keep their own room
 NAME = re.compile(r"([1-9][0-9]*)\.([1-9][0-9]*)\.log\Z")
 
 
 class StateFiles:
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
+
+    def full(self) -> str:
+        """Why no job may start: too little room for its log, as a clause; "" when there is enough.
+        Quick: the state directory is on a local disk."""
+        logs = f"{self._state_dir}/logs"
+        try:
+            try:
+                disk = os.statvfs(logs)
+            except FileNotFoundError:
+                disk = os.statvfs(self._state_dir)
+        except OSError:
+            return ""  # who opens the log will say why not
+        free = disk.f_bavail * disk.f_frsize
+        if free < LEAST_FREE:
+            needed = format_bytes(LEAST_FREE)
+            return f"the disk of {logs} is full: {format_bytes(free)} are free, less than {needed}"
+        if disk.f_files and not disk.f_favail:
+            return f"the disk of {logs} is full: it has no room for another file"
+        return ""
 
     def path(self, file: LogFile) -> str:
         return log_path(self._state_dir, file.job, file.attempt)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from gpud.core.actions import ForgetAttempt, StartAttempt
 from gpud.core.dispatching import dispatch
-from gpud.core.events import AttemptNotStarted, AttemptStarted, CancelRequested, Tick
+from gpud.core.events import (
+    AttemptNotStarted,
+    AttemptStarted,
+    CancelRequested,
+    DiskFull,
+    Tick,
+)
 from gpud.core.explain import explain
 from gpud.core.model import Outcome
 from gpud.core.scheduler import handle, next_deadline
@@ -54,3 +60,23 @@ def test_a_cancel_during_a_shortage_is_a_cancel() -> None:
     handle(state, CancelRequested(2, (job,)), NOW_MS)
     handle(state, AttemptNotStarted(job, 1, NOW_MS, "resources", WHY), NOW_MS)
     assert state.changes.jobs[job].outcome is Outcome.CANCELLED
+
+
+def test_a_full_disk_pauses_every_start_until_there_is_room() -> None:
+    state = ready(A)
+    handle(state, DiskFull("the disk of /logs is full"), NOW_MS)
+    job = submit(state)
+    now, pauses = NOW_MS, []
+    for _ in range(8):
+        handle(state, DiskFull("the disk of /logs is full"), now)
+        assert dispatch(state, now) == []
+        assert explain(state, job, now).endswith("more: the disk of /logs is full")
+        assert not state.shortage.failed
+        due = next_deadline(state)
+        assert due is not None
+        pauses.append((due - now) // 1000)
+        now = due
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [type(action) for action in dispatch(state, now)] == [StartAttempt]
+    handle(state, AttemptStarted(job, 1, 77, now), now)
+    assert not state.shortage.why
