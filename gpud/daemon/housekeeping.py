@@ -3,7 +3,7 @@
 Made by daemon/app.py. A pass walks the done jobs from the oldest on and forgets those that the rule
 names, STEP at a time with a pause after each, so that no turn of the engine waits for long. It runs
 at most once in INTERVAL_S, and only when something may have to go: after something has happened, or
-when the age of the oldest says so. An idle daemon is woken by none of it.
+when the age of the oldest says so: an idle daemon is woken once in LONGEST_S, or never.
 
 Rule 1: what the state still needs (jobs that others wait for) is asked anew at each step, between
 two turns of the engine, where state and store agree.
