@@ -26,6 +26,15 @@ def format_sizes(mib: int, other: int) -> tuple[str, str]:
     return (f"{mib} MiB", f"{other} MiB") if one == two and mib != other else (one, two)
 
 
+def format_bytes(count: int) -> str:
+    """ "812 KiB", "3.1 GiB": of files."""
+    kib = count / 1024
+    for unit, of_unit in (*MIB_OF_UNIT.items(), ("MiB", 1)):
+        if kib >= of_unit * 1024:
+            return f"{kib / 1024 / of_unit:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{kib:.0f} KiB" if kib >= 1 else f"{count} bytes"
+
+
 def format_energy(joules: float) -> str:
     """ "340 J", "9.8 Wh", "1.25 kWh"."""
     if joules < 3600:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -25,7 +25,9 @@ from gpud.core.actions import (
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.events import Event
 from gpud.core.health import Quarantine
+from gpud.core.log_caps import Room
 from gpud.core.model import Attempt, Cursor, Device, Job, JobId, JobSpec, NewJob, Outcome
+from gpud.core.retention import Ended, Limits
 from gpud.core.rules import Kept
 from gpud.core.shares import Sum
 from gpud.core.sight import GpuInfo
@@ -154,9 +156,10 @@ class SourceHost(Protocol):
     result is the first id (ids are contiguous), or 0 when `jobs` was empty.
     `position` is the last committed cursor of this source, or None at its first sight.
     `taken` is the multiset of the commands that were taken from this source under entry keys
-    "G:…" with G >= `generation`, done jobs and those with a problem included; asked for only when
-    a file was replaced. The store must keep what answers it as long as the source's cursor says
-    `base` <= G, else a line could run twice.
+    "G:…" with G >= `generation`, by their digests (core/entries.py), done jobs and those with a
+    problem included; asked for only when a file was replaced. The store must keep what answers it
+    as long as the source's cursor says `base` <= G, else a line could run twice: it does so when it
+    forgets a job, too.
     """
 
     def position(self) -> str | None: ...
@@ -204,6 +207,40 @@ class Loaded(Struct, frozen=True):
     arrays: tuple[tuple[int, int], ...] = ()  # first and last id of all there ever were
     gates: dict[str, Kept] = {}  # by key
     usage: dict[int, Sum] = {}  # by uid
+
+
+class LogFile(Struct, frozen=True, order=True):
+    """The log of one attempt."""
+
+    job: JobId
+    attempt: int
+
+
+class Files(Protocol):
+    """What lies beside the store, for housekeeping; every method blocks, and is called in a thread.
+
+    What is wrong with one file keeps no other: it comes back as a sentence, "" for none.
+    """
+
+    def sizes(self) -> dict[JobId, int]:
+        """Bytes on the disk of the logs of each job that has any. Raises GpudError."""
+        ...
+
+    def remove(self, files: Sequence[LogFile]) -> tuple[list[LogFile], str]:
+        """Those that are gone now; a file that was not there is."""
+        ...
+
+    def rooms(self, files: Sequence[LogFile]) -> dict[LogFile, Room]:
+        """Of those that there are."""
+        ...
+
+    def punch(self, file: LogFile, first: int, end: int) -> None:
+        """Cut these bytes out; the others stay where they are. Raises GpudError with a clause."""
+        ...
+
+    def prune_runs(self, longest_ms: int, now_ms: int, *, really: bool) -> tuple[list[str], str]:
+        """Runs of `gpud run` that have been over for longer; those that went, or would."""
+        ...
 
 
 class Likeness(Struct, frozen=True):
@@ -301,6 +338,52 @@ class Store(Protocol):
         """Per source: entries taken, and jobs of them that are not done."""
         ...
 
+    # Forgetting, in short steps, between two turns of the engine. Each is one transaction, or
+    # raises `StorageError` and has done nothing.
+
+    def ended(self, after: tuple[int, int], limit: int) -> list[Ended]:
+        """Done jobs, those that ended first at the front, from after this end and id on."""
+        ...
+
+    def ended_of(self, jobs: Sequence[JobId]) -> list[Ended]:
+        """Of those of `jobs` that are done, in no order."""
+        ...
+
+    def prune(self, jobs: Sequence[JobId], at_ms: int) -> tuple[JobId, ...]:
+        """Forget those of `jobs` that are done, with their stories; gives back which went. Elements
+        of an array stay while others of it are as they were submitted, its first one while any
+        other is kept. Their entries stay known to their sources, and their logs are due."""
+        ...
+
+    def prune_logs(self, jobs: Sequence[JobId], at_ms: int) -> None:
+        """The logs of those of `jobs` that are done are due, and shown as gone."""
+        ...
+
+    def logs_due(self, limit: int) -> list[LogFile]:
+        """Logs whose files are to be removed, until `logs_removed` was called for them."""
+        ...
+
+    def logs_removed(self, files: Sequence[LogFile]) -> None: ...
+
+    def cut(self, file: LogFile, first: int, end: int) -> None:
+        """The log has no bytes from `first` to before `end` any more; the last word counts, and
+        (0, 0) takes it back."""
+        ...
+
+    def sweep(self, walk: Any) -> Any:
+        """A stretch of what no job refers to any more. `walk`: None at first, then what the last
+        call gave back; None: that was all."""
+        ...
+
+
+class Pruned(Struct, frozen=True):
+    """What went, or would. `log_bytes`: of all logs that went, also those of jobs that went."""
+
+    jobs: int = 0
+    logs: int = 0  # jobs whose logs went while they stay
+    log_bytes: int = 0
+    runs: int = 0  # directories of `gpud run`
+
 
 class Controlled(Protocol):
     """What the control server is given: the daemon as seen from the socket.
@@ -338,6 +421,15 @@ class Controlled(Protocol):
 
     def gpu_note(self) -> str:
         """A sentence: what of the GPUs cannot be seen, and why; "" when all can."""
+        ...
+
+    async def prune(self, limits: Limits, *, really: bool) -> Pruned:
+        """A pass of housekeeping with these limits; not `really`: what it would do."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """Of what is kept, as configured."""
         ...
 
     def problems(self) -> list[str]:

@@ -16,6 +16,7 @@ MOST_PRIORITY = URGENT  # as far below 0 as above
 LONGEST_NAME = 200  # characters
 LONGEST_MODEL = 100
 LEAST_SHARE = 0.001  # of a GPU
+MOST_KEPT = 1_000_000_000  # jobs
 MOST_LIMIT = 1_000_000  # of running jobs, or of fails
 MOST_WEIGHT = 1_000_000
 MOST_VRAM_MIB = 1 << 30

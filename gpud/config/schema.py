@@ -24,6 +24,7 @@ from gpud.config.limits import (
     LONGEST_MODEL,
     LONGEST_S,
     MOST_GPUS,
+    MOST_KEPT,
     MOST_LIMIT,
     MOST_PRIORITY,
     MOST_RETRIES,
@@ -93,6 +94,7 @@ EnvName = Annotated[
 ]
 # Of jobs that run at a time; and of those that fail, 0: however many.
 Limit = Annotated[int, Meta(ge=0, le=MOST_LIMIT)]
+ManyJobs = Annotated[int, Meta(ge=0, le=MOST_KEPT)]
 Weight = Annotated[float, Meta(gt=0, le=MOST_WEIGHT, extra={"number": True})]
 # A name of `[windows]`, or what could stand there.
 WindowText = Annotated[str, Meta(min_length=1, max_length=1000, extra={"line": True})]
@@ -240,6 +242,16 @@ class FairShare(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     half_life_s: Seconds = 0.0  # of what was used; 0: no fair share
 
 
+class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[retention]`: how much of the past is kept. Of jobs that are not done, everything is."""
+
+    jobs_s: Seconds = 31_536_000.0  # after their end, with their logs; 0: for ever
+    jobs: ManyJobs = 1_000_000  # that are done; 0: however many
+    logs_s: Seconds = 0.0  # after the job's end; 0: as long as the job
+    logs_size: Size = 0  # of all logs together; 0: however large
+    log_cap: Size = 20_480  # of one log; it loses its middle then; 0: however large
+
+
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[log]`: what gpud itself says, on stderr."""
 
@@ -263,6 +275,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     defaults: JobDefaults = field(default_factory=JobDefaults)
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
+    retention: Retention = field(default_factory=Retention)
     windows: dict[WindowName, WindowText] = {}  # config/windows.py
     groups: dict[GroupName, Group] = {}
     users: dict[UserName, User] = {}

@@ -11,7 +11,7 @@ import socket
 from typing import assert_never
 
 from gpud import __version__
-from gpud.control import belonging, changes, edits, queries
+from gpud.control import belonging, changes, edits, pruning, queries
 from gpud.control.views import gpu_views
 from gpud.ports import Controlled
 from gpud.protocol.replies import GpusReply, MetricsReply, Pong, Reloaded, Reply, SourcesReply
@@ -31,6 +31,7 @@ from gpud.protocol.requests import (
     Move,
     Pause,
     Ping,
+    Prune,
     Release,
     Reload,
     Retry,
@@ -73,6 +74,7 @@ OneReply = (
     | SourceStart
     | Metrics
     | Reload
+    | Prune
 )
 
 
@@ -126,5 +128,7 @@ async def answer(daemon: Controlled, request: OneReply) -> Reply:
             return await changes.switch_source(daemon, request)
         case Reload():
             return Reloaded(id=request.id, changes=tuple(await daemon.reload()))
+        case Prune():
+            return await pruning.prune(daemon, request)
         case _:
             assert_never(request)

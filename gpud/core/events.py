@@ -226,6 +226,30 @@ class AttemptNotStarted(Event, frozen=True):
     why: str
 
 
+class LogCut(Event, frozen=True):
+    """The log had grown past its cap: so many bytes were cut out of its middle, for the first
+    time."""
+
+    job: JobId
+    attempt: int
+    bytes: int
+
+
+class LogTooLarge(Event, frozen=True):
+    """The log, of so many bytes, has grown past its cap and cannot be cut; `why` is a clause."""
+
+    job: JobId
+    attempt: int
+    bytes: int
+    why: str
+
+
+class DiskFull(Event, frozen=True):
+    """There is too little room for what another job would write; `why` is a clause."""
+
+    why: str
+
+
 class GpusSeen(Event, frozen=True):
     """One look at all GPUs. `problem`: the driver could not be asked; then there are no sights."""
 

@@ -40,6 +40,7 @@ from gpud.core.events import (
     CheckpointRequested,
     ContinueRequested,
     DevicesChanged,
+    DiskFull,
     DrainRequested,
     EditRequested,
     EntriesRead,
@@ -49,6 +50,8 @@ from gpud.core.events import (
     HealRequested,
     HoldRequested,
     JobsSubmitted,
+    LogCut,
+    LogTooLarge,
     MoveRequested,
     PauseRequested,
     ReleaseRequested,
@@ -87,6 +90,9 @@ AnyEvent = (
     | DevicesChanged
     | RunnerReady
     | RunnerGone
+    | LogCut
+    | LogTooLarge
+    | DiskFull
     | GpusSeen
     | GpuBroke
     | HealRequested
@@ -163,6 +169,16 @@ def _handle(state: State, event: AnyEvent, now_ms: int) -> Sequence[Action]:
             return reconcile.on_runner_ready(state, event, now_ms)
         case RunnerGone():
             state.runner_problem = event.why
+            return ()
+        case LogCut():
+            state.tell(event.job, event.attempt, "log-cut", now_ms, bytes=event.bytes)
+            return ()
+        case LogTooLarge():
+            told = {"bytes": event.bytes, "why": event.why}
+            state.tell(event.job, event.attempt, "log-too-large", now_ms, **told)
+            return ()
+        case DiskFull():
+            state.shortage.begin(event.why, now_ms, failed=False)
             return ()
         case GpusSeen():
             return sights.on_gpus_seen(state, event, now_ms)

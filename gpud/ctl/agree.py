@@ -79,13 +79,17 @@ def applies(verb: str, job: dict[str, Any], states: Sequence[str]) -> bool:
 
 
 def _agreed(verb: str, count: int, which: str) -> bool:
+    return agreed(f"{verb} {count} jobs", f"{verb} {count} jobs ({which})")
+
+
+def agreed(what: str, question: str) -> bool:
+    """Whether the person at the terminal says yes."""
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         raise GpudError(
-            f"cannot {verb} {count} jobs without asking: this is not a terminal",
+            f"cannot {what} without asking: this is not a terminal",
             kind="usage",
             hint="add --yes if that is what you want",
         )
-    question = f"{verb} {count} jobs ({which})"
     screen_width = screen(sys.stderr).width
     sys.stderr.write(f"{screen(sys.stderr).cut(question, max(screen_width - 8, 20))}? [y/N] ")
     sys.stderr.flush()

@@ -14,6 +14,7 @@ from gpud.client import patience
 from gpud.client.connection import ask
 from gpud.ctl import words
 from gpud.ctl.args import Option, Verb, count
+from gpud.ctl.holes import end_of_hole, pieces
 from gpud.ctl.trouble import in_words_of
 from gpud.errors import GpudError, why_os
 
@@ -34,6 +35,9 @@ class Log:
     def __init__(self, job: int, prefix: bytes) -> None:
         self.job, self._prefix = job, prefix
         self.files: list[str] = []
+        self._cut_at: list[int | None] = []  # where what was cut out of each file begins
+        self._ends_line = True  # what was shown last
+        self._gone_at_ms: list[int] = []  # 0: it was not removed
         self.view: dict[str, Any] = {}
         self.found = self.wrote = False  # there was a file; there was something in it
         self._at = 0
@@ -42,13 +46,21 @@ class Log:
 
     def learn(self, detail: dict[str, Any]) -> None:
         self.files = [attempt["log"] for attempt in detail["attempts"]]
+        cuts = [attempt.get("log_cut") for attempt in detail["attempts"]]
+        self._cut_at = [cut[0] if cut else None for cut in cuts]
+        self._gone_at_ms = [attempt.get("log_gone_at_ms", 0) for attempt in detail["attempts"]]
         self.view = detail["job"]
+
+    @property
+    def gone_at_ms(self) -> int:
+        """When the log of the attempt that is read was removed; 0: it was not."""
+        return self._gone_at_ms[self._at] if self._at < len(self._gone_at_ms) else 0
 
     def start_at_last(self, lines: int | None) -> None:
         """Begin with the last attempt there is, at its last `lines` lines (None: its start)."""
         self._at = max(len(self.files) - 1, 0)
         if lines is not None and self.files:
-            self._offset = _offset_of_last(self.files[self._at], lines)
+            self._offset = _offset_of_last(self.files[self._at], lines, self._cut_at[self._at])
 
     def copy(self) -> None:
         """What is there now to stdout; on to the next attempt where there is one."""
@@ -66,20 +78,20 @@ class Log:
             self._begun = b""
 
     def _copy_file(self, path: str) -> None:
-        for data in self._new_data(path):
-            self._offset += len(data)
+        for length, data in self._new_data(path):
+            self._offset += length
             self.wrote = True
-            self._put(data)
+            self._put(data if length == len(data) or self._ends_line else b"\n" + data)
+            self._ends_line = data.endswith(b"\n")
 
-    def _new_data(self, path: str) -> Iterator[bytes]:
+    def _new_data(self, path: str) -> Iterator[tuple[int, bytes]]:
+        """How far each piece goes in the file, and what is shown of it."""
         try:
             with open(path, "rb", buffering=0) as file:
                 self.found = True
                 if os.fstat(file.fileno()).st_size < self._offset:
                     self._offset = 0  # somebody emptied it
-                file.seek(self._offset)
-                while data := file.read(CHUNK):
-                    yield data
+                yield from pieces(file.fileno(), self._offset, self._cut_at[self._at], CHUNK)
         except FileNotFoundError:
             return  # not made yet, or taken away
         except OSError as error:
@@ -97,16 +109,19 @@ def _write(data: bytes) -> None:
     sys.stdout.buffer.write(data)
 
 
-def _offset_of_last(path: str, lines: int) -> int:
-    """Where the last `lines` lines of a file begin; a last line may lack its end."""
+def _offset_of_last(path: str, lines: int, cut_at: int | None = None) -> int:
+    """Where the last `lines` lines of a file begin; a last line may lack its end. `cut_at`: where
+    what was cut out begins, which is shown when there are not so many lines after it."""
     try:
         with open(path, "rb") as file:
             position = end = file.seek(0, os.SEEK_END)
+            lowest = 0 if cut_at is None else end_of_hole(file.fileno(), min(cut_at, end))
+            lowest = lowest if cut_at is not None and lowest > cut_at else 0
             if lines == 0:
                 return end
             wanted = lines + 1
-            while position > 0:
-                step = min(CHUNK, position)
+            while position > lowest:
+                step = min(CHUNK, position - lowest)
                 position -= step
                 file.seek(position)
                 block = file.read(step)
@@ -117,6 +132,8 @@ def _offset_of_last(path: str, lines: int) -> int:
                     wanted -= 1
                     if wanted == 0:
                         return position + where + 1
+            if lowest and cut_at is not None:
+                return lowest if wanted == 1 else cut_at
     except OSError:
         pass  # the copying says why
     return 0
@@ -162,6 +179,10 @@ def _complain_of_none(log: Log) -> None:
         raise GpudError(f"{cannot}: it could not be started{why}")
     elif not log.files:
         raise GpudError(f"{cannot}: it was {view['outcome']} before it started")
+    elif log.gone_at_ms and not log.found:
+        from gpud.ctl.render import clock
+
+        raise GpudError(f"{cannot}: it was removed {clock(log.gone_at_ms)}, as old logs are")
     elif not log.found:
         raise GpudError(f"{cannot}: there is no file {log.files[-1]}")
 

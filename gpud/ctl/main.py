@@ -37,6 +37,7 @@ MODULE_OF = {
     "pause": "change",
     "continue": "change",
     "checkpoint": "change",
+    "prune": "prune",
     "drain": "daemon",
     "undrain": "daemon",
     "reload": "daemon",

@@ -40,6 +40,7 @@ change gpud
   undrain     start jobs again
   source      stop or start reading a source
   group       how many jobs of a group may run, or fail
+  prune       forget old jobs and remove their logs
   reload      read the configuration again
   ping        say whether gpud answers
   shutdown    end gpud; running jobs go on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpud.amounts import format_bytes
 from gpud.client.connection import ask
 from gpud.client.wire import from_text
 from gpud.ctl import story, words
@@ -182,7 +183,15 @@ def _attempt(job: int, attempt: dict[str, Any], on: Screen) -> list[str]:
     told = on.folded(f"  {job}.{attempt['attempt']}  {', '.join(parts)}", indent=6)
     lines = [on.paint(line, colour) for line in told]
     lines += on.folded(f"      {attempt['why']}", indent=6) if attempt["why"] else []
-    return [*lines, f"      {on.clean(attempt['log'])}"] if attempt["log"] else lines
+    return [*lines, f"      {_log(attempt, on)}"] if attempt["log"] else lines
+
+
+def _log(attempt: dict[str, Any], on: Screen) -> str:
+    if gone_at_ms := attempt.get("log_gone_at_ms"):
+        return f"its log was removed {_moment(gone_at_ms, on)}"
+    cut = attempt.get("log_cut")
+    room = f" ({format_bytes(cut[1] - cut[0])} of it were cut out)" if cut else ""
+    return f"{on.clean(attempt['log'])}{room}"
 
 
 VERBS = [

@@ -8,7 +8,7 @@ gpud/protocol/replies.py as plain values, from a newer gpud, too: what only that
 
 from __future__ import annotations
 
-from gpud.amounts import format_priority
+from gpud.amounts import format_bytes, format_priority
 from gpud.client.wire import from_text
 from gpud.ctl.render import Screen, clock, duration
 from gpud.ctl.words import CPU_ONLY, device, devices_in_words, ending, gpu, listed, size
@@ -170,6 +170,15 @@ def _swapped(left: dict[str, Any]) -> str:
     return f"swapped with job {left.pop('beside')}"
 
 
+def _log_cut(left: dict[str, Any]) -> str:
+    return f"its log lost its middle: {format_bytes(left.pop('bytes'))} were cut out"
+
+
+def _log_too_large(left: dict[str, Any]) -> str:
+    size, why = format_bytes(left.pop("bytes")), from_text(left.pop("why"))
+    return f"its log has {size} and cannot be cut: {why}"
+
+
 SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "stopped-by-gpud": _stopped,
     "checkpoint-requested": _checkpoint,
@@ -178,6 +187,8 @@ SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "gpu-quarantined": _quarantined,
     "gpu-healed": _healed,
     "edited": _edited,
+    "log-cut": _log_cut,
+    "log-too-large": _log_too_large,
     "moved": _moved,
     "swapped": _swapped,
 }

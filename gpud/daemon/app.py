@@ -20,18 +20,22 @@ from gpud.config.schema import JobDefaults, SourceConfig
 from gpud.core.actions import Answer
 from gpud.core.events import Event
 from gpud.core.explain_room import misuses, unlisted
+from gpud.core.retention import Limits
 from gpud.core.rules import NO_RULES, Rules
 from gpud.core.state import State
 from gpud.daemon.engine import Engine, Listener, wall_ms
 from gpud.daemon.gpus import Gpus
 from gpud.daemon.hosting import Sources
+from gpud.daemon.housekeeping import Housekeeping
+from gpud.daemon.log_caps import LogCaps
 from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError, why_os
 from gpud.executors.launch import Launching
 from gpud.executors.runner import RunnerExecutor
 from gpud.executors.transient import Manager
-from gpud.ports import Source, Store, Watched
+from gpud.ports import Pruned, Source, Store, Watched
 from gpud.protocol.replies import SourceView
+from gpud.store.files import StateFiles
 from gpud.store.sqlite import SqliteStore
 from gpud.store.statedir import StateDir
 
@@ -82,6 +86,7 @@ class App:
         self._metering: Metering | None = None
         self._notes: Sequence[str] = ()
         self.sources_hosted = Sources(self.engine, on_bug=self._on_bug, warn=warn)
+        files = StateFiles(directory.path)
         self.executor = RunnerExecutor(
             directory.path,
             directory.token,
@@ -93,9 +98,12 @@ class App:
             warn=warn,
         )
         self.engine.executor = self.executor
+        self.engine.disk_full = files.full
         self.engine.meet_runner = self.executor.meet_again
         self.gpus = gpus
         gpus.attach(self.engine, self._watched)
+        self.housekeeping = Housekeeping(self.engine, files, warn=warn, on_bug=self._on_bug)
+        self.log_caps = LogCaps(self.engine, files, on_bug=self._on_bug)
         self._directory = directory
         self._store = store
         self._settings = settings
@@ -155,6 +163,8 @@ class App:
     async def close(self, *, retire_runner: bool = False) -> None:
         """Jobs go on. `retire_runner`: the runner ends once it has nothing left."""
         await self.sources_hosted.close()
+        await self.housekeeping.close()
+        await self.log_caps.close()
         for server in self._servers:
             await server.close()
         if self._metering is not None:
@@ -239,6 +249,13 @@ class App:
             )
         await (self.sources_hosted.stop if stopped else self.sources_hosted.start)(name)
 
+    @property
+    def limits(self) -> Limits:
+        return self.housekeeping.limits
+
+    async def prune(self, limits: Limits, *, really: bool) -> Pruned:
+        return await self.housekeeping.prune(limits, really=really)
+
     def gpu_note(self) -> str:
         notes = [self.gpus.note, "" if self.gpus.is_blind else unlisted(self.state)]
         return "; ".join(filter(None, notes))
@@ -271,7 +288,9 @@ class App:
             found.append(self.engine.storage_problem)
         elif self.state.runner_problem:
             found.append(f"jobs cannot be started now: {self.state.runner_problem}")
-        if why := self.state.shortage.why:
+        if why := self.engine.disk_full():
+            found.append(f"jobs cannot be started now: {why}")
+        if (why := self.state.shortage.why) and self.state.shortage.failed:
             found.append(f"the last start failed, and is tried again: {why}")
         if self._metering is not None and self._metering.problem:
             found.append(self._metering.problem)

@@ -40,6 +40,7 @@ from gpud.core.changes import Changes
 from gpud.core.dispatching import dispatch
 from gpud.core.events import (
     DevicesChanged,
+    DiskFull,
     Event,
     GpuBroke,
     RulesChanged,
@@ -93,6 +94,7 @@ class Engine:
         self._strikes = strikes
         self.set_aside = strikes.set_aside() if strikes else {}
         self.look: Callable[[bool], None] = lambda afresh: None
+        self.disk_full: Callable[[], str] = lambda: ""  # why no job may start, as a clause
         self.devices = devices
         self.rules = rules
         self._loop = asyncio.get_running_loop()
@@ -224,6 +226,9 @@ class Engine:
         actions: list[Action] = []
         for event in batch:
             actions += self._handle(event, now_ms)
+        may_start = self.state.ready and self.state.shortage.until_ms <= now_ms
+        if may_start and (why := self.disk_full()):
+            actions += self._handle(DiskFull(why), now_ms)
         actions += dispatch(self.state, now_ms)
         changes = self.state.take_changes()
         check_invariants(self.state, changes.jobs)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpud.config.load import load
+from gpud.config.retention import MIB, limits_of
 from gpud.config.rules import ruling_of
 from gpud.config.schema import Config, SourceConfig
 from gpud.daemon.app import App
@@ -61,6 +62,10 @@ class Configured:
         if new.metrics != old.metrics:
             self._app.offer_metrics(new.metrics.listen)
             changes.append(f"metrics are offered at {new.metrics.listen or 'no address'}")
+        if new.retention != old.retention:
+            self._app.housekeeping.keep(limits_of(new.retention))
+            self._app.log_caps.keep(new.retention.log_cap * MIB)
+            changes.append("[retention] has changed")
         changes += self._change_rules(old, new)
         changes += self._change_sources(old, new)
         changes += [

@@ -27,6 +27,7 @@ from gpud.config.gpu_words import (
 )
 from gpud.config.limits import MOST_SLOTS
 from gpud.config.load import default_path, load
+from gpud.config.retention import MIB, limits_of
 from gpud.config.rules import ruling_of
 from gpud.config.schema import Config
 from gpud.core.model import Outcome
@@ -46,7 +47,15 @@ from gpud.store.statedir import StateDir
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
-WORTH_A_WARNING = ("wrong-gpu", "gpu-idle", "gpu-quarantined", "gpu-healed", "stopped-by-gpud")
+WORTH_A_WARNING = (
+    "wrong-gpu",
+    "gpu-idle",
+    "gpu-quarantined",
+    "gpu-healed",
+    "stopped-by-gpud",
+    "log-cut",
+    "log-too-large",
+)
 DRIVER_WAIT_S = 5.0  # for the driver's first answer; then gpud serves without its GPUs
 
 EXAMPLES = """\
@@ -142,6 +151,8 @@ async def _serve(options: argparse.Namespace) -> int:
         app.rule(ruling.rules, ruling.windows, ruling.notes)
         in_force = Configured(app, path, config, lambda new: plan_of(new, options))
         in_force.start_sources()
+        app.housekeeping.start(limits_of(config.retention), log.info)
+        app.log_caps.start(config.retention.log_cap * MIB)
         app.reloader = lambda: _reload(in_force, log)
         told.reload = lambda: _reload_by_signal(app)
         states, _ = app.store.counts()

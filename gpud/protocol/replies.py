@@ -46,6 +46,8 @@ class AttemptView(Struct, frozen=True, omit_defaults=True):
     peak_vram_mib: int | None = None  # on one GPU
     gpu_util: int | None = None  # per cent, the mean
     rule: str = ""  # why it was placed where it was, as a clause
+    log_gone_at_ms: int = 0  # when the log was removed; 0: it was not
+    log_cut: tuple[int, int] | None = None  # these bytes of it were cut out: first, end
 
 
 class JobView(Struct, frozen=True, omit_defaults=True):
@@ -350,6 +352,15 @@ class SourceStarted(Reply, frozen=True, tag="source-started"):
 
 class MetricsReply(Reply, frozen=True, tag="metrics"):
     text: str  # OpenMetrics, to its "# EOF"
+
+
+class PrunedReply(Reply, frozen=True, tag="pruned"):
+    """What went, or would go; `log_bytes` of all logs that went, those of jobs that went too."""
+
+    jobs: int
+    logs: int  # jobs whose logs went while they stay
+    log_bytes: int
+    runs: int  # directories of `gpud run`
 
 
 class Following(Reply, frozen=True, tag="following"):

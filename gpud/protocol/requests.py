@@ -233,6 +233,15 @@ class Metrics(RequestBase, frozen=True, tag="metrics"):
     pass
 
 
+class Prune(RequestBase, frozen=True, tag="prune"):
+    """Forget jobs that ended longer ago than `older_s` seconds (null: as configured, then by number
+    and size too), with their logs; `logs_only`: their logs alone. `dry_run`: only count."""
+
+    older_s: float | None = None
+    logs_only: bool = False
+    dry_run: bool = False
+
+
 class Follow(RequestBase, frozen=True, tag="follow"):
     """Events after `since` (a sequence number; null: from now on), until the client goes.
 
@@ -280,4 +289,5 @@ AnyRequest = (
     | Metrics
     | Follow
     | Reload
+    | Prune
 )

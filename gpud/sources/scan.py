@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
+from gpud.core.entries import entry_digest
 from gpud.sources import file_sight
 from gpud.sources.file_sight import CHUNK, WINDOW, Prefix, Sight
 from gpud.sources.lexer import Entry, Lexer, Limits
-from gpud.sources.tracker import Matcher, Position, line_key, new_digest
+from gpud.sources.tracker import Matcher, Position, new_digest
 
 
 class Scan:
@@ -79,7 +80,7 @@ class Scan:
 def keys_of(scan: Scan, sight: Sight, limit: int, now: float) -> tuple[list[bytes], bool]:
     """Entries that are passed over: what recognises their commands, and whether more may come."""
     found, more = scan.entries(sight, limit, now)
-    return [line_key(entry.command) for entry in found], more
+    return [entry_digest(entry.command) for entry in found], more
 
 
 def matcher_at(

@@ -37,11 +37,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from msgspec import Struct, structs
 
+from gpud.core.entries import DIGEST_SIZE, entry_digest
 from gpud.core.model import Cursor
 from gpud.errors import GpudError
 
 MAX_SKIPPED = 2000
-_KEY_SIZE = 8
 
 
 class Position(Struct, frozen=True, omit_defaults=True):
@@ -156,22 +156,17 @@ def _matched(position: Position, boot: str) -> Position:
     )
 
 
-def line_key(command: bytes) -> bytes:
-    return hashlib.blake2b(command, digest_size=_KEY_SIZE).digest()
-
-
 class Matcher:
     """The multiset of what was taken and not yet met again."""
 
     def __init__(self, taken: Mapping[bytes, int], skipped: str = "") -> None:
-        self._left: Counter[bytes] = Counter()
-        for command, count in taken.items():
-            self._left[line_key(command)] += count
+        """`taken`: by the digests of commands."""
+        self._left: Counter[bytes] = Counter(taken)
         self._left.update(_unpack(skipped))
 
     def was_taken(self, command: bytes) -> bool:
         """Call once for each entry, in order."""
-        key = line_key(command)
+        key = entry_digest(command)
         left = self._left.get(key, 0)
         if left <= 0:
             return False
@@ -185,4 +180,4 @@ def pack_skipped(keys: Iterable[bytes]) -> str:
 
 def _unpack(skipped: str) -> list[bytes]:
     raw = base64.b64decode(skipped)
-    return [raw[at : at + _KEY_SIZE] for at in range(0, len(raw), _KEY_SIZE)]
+    return [raw[at : at + DIGEST_SIZE] for at in range(0, len(raw), DIGEST_SIZE)]

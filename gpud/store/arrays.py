@@ -331,6 +331,10 @@ class Arrays:
             self.rest = rest
             self._firsts = list(rest)
 
+    def forget(self) -> None:
+        """Rows of arrays were deleted; those of their elements, all of which had one, too."""
+        self._rows.clear()
+
 
 def moves(changes: Changes, new: Mapping[JobId, NewJob], moved: dict[Kind, int]) -> None:
     """What these changes do to the counts, but for elements that have got a row."""

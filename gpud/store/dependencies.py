@@ -9,8 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from gpud.core.model import After, Job, JobId, Outcome, Span
-from gpud.store.arrays import after_of
+from gpud.core.model import AT_ONCE, After, Job, JobId, Outcome, Span
+from gpud.core.spans import spans_of, without
+from gpud.store.arrays import Arrays, after_of
 from gpud.store.codec import OUTCOME
 from gpud.store.rows import by_size, chunks
 
@@ -25,6 +26,7 @@ OF_ARRAY = by_size(
       WHERE array <> 0 AND id IN ({})"""
 )
 OF_JOBS = by_size(f"{COLUMNS} WHERE job IN ({{}}) ORDER BY job, ended, first")
+KNOWN = by_size("SELECT id FROM jobs WHERE id IN ({})")
 OUTCOMES = by_size("SELECT id, outcome FROM jobs WHERE state = 'done' AND id IN ({})")
 
 
@@ -71,6 +73,24 @@ def come_after(afters: Iterable[After]) -> list[int]:
     """All jobs that any of these names."""
     spans = {(span.first, span.last) for after in afters for span in after.spans}
     return sorted({job for first, last in spans for job in range(first, last + 1)})
+
+
+def without_gone(db: sqlite3.Connection, arrays: Arrays, jobs: Sequence[Job]) -> None:
+    """Jobs that are no longer kept keep nobody waiting: none that is not done comes after one, but
+    for a job that was done itself then and is tried again."""
+    wanted = come_after(job.after for job in jobs)
+    known = {id_ for part in chunks(wanted) for (id_,) in db.execute(KNOWN[len(part)], part)}
+    gone = spans_of(id_ for id_ in wanted if id_ not in known and arrays.of_element(id_) is None)
+    if not gone:
+        return
+    for job in jobs:
+        left = tuple(
+            Span(first, last, span.ended)
+            for span in job.after.spans
+            for first, last in without(((span.first, span.last),), gone)
+        )
+        if left != job.after.spans:
+            job.after = After(left, job.after.patient) if left else AT_ONCE
 
 
 def _by_job(rows: Iterable[tuple[int, int, int, int, int]]) -> dict[JobId, After]:

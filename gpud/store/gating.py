@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from msgspec.structs import astuple
 
@@ -17,6 +17,7 @@ from gpud.core.model import JobId, JobState, Outcome
 from gpud.core.rules import GROUP, Kept
 from gpud.core.shares import Sum
 from gpud.store.arrays import Arrays
+from gpud.store.intern import Interned, tags_of
 
 SET_GATE = """INSERT INTO gates (key, run_limit, max_fails, fails) VALUES (?, ?, ?, ?)
   ON CONFLICT (key) DO UPDATE SET run_limit = excluded.run_limit,
@@ -94,6 +95,15 @@ class Groups:
         for end in changes.ends:
             group = group_of(self._arrays.tags(end.array))
             self._counts[group, end.outcome.value] += end.last - end.first + 1
+
+    def forget(self, gone: Mapping[tuple[int, str], int], interned: Interned) -> None:
+        """So many done jobs with these templates and outcomes are no longer kept."""
+        if self._counts is None:
+            return
+        for (template, outcome), count in gone.items():
+            group = group_of(tags_of(interned.template(template)[1]))
+            if group:
+                self._counts[group, outcome] -= count
 
 
 def group_of(keys: Iterable[str]) -> str:

@@ -72,6 +72,12 @@ class Interned:
         self._new.clear()
         self._new_environment = None
 
+    def clear(self) -> None:
+        """Rows were deleted: what is remembered of them counts no more."""
+        self._templates.clear()
+        self._ids.clear()
+        self._environment = None
+
     def _intern_environment(self, env: bytes) -> int:
         for last in (self._new_environment, self._environment):
             if last is not None and last[1] == env:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gpud.core.changes import NewSubmission
+from gpud.core.entries import entry_digest
 from gpud.core.health import Quarantine
 from gpud.core.model import AT_ONCE, Attempt, Job, JobSpec, JobState
 from gpud.core.rules import keys_of
@@ -57,6 +59,8 @@ TAKEN = """SELECT ifnull(entry_command, command), count(*) FROM (
       WHERE source = :source AND source <> ''
     UNION ALL SELECT command, NULL, source, entry_key FROM arrays WHERE source = :source)
   WHERE CAST(entry_key AS INTEGER) >= :generation GROUP BY 1"""
+TAKEN_ONCE = """SELECT digest, count(*) FROM past_entries
+  WHERE source = :source AND CAST(entry_key AS INTEGER) >= :generation GROUP BY 1"""
 
 
 def load(db: sqlite3.Connection, interned: Interned, arrays: Arrays) -> Loaded:
@@ -68,6 +72,7 @@ def load(db: sqlite3.Connection, interned: Interned, arrays: Arrays) -> Loaded:
         for job in jobs:
             job.after = afters.get(job.id, AT_ONCE)
     jobs += arrays.records()
+    dependencies.without_gone(db, arrays, [job for job in jobs if job.after.spans])
     return Loaded(
         jobs=jobs,
         attempts=[_live(row) for row in db.execute(LIVE)],
@@ -161,7 +166,9 @@ def _live(row: tuple[Any, ...]) -> Attempt:
     )
 
 
-def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> list[Job]:
+def recall(
+    db: sqlite3.Connection, interned: Interned, arrays: Arrays, jobs: Sequence[int]
+) -> list[Job]:
     """The records of those of `jobs` that exist and are done, in the order of `jobs`."""
     found: dict[int, Job] = {}
     for part in chunks(jobs):
@@ -169,6 +176,7 @@ def recall(db: sqlite3.Connection, interned: Interned, jobs: Sequence[int]) -> l
             found[row[0]] = _ended(interned, row)
     for job, after in dependencies.of_jobs(db, list(found)).items():
         found[job].after = after
+    dependencies.without_gone(db, arrays, [job for job in found.values() if job.after.spans])
     return [found[job] for job in jobs if job in found]
 
 
@@ -293,5 +301,10 @@ def position(db: sqlite3.Connection, source: str) -> str | None:
 
 
 def taken(db: sqlite3.Connection, source: str, generation: int) -> dict[bytes, int]:
-    """How often each command was taken under an entry key "G:…" with G >= `generation`."""
-    return dict(db.execute(TAKEN, {"source": source, "generation": generation}))
+    """How often each command was taken under an entry key "G:…" with G >= `generation`: by digest,
+    which of those whose jobs are gone is all that is left."""
+    parameters = {"source": source, "generation": generation}
+    found = Counter(dict(db.execute(TAKEN_ONCE, parameters)))
+    for command, count in db.execute(TAKEN, parameters):
+        found[entry_digest(command)] += count
+    return dict(found)

@@ -8,7 +8,7 @@ Rule 1: `jobs` holds what decisions change and what differs from job to job; wha
 or source have in common is one row of `templates`, and its environment one of `environments`, both
 interned by content. A template lives while a job or an array refers to it, an environment while a
 template does. `jobs.template` is no foreign key, since pruning would scan all jobs for each
-template: what prunes jobs deletes the templates that none refers to, then the environments.
+template: store/orphans.py deletes the templates that none refers to, then the environments.
 Rule 2: the live attempt of a job is number `jobs.attempt` while the job is active: a second one
 cannot be said. Its outcome is NULL, and that of all others is not.
 Rule 3: a CHECK says OR where it could say IN: for an IN SQLite builds a table at every row.
@@ -234,4 +234,28 @@ ALTER TABLE arrays ADD COLUMN why TEXT NOT NULL DEFAULT '' CHECK (typeof(why) = 
 ALTER TABLE arrays ADD COLUMN held_by TEXT NOT NULL DEFAULT '' CHECK (typeof(held_by) = 'text');
 """
 
-MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5, V6)  # the n-th brings version n - 1 to n
+# What is left of jobs that are no longer kept (store/pruning.py): the entries of sources, which
+# must not be taken twice. And what became of logs, most of which have no row: `gone_at_ms`, 0 while
+# the file is there; `due`, the file is still to be removed; a part of it that was cut out.
+V7 = """
+CREATE TABLE past_entries (
+  source TEXT NOT NULL CHECK (typeof(source) = 'text'),
+  entry_key TEXT NOT NULL CHECK (typeof(entry_key) = 'text'),
+  digest BLOB NOT NULL CHECK (typeof(digest) = 'blob'),
+  PRIMARY KEY (source, entry_key)
+) WITHOUT ROWID;
+
+CREATE TABLE logs (
+  job INTEGER NOT NULL CHECK (typeof(job) = 'integer'),
+  no INTEGER NOT NULL CHECK (typeof(no) = 'integer'),
+  gone_at_ms INTEGER NOT NULL DEFAULT 0 CHECK (typeof(gone_at_ms) = 'integer'),
+  due INTEGER NOT NULL DEFAULT 0 CHECK (due = 0 OR due = 1),
+  cut_first INTEGER NOT NULL DEFAULT 0 CHECK (typeof(cut_first) = 'integer'),
+  cut_end INTEGER NOT NULL DEFAULT 0 CHECK (cut_end >= cut_first),
+  PRIMARY KEY (job, no)
+) WITHOUT ROWID;
+CREATE INDEX logs_due ON logs (job, no) WHERE due;
+CREATE INDEX tags_template ON tags (template);
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5, V6, V7)  # the n-th brings version n - 1 to n

@@ -18,6 +18,7 @@ from gpud.store.arrays import Arrays
 from gpud.store.rows import by_size, chunks
 
 HINT = "gpuctl ls --all"
+GONE = "it is no longer kept ([retention] in the configuration, or gpuctl prune)"
 NO_TAG = {
     "group": "no job is in this group",
     "label": "no job has this label",
@@ -49,14 +50,14 @@ def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list
         return sorted([*_ids(db, "SELECT id FROM jobs ORDER BY id", ()), *arrays.resting()])
     found: set[JobId] = _check_ids(db, arrays, selection.ids)
     for first, low, high in selection.elements:
-        found.update(_elements(arrays, first, low, high))
+        found.update(_elements(db, arrays, first, low, high))
     for low, high in selection.ranges:
-        part = [*_ids(db, RANGE, (low, high)), *arrays.resting(within=((low, high),))]
+        part = _kept(db, arrays, low, high)
         found.update(part or _nothing(f"jobs {low}-{high}", "no such jobs"))
     for back in selection.last:
         what = f"job @~{back}" if back else "job @"
         last = _ids(db, LAST, (back,)) or _nothing(what, "there are not that many jobs")
-        found.update(_whole(arrays, last[0]))
+        found.update(_whole(db, arrays, last[0]))
     for name in selection.names:
         part = [*_ids(db, NAME, (name,)), *arrays.resting(name=name)]
         found.update(part or _nothing(f'"name:{name}"', "no job has this name"))
@@ -97,24 +98,36 @@ def _check_ids(db: sqlite3.Connection, arrays: Arrays, ids: Iterable[int]) -> se
         found.update(_ids(db, KNOWN[len(part)], part))
     for job in wanted:
         if job not in found and arrays.of_element(job) is None:
-            _nothing(f"job {job}", "no such job")
-        found.update(_whole(arrays, job))
+            (next_id,) = db.execute("SELECT next_id FROM meta").fetchone()
+            _nothing(f"job {job}", GONE if 0 < job < next_id else "no such job")
+        found.update(_whole(db, arrays, job))
     return found
 
 
-def _whole(arrays: Arrays, job: int) -> Iterable[JobId]:
-    return map(JobId, range(job, (arrays.last_of(job) or job) + 1))
+def _whole(db: sqlite3.Connection, arrays: Arrays, job: int) -> Iterable[JobId]:
+    """The job, or of the array that it is the first of all that are kept."""
+    last = arrays.last_of(job)
+    return (JobId(job),) if last is None else _kept(db, arrays, job, last)
 
 
-def _elements(arrays: Arrays, first: int, low: int, high: int) -> list[JobId]:
+def _kept(db: sqlite3.Connection, arrays: Arrays, low: int, high: int) -> list[JobId]:
+    return [*_ids(db, RANGE, (low, high)), *arrays.resting(within=((low, high),))]
+
+
+def _elements(
+    db: sqlite3.Connection, arrays: Arrays, first: int, low: int, high: int
+) -> list[JobId]:
     """Those with an index from `low` to `high`."""
     what = f"job {first}[{low}]" if low == high else f"jobs {first}[{low}-{high}]"
     if arrays.last_of(first) is None:
         _nothing(what, f"job {first} is no array")
     all_ = arrays.row(JobId(first)).content.indices
     places = [indices.place_of(all_, index) for index in indices.among(all_, low, high)]
-    found = [JobId(first + place) for place in places if place is not None]
-    return found or _nothing(what, f"the array has {indices.shown(all_)}")
+    wanted = [JobId(first + place) for place in places if place is not None]
+    if not wanted:
+        _nothing(what, f"the array has {indices.shown(all_)}")
+    kept = {*_kept(db, arrays, min(wanted), max(wanted))}
+    return [job for job in wanted if job in kept] or _nothing(what, GONE)
 
 
 def _ids(db: sqlite3.Connection, query: str, parameters: Iterable[object]) -> list[JobId]:

@@ -15,17 +15,28 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from gpud.core.changes import Changes, NewSubmission
 from gpud.core.model import Job, JobId, JobSpec, Outcome
+from gpud.core.retention import Ended
 from gpud.core.spans import Spans
 from gpud.errors import GpudError
-from gpud.ports import Likeness, Loaded, StorageError
+from gpud.ports import Likeness, Loaded, LogFile, StorageError
 from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
-from gpud.store import alike, dependencies, gating, loading, selecting, telling, viewing
+from gpud.store import (
+    alike,
+    dependencies,
+    gating,
+    loading,
+    orphans,
+    selecting,
+    telling,
+    viewing,
+)
 from gpud.store.arrays import Arrays
 from gpud.store.commit import Writer
 from gpud.store.database import connect, connect_in_memory
 from gpud.store.intern import Interned
 from gpud.store.minimums import check_minimums
+from gpud.store.pruning import Pruning
 from gpud.store.reserve import Reserve
 from gpud.store.schema import MIGRATIONS
 from gpud.store.tally import Tally
@@ -68,6 +79,7 @@ class SqliteStore:
         self._groups = gating.Groups(db, self._arrays)
         self._specs = loading.SpecReader(db, self._interned, self._arrays)
         self._writer = Writer(db, self._interned, self._arrays, self._tally, self._groups)
+        self._pruning = Pruning(db, self._interned, self._arrays, self._tally, self._groups)
         self._identity = _identity_of(path) if reserve is not None else None
 
     @classmethod
@@ -160,6 +172,50 @@ class SqliteStore:
             raise error
         return StorageError(message)
 
+    # -- forgetting ------------------------------------------------------------------------
+
+    def prune(self, jobs: Sequence[JobId], at_ms: int) -> tuple[JobId, ...]:
+        gone = self._forget(lambda: self._pruning.prune(jobs, at_ms))
+        self._specs.forget(gone)
+        return gone
+
+    def prune_logs(self, jobs: Sequence[JobId], at_ms: int) -> None:
+        self._forget(lambda: self._pruning.prune_logs(jobs, at_ms))
+
+    def logs_removed(self, files: Sequence[LogFile]) -> None:
+        self._forget(lambda: self._pruning.logs_removed(files))
+
+    def cut(self, file: LogFile, first: int, end: int) -> None:
+        self._forget(lambda: self._pruning.cut(file, first, end))
+
+    def sweep(self, walk: orphans.Walk | None) -> orphans.Walk | None:
+        begun = walk or orphans.Walk()
+        return self._forget(lambda: orphans.step(self._db, self._interned, begun))
+
+    def _forget(self, work: Callable[[], R]) -> R:
+        """No room is made for it: what is forgotten can wait until the disk works."""
+        self._check_same_file()
+        try:
+            return work()
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise self._trouble("write", error) from error
+            raise
+
+    @_reads
+    def ended(self, after: tuple[int, int], limit: int) -> list[Ended]:
+        return self._pruning.ended(after, limit)
+
+    @_reads
+    def ended_of(self, jobs: Sequence[JobId]) -> list[Ended]:
+        return self._pruning.ended_of(jobs)
+
+    @_reads
+    def logs_due(self, limit: int) -> list[LogFile]:
+        return self._pruning.logs_due(limit)
+
     # -- reading ---------------------------------------------------------------------------
 
     @_reads
@@ -187,7 +243,7 @@ class SqliteStore:
 
     @_reads
     def recall(self, jobs: Sequence[JobId]) -> list[Job]:
-        return loading.recall(self._db, self._interned, jobs)
+        return loading.recall(self._db, self._interned, self._arrays, jobs)
 
     @_reads
     def position(self, source: str) -> str | None:

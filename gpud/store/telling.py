@@ -31,6 +31,7 @@ from gpud.store.codec import (
     show_lease,
 )
 from gpud.store.loading import SpecReader
+from gpud.store.pruning import LOGS_OF
 from gpud.store.viewing import used_of
 
 ATTEMPTS = """SELECT no, phase, outcome, exit_code, signal, why, pid, dispatched_at_ms,
@@ -66,7 +67,7 @@ def detail(db: sqlite3.Connection, specs: SpecReader, state_dir: Path, job: JobV
         grace_s=s.grace_s,
         linger_s=s.linger_s,
         uid=s.uid,
-        attempts=tuple(_attempt(state_dir, job.id, row) for row in db.execute(ATTEMPTS, (job.id,))),
+        attempts=_attempts(db, state_dir, job.id),
         story=tuple(_event(row) for row in db.execute(STORY, (job.id,) * 3)),
         retry_on=ends_of(s.retry),
         usual_vram_mib=_usual(db, likeness_of(s.name, s.command, s.uid)),
@@ -109,6 +110,19 @@ def _usual(db: sqlite3.Connection, likeness: str) -> int | None:
 
 def events_after(db: sqlite3.Connection, seq: int, limit: int) -> list[EventView]:
     return [_event(row) for row in db.execute(AFTER, (seq, limit))]
+
+
+def _attempts(db: sqlite3.Connection, state_dir: Path, job: int) -> tuple[AttemptView, ...]:
+    logs = {no: rest for no, *rest in db.execute(LOGS_OF, (job,))}
+    found = []
+    for row in db.execute(ATTEMPTS, (job,)):
+        view = _attempt(state_dir, job, row)
+        if (log := logs.get(view.attempt)) is not None:
+            gone_at_ms, first, end = log
+            cut = (first, end) if end > 0 else None
+            view = structs.replace(view, log_gone_at_ms=gone_at_ms, log_cut=cut)
+        found.append(view)
+    return tuple(found)
 
 
 def _attempt(state_dir: Path, job: int, row: tuple[Any, ...]) -> AttemptView:

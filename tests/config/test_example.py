@@ -25,6 +25,7 @@ from gpud.config.schema import (
     Metrics,
     Pool,
     QueueFileSource,
+    Retention,
     User,
 )
 
@@ -40,13 +41,14 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "users.alice": User,
     'labels."sweep=lr"': LabelRule,
     "fair_share": FairShare,
+    "retention": Retention,
     "source.nightly": QueueFileSource,
 }
 NAMES = "windows"  # a table whose keys are names
 # Tables.
 NOT_SETTINGS = {
     *("pool", "defaults", "log", "metrics", "windows", "groups", "users", "labels", "fair_share"),
-    "source",
+    *("source", "retention"),
 }
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.core.changes import Changes, NewSubmission
+from gpud.core.entries import entry_digest
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import (
     Array,
@@ -95,6 +96,10 @@ def desk(store: Store) -> Desk:
 
 def command(text: str, **more: object) -> JobSpec:
     return JobSpec(text.encode(), **more)  # type: ignore[arg-type]
+
+
+def digests(**counts: int) -> dict[bytes, int]:
+    return {entry_digest(text.encode()): count for text, count in counts.items()}
 
 
 # -- nothing yet -----------------------------------------------------------------------------
@@ -291,8 +296,8 @@ def test_what_was_taken_from_a_source_under_later_generations(desk: Desk) -> Non
     desk.add(command("a", source="other", entry_key="12:0"))
     desk.add(command("a", source="q"))
     desk.commit()
-    assert desk.store.taken("q", 10) == {b"a": 2, b"b": 1, b"c": 1}
-    assert desk.store.taken("q", 0) == {b"a": 4, b"b": 1, b"c": 1}
+    assert desk.store.taken("q", 10) == digests(a=2, b=1, c=1)
+    assert desk.store.taken("q", 0) == digests(a=4, b=1, c=1)
     assert desk.store.taken("nobody", 0) == {}
 
 

@@ -17,7 +17,7 @@ from gpud.ports import Store
 from gpud.store.schema import MIGRATIONS
 from gpud.store.sqlite import DATABASE, SqliteStore
 
-from .test_store import Desk, command, desk, store
+from .test_store import Desk, command, desk, digests, store
 
 __all__ = ["desk", "store"]  # fixtures
 
@@ -80,7 +80,7 @@ def test_an_entry_stays_known_by_what_stood_in_its_source(desk: Desk, store: Sto
     desk.commit()
     edit(desk, one, twice, command=b"y")
     desk.commit()
-    assert store.taken("q", 1) == {b"a": 1, b"b": 1}
+    assert store.taken("q", 1) == digests(a=1, b=1)
     assert store.spec(one.id).command == b"y"
 
 
@@ -138,7 +138,7 @@ def test_a_database_of_before_edits_is_brought_up_to_date(tmp_path: Path) -> Non
     with closing(SqliteStore.open(tmp_path, durable=False)) as store:
         loaded = store.load()
         assert loaded.jobs == jobs
-        assert store.taken("q", 0) == {b"a": 1}
+        assert store.taken("q", 0) == digests(a=1)
         desk = Desk(store)
         desk.state.next_id = loaded.next_id
         desk.state.load(loaded.jobs, [])

@@ -22,11 +22,12 @@ from gpud.core.events import (
 )
 from gpud.core.model import CPU_LANE, Device, JobId
 from gpud.core.pool import Pool
+from gpud.core.retention import Limits
 from gpud.core.scheduler import step
 from gpud.core.state import State
 from gpud.daemon.past import with_past
 from gpud.errors import GpudError
-from gpud.ports import StorageError
+from gpud.ports import Pruned, StorageError
 from gpud.protocol.replies import EventView, SourceView
 from gpud.store.sqlite import SqliteStore
 
@@ -56,6 +57,7 @@ class FakeDaemon:
         self.gate: asyncio.Event | None = None
         self.broken = ""
         self.asked: list[Event] = []
+        self.pruned: list[tuple[Limits, bool]] = []
         self.switched: list[tuple[str, bool]] = []
         self.listeners: list[Callable[[Sequence[EventView]], None]] = []
         self._now_ms = itertools.count(1_000_000)
@@ -101,6 +103,12 @@ class FakeDaemon:
 
     def gpu_note(self) -> str:
         return ""
+
+    limits = Limits(jobs_ms=1000 * 86_400_000, jobs=100, logs_bytes=1 << 30)
+
+    async def prune(self, limits: Limits, *, really: bool) -> Pruned:
+        self.pruned.append((limits, really))
+        return Pruned(3, 2, 1 << 20, 1)
 
     def problems(self) -> list[str]:
         return [self.broken] if self.broken else []

@@ -9,6 +9,7 @@ from gpud.core.events import (
     AttemptNotStarted,
     AttemptStarted,
     CancelRequested,
+    DiskFull,
     Tick,
 )
 from gpud.core.explain import explain
@@ -84,3 +85,23 @@ def test_what_its_runner_ended_unasked_is_lost_whatever_it_made_of_its_grace() -
     handle(state, CancelRequested(1, (job,)), NOW_MS)
     handle(state, AttemptEnded(job, 1, NOW_MS, exit_code=0, stopped=True), NOW_MS)
     assert attempt.outcome is Outcome.CANCELLED
+
+
+def test_a_full_disk_pauses_every_start_until_there_is_room() -> None:
+    state = ready(A)
+    handle(state, DiskFull("the disk of /logs is full"), NOW_MS)
+    job = submit(state)
+    now, pauses = NOW_MS, []
+    for _ in range(8):
+        handle(state, DiskFull("the disk of /logs is full"), now)
+        assert dispatch(state, now) == []
+        assert explain(state, job, now).endswith("more: the disk of /logs is full")
+        assert not state.shortage.failed
+        due = next_deadline(state)
+        assert due is not None
+        pauses.append((due - now) // 1000)
+        now = due
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [type(action) for action in dispatch(state, now)] == [StartAttempt]
+    handle(state, AttemptStarted(job, 1, 77, now), now)
+    assert not state.shortage.why

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from gpud.ctl import logs
+from gpud.ctl import holes, logs
 from gpud.ctl.logs import _offset_of_last
 from gpud.errors import GpudError
 from gpud.protocol import replies, requests
 from gpud.protocol.replies import EventReply, Following
+from gpud.store import punching
 
 from .fake_server import DROP, FakeServer
 from .samples import attempt, detail, done, event, job, running
@@ -225,3 +228,77 @@ def test_a_reader_that_has_seen_enough(box: Box, process: Callable[..., Any]) ->
     line = f'"{PROGRAM[0]}" -c "{PROGRAM[2]}" logs 42 | head -1'
     result = process(line, program=["sh", "-c"])
     assert (result.status, result.out, result.err) == (0, "line\n", "")
+
+
+# -- a log that lost its middle ------------------------------------------------------------------
+
+BLOCK = 65536
+
+
+def with_a_hole(path: Path, tail: bytes = b"the end\n") -> bool:
+    """A block of `a`, a hole of two blocks, then the tail; False where there are no holes."""
+    with open(path, "wb") as file:
+        file.write(b"a" * BLOCK)
+        file.seek(3 * BLOCK)
+        file.write(tail)
+        file.flush()
+        return os.lseek(file.fileno(), BLOCK, os.SEEK_DATA) > BLOCK
+
+
+@pytest.fixture
+def cut(box: Box) -> Path:
+    box.put(42, b"")
+    if not with_a_hole(box.path(42)):
+        pytest.skip("this file system knows of no holes")
+    [before] = box.details[42].attempts
+    box.details[42] = structs.replace(
+        box.details[42], attempts=(structs.replace(before, log_cut=(BLOCK, 3 * BLOCK)),)
+    )
+    return box.path(42)
+
+
+def test_what_was_cut_out_is_said(cut: Path, gpuctl: Gpuctl) -> None:
+    assert gpuctl("logs", "42").out == "a" * BLOCK + "\n[… 128 KiB cut …]\nthe end\n"
+    assert gpuctl("logs", "-n1", "42").out == "the end\n"
+    assert gpuctl("logs", "-n2", "42").out == "[… 128 KiB cut …]\nthe end\n"
+
+
+def test_a_hole_that_gpud_did_not_make_is_what_it_is(box: Box, gpuctl: Gpuctl) -> None:
+    box.put(42, b"")
+    with_a_hole(box.path(42))
+    assert gpuctl("logs", "42").out == "a" * BLOCK + "\0" * 2 * BLOCK + "the end\n"
+
+
+def test_what_was_to_be_cut_and_was_not_is_there(cut: Path, gpuctl: Gpuctl) -> None:
+    cut.write_bytes(b"a" * 4 * BLOCK)
+    assert gpuctl("logs", "42").out == "a" * 4 * BLOCK
+
+
+def test_a_hole_that_grows_while_it_is_read(cut: Path) -> None:
+    fd = os.open(cut, os.O_RDWR)
+    try:
+        os.pwrite(fd, b"b" * 3 * BLOCK, 3 * BLOCK)
+        read = holes.pieces(fd, 0, BLOCK, BLOCK)
+        assert next(read) == (BLOCK, b"a" * BLOCK)
+        assert next(read) == (2 * BLOCK, "[… 128 KiB cut …]\n".encode())
+        assert next(read) == (BLOCK, b"b" * BLOCK)
+        try:
+            punching.punch(str(cut), BLOCK, 5 * BLOCK)
+        except GpudError as error:
+            pytest.skip(str(error))
+        assert next(read) == (BLOCK, "[… 64 KiB cut …]\n".encode())
+        assert next(read) == (BLOCK, b"b" * BLOCK)
+        assert not [*read]
+    finally:
+        os.close(fd)
+
+
+def test_a_log_that_was_removed(box: Box, gpuctl: Gpuctl) -> None:
+    box.put(42, b"")
+    box.path(42).unlink()
+    [before] = box.details[42].attempts
+    attempts = (structs.replace(before, log_gone_at_ms=1_795_240_000_000),)
+    box.details[42] = structs.replace(box.details[42], attempts=attempts)
+    result = gpuctl("logs", "42")
+    assert result.status == 1
+    assert result.err.startswith("gpuctl: cannot show the log of job 42: it was removed 2026-11-")

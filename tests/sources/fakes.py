@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from gpud.core.entries import entry_digest
 from gpud.core.model import Cursor, NewJob
 from gpud.ports import Source, SourceHealth
 
@@ -45,7 +46,7 @@ class FakeHost:
         for job in self.jobs:
             key = job.spec.entry_key or ""
             if int(key.split(":")[0]) >= generation:
-                found[job.spec.command] += 1
+                found[entry_digest(job.spec.command)] += 1
         return found
 
     async def take(self, jobs: Sequence[NewJob], cursor: Cursor | None) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from gpud.core.entries import entry_digest
 from gpud.errors import GpudError
 from gpud.sources.tracker import (
     Matcher,
     Position,
     begin,
     decide,
-    line_key,
     pack_skipped,
     parse_position,
 )
@@ -56,7 +56,10 @@ def test_decisions() -> None:
 
 
 def test_the_kth_copy_is_new_when_fewer_were_taken() -> None:
-    matcher = Matcher({b"a": 2, b"b": 1}, pack_skipped([line_key(b"b"), line_key(b"c")]))
+    matcher = Matcher(
+        {entry_digest(b"a"): 2, entry_digest(b"b"): 1},
+        pack_skipped([entry_digest(b"b"), entry_digest(b"c")]),
+    )
     met = [
         matcher.was_taken(command) for command in (b"a", b"b", b"a", b"a", b"b", b"b", b"c", b"d")
     ]

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from msgspec import structs
 
 from gpud.core.changes import Changes
+from gpud.core.entries import entry_digest
 from gpud.core.events import Edit, EditRequested, MoveRequested
 from gpud.core.model import (
     Cursor,
@@ -280,7 +281,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.specs[job_id], priority=job.priority
             )
         for source in ("q", "r"):
-            entries = [f"c{job_id}".encode() for job_id in self.everything]
+            entries = [entry_digest(f"c{job_id}".encode()) for job_id in self.everything]
             taken = Counter(
                 c
                 for c, j in zip(entries, self.everything, strict=True)
