@@ -20,7 +20,7 @@ from gpud.errors import GpudError
 from gpud.ports import Source
 
 RULES = ("windows", "groups", "users", "labels", "fair_share")
-NEEDS_RESTART = ("state_dir", "socket", "cgroup", "log")
+NEEDS_RESTART = ("state_dir", "socket", "cgroup", "log", "access")
 
 
 def cpu_slots_of(config: Config) -> int:

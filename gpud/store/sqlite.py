@@ -18,9 +18,9 @@ from gpud.core.model import Job, JobId, JobSpec, Outcome
 from gpud.core.spans import Spans
 from gpud.errors import GpudError
 from gpud.ports import Likeness, Loaded, StorageError
-from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView
+from gpud.protocol.replies import ArrayView, AuditView, EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
-from gpud.store import alike, dependencies, gating, loading, selecting, telling, viewing
+from gpud.store import alike, dependencies, gating, loading, owning, selecting, telling, viewing
 from gpud.store.arrays import Arrays
 from gpud.store.commit import Writer
 from gpud.store.database import connect, connect_in_memory
@@ -234,6 +234,14 @@ class SqliteStore:
     @_reads
     def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
         return alike.runs_ms(self._db, self._interned, likeness, before)
+
+    @_reads
+    def owners(self, jobs: Sequence[int]) -> dict[int, int]:
+        return owning.owners(self._db, self._interned, self._arrays, jobs)
+
+    @_reads
+    def audit(self, job: JobId) -> list[AuditView]:
+        return owning.audit(self._db, job)
 
     @_reads
     def events_after(self, seq: int, limit: int) -> list[EventView]:

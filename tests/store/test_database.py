@@ -52,11 +52,11 @@ def refusal(directory: Path) -> GpudError:
 def test_a_newer_database(tmp_path: Path) -> None:
     path = fill(tmp_path, 1)
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 7")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     error = refusal(tmp_path)
     known = len(MIGRATIONS)
     assert error.message.endswith(
-        f": it was written by a newer gpud (schema 7, this one knows {known})"
+        f": it was written by a newer gpud (schema {known + 1}, this one knows {known})"
     )
     assert error.hint == "start the newer gpud, or set another state_dir"
 
@@ -64,9 +64,9 @@ def test_a_newer_database(tmp_path: Path) -> None:
 def test_a_newer_version_that_is_still_in_the_journal(tmp_path: Path) -> None:
     path = fill(tmp_path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("PRAGMA user_version = 7")
+        other.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
         assert refusal(tmp_path).message.endswith(
-            f"newer gpud (schema 7, this one knows {len(MIGRATIONS)})"
+            f"newer gpud (schema {len(MIGRATIONS) + 1}, this one knows {len(MIGRATIONS)})"
         )
 
 
