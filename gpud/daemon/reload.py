@@ -50,6 +50,8 @@ class Configured:
         if self._path is None:
             raise GpudError("cannot reload: gpud was started without a configuration file")
         old, new = self._config, load(self._path)
+        if new.access.mode != self._at_start.access.mode:  # it says as whom the sources' jobs run
+            raise GpudError("cannot reload: access.mode has changed: this needs a restart")
         changes = []
         if new.pool != old.pool:
             changes.append(self._change_pool(new))

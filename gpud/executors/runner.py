@@ -53,6 +53,7 @@ from gpud.runner import KNOWS_PAUSE, VERSION
 
 AboutAttempt = StopAttempt | PauseAttempt | ContinueAttempt | CheckpointAttempt
 
+LOG_DIRECTORY_MODE = 0o711  # in system mode: crossed by all, listed by root
 UMASK = 0o022  # of another user's job that was submitted without one
 HELLO_TIMEOUT_S = 20.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
@@ -81,7 +82,6 @@ class RunnerExecutor:
         self._cgroup = cgroup
         self._launching = launching
         self._accounts = accounts  # None: everything runs as our own user
-        self._log_directory = ""  # that was seen to last
         self._warn = warn
         self._oom = OutOfMemory(self._state_path)
         self._links: dict[int, RunnerLink] = {}  # by version
@@ -340,14 +340,14 @@ class RunnerExecutor:
     def _make_log_directory(self, job: int, attempt: int) -> None:
         """One that users may cross; what is wrong with it the runner says."""
         directory = os.path.dirname(log_path(self._state_path, job, attempt))
-        if directory == self._log_directory:
-            return
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(directory).st_mode & 0o777 == LOG_DIRECTORY_MODE:
+                return
         with contextlib.suppress(OSError):
             for path in (os.path.dirname(directory), directory):
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(path)
-                os.chmod(path, 0o711)
-            self._log_directory = directory
+                os.chmod(path, LOG_DIRECTORY_MODE)
 
     def _write_script(
         self, job: int, attempt: int, text: bytes, account: Account | None = None

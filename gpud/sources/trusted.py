@@ -67,6 +67,9 @@ def open_trusted(path: str, uid: int) -> Opened:
                     f"{_user(uid)}",
                     f"chown {_user(uid)} {place}; chmod go-w {place}",
                 )
+            if not rest and around_file.st_uid == ROOT != uid and around_file.st_nlink > 1:
+                os.close(fd)
+                raise _no(path, f"{place} is root's and has other names (hard links)")
             if not rest:
                 return Opened(fd, (around.st_dev, around.st_ino))
             os.close(at)
