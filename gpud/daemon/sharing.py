@@ -29,7 +29,7 @@ def policy_of(access: Access) -> Policy:
         raise GpudError(
             'cannot serve all users (access.mode = "system"): only root can',
             kind="config",
-            hint='as a user: gpud install-service --user, or mode = "private"',
+            hint='for yourself alone: mode = "private"',
         )
     return Policy(
         system=True,

@@ -352,3 +352,34 @@ def test_a_socket_that_others_may_exchange_is_refused(lab: Lab) -> None:
     lab.socket.write_text("squatted")
     with pytest.raises(AssertionError, match="something that is not a socket"):
         lab.up()
+
+
+def test_back_in_private_mode_nothing_of_another_runs_as_root(lab: Lab) -> None:
+    daemon = lab.up()
+    job = lab.submit_by("alice", "--hold", "id -u")
+    path = lab.home / "gpud.toml"
+    path.write_text("")
+    reloaded = lab.ctl("reload", check=False)
+    assert "access.mode has changed: this needs a restart" in reloaded.stderr
+    lab.stop(daemon)
+    lab.serve("--config", str(path))
+    lab.ctl("release", str(job))
+    assert lab.ctl("wait", str(job), check=False).returncode == 127
+    assert f"it is a job of user {ALICE}" in lab.job(job)["why"]
+    assert lab.by("alice", "ls").returncode == 4
+
+
+def test_a_user_who_is_gone(lab: Lab) -> None:
+    lab.up()
+    job = lab.submit_by("alice", "--hold", "true")
+    lines = [line for line in PASSWD.splitlines() if "alice" not in line]
+    (lab.home / "passwd").write_text("\n".join(lines) + "\n")
+    lab.ctl("release", str(job))
+    assert lab.ctl("wait", str(job), check=False).returncode == 127
+    assert f"this machine knows no user {ALICE} any more" in lab.job(job)["why"]
+
+
+def test_system_mode_is_refused_without_its_group(lab: Lab) -> None:
+    (lab.home / "group").write_text("root:x:0:\n")
+    with pytest.raises(AssertionError, match=r"access.group is .*knows no such group"):
+        lab.up()
