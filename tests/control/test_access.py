@@ -24,8 +24,11 @@ from gpud.control.access import (
     may_see,
     right_of,
 )
+from gpud.control.guard import Guard
 from gpud.control.meter import BURST_S, Meter
 from gpud.control.server import ControlServer
+from gpud.core.events import CancelRequested, HoldRequested, JobsSubmitted
+from gpud.core.model import JobId, JobSpec, NewJob
 from gpud.errors import GpudError
 from gpud.protocol import replies, requests
 from gpud.protocol.framing import decode_request
@@ -334,3 +337,27 @@ def test_a_queue_is_counted_only_when_it_may_be_full_and_once_a_second() -> None
     now[0], there[0] = 102.0, 0  # they have ended
     meter.queue(61000, 5, count)
     assert counted == [2]
+
+
+def test_a_verb_that_forgot_to_ask_cannot_change_anothers_job() -> None:
+    """The second look: at the event, whatever was made of the request."""
+    daemon = FakeDaemon()
+    told: list[str] = []
+    hers = NewJob(JobSpec(command=b"true", uid=ALICE.uid))
+    daemon.post(JobsSubmitted(1, (hers,)))
+    meter = Meter(SYSTEM)
+    request = requests.Cancel(id=1, jobs=(1,))
+
+    def look_over(caller: Caller, event: Any) -> Any:
+        guard = Guard(daemon, SYSTEM, caller, meter, lambda event, **_: told.append(event))
+        return guard.look_over(request, event)
+
+    for event in (CancelRequested(0, (JobId(1),)), HoldRequested(0, (JobId(1),))):
+        for caller in (ALICE, CAROL, ROOT):
+            assert look_over(caller, event) == event
+        with pytest.raises(GpudError, match="it belongs to 61000"):
+            look_over(BOB, event)
+    assert told == ["request_refused"] * 2
+    with pytest.raises(AssertionError, match="for another user"):
+        look_over(BOB, JobsSubmitted(0, (hers,)))
+    daemon.store.close()
