@@ -22,7 +22,7 @@ from gpud.core.actions import (
     StartAttempt,
     StopAttempt,
 )
-from gpud.core.changes import Changes, NewSubmission
+from gpud.core.changes import By, Changes, NewSubmission
 from gpud.core.events import Event
 from gpud.core.health import Quarantine
 from gpud.core.log_caps import Room
@@ -34,7 +34,7 @@ from gpud.core.sight import GpuInfo
 from gpud.core.spans import Spans
 from gpud.core.state import State
 from gpud.errors import GpudError
-from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView, SourceView
+from gpud.protocol.replies import ArrayView, AuditView, EventView, JobDetail, JobView, SourceView
 from gpud.protocol.selectors import Selection
 
 
@@ -321,6 +321,14 @@ class Store(Protocol):
         """Of arrays by the ids of their first elements."""
         ...
 
+    def owners(self, jobs: Sequence[int]) -> dict[int, int]:
+        """The uid of each of those of `jobs` that exist."""
+        ...
+
+    def audit(self, job: JobId) -> list[AuditView]:
+        """What people asked for about this job, the oldest first."""
+        ...
+
     def events_after(self, seq: int, limit: int) -> list[EventView]: ...
 
     def last_seq(self) -> int: ...
@@ -389,14 +397,16 @@ class Controlled(Protocol):
     """What the control server is given: the daemon as seen from the socket.
 
     `ask` posts a request event (built by `make` from the request number it is given) and returns
-    its answer after the commit. It raises GpudError: what the core refused, or kind `storage` at
-    once while the store cannot write. `state` is for reading only.
+    its answer after the commit; `by` is written down with what it changes. It raises GpudError:
+    what the core refused, or kind `storage` at once while the store cannot write. `state` is for
+    reading only.
     """
 
     started_at_ms: int
     state_dir: str
     socket: str
     defaults: JobDefaults  # what a submit's jobs get where they do not say
+    submits_as: int  # the uid that a submit's jobs get
     forecasting: asyncio.Lock  # one forecast at a time: each has a copy of the queue
 
     @property
@@ -405,7 +415,7 @@ class Controlled(Protocol):
     @property
     def store(self) -> Store: ...
 
-    async def ask(self, make: Callable[[int], Event]) -> Answer: ...
+    async def ask(self, make: Callable[[int], Event], by: By | None = None) -> Answer: ...
 
     def now_ms(self) -> int: ...
 
@@ -415,7 +425,7 @@ class Controlled(Protocol):
 
     def sources(self) -> list[SourceView]: ...
 
-    async def switch_source(self, name: str, *, stopped: bool) -> None:
+    async def switch_source(self, name: str, *, stopped: bool, by: By | None = None) -> None:
         """Stop or start a source. Raises GpudError (not-found) for one that is not configured."""
         ...
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from gpud.config import gpu_words
-from gpud.config.belonging import labels_of
+from gpud.config.belonging import labels_of, uid_of
 from gpud.config.lines import dotted
 from gpud.config.requests import request_of
 from gpud.config.schema import Config, Pool, SourceConfig
@@ -38,11 +38,21 @@ def findings(config: Config) -> Iterator[Finding]:
         yield from _of_request(name, source)
         labels = config.defaults.labels | source.labels
         yield from _of_labels(("source", name, "labels"), labels)
+        if why := _of_user(config, source):
+            yield ("source", name, "user"), f"source.{name}.user: {why}"
         real = os.path.realpath(source.path)
         if real in readers:
             both = f"source.{name} reads {source.path}, and so does source.{readers[real]}"
             yield ("source", name, "path"), f"{both}: each line would run twice"
         readers.setdefault(real, name)
+
+
+def _of_user(config: Config, source: SourceConfig) -> str:
+    if config.access.mode == "private":
+        return "" if source.user is None else 'it takes [access] mode = "system"'
+    if source.user is None:
+        return 'write down as whom its jobs run, since [access] has mode = "system"'
+    return f"this machine knows no user {source.user}" if uid_of(source.user) is None else ""
 
 
 def windows_used(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:

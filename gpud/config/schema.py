@@ -123,6 +123,13 @@ UserName = Annotated[
         description='write the name of a user, its number, or "*" for every other user',
     ),
 ]
+AccountName = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\*|[^\s:*]{1,64})\Z",
+        description="write the name of a user or of a group, or its number",
+    ),
+]
 # Never shown: not when it is wrong, and not what somebody wrote beside it by mistake.
 EnvValue = Annotated[str, Meta(extra={"secret": True})]
 
@@ -157,6 +164,7 @@ class QueueFileSource(
     """`[source.NAME]` with `type = "queue-file"`: jobs are lines appended to a file."""
 
     path: PathText
+    user: AccountName | None = None  # as whom its jobs run, in system mode
     start: Literal["beginning", "end"] = "beginning"  # what lines count at the file's first sight
     poll_s: Pause = 2.0  # how often to look where watching says nothing (network file systems)
     cwd: PathText | None = None  # default: the file's directory
@@ -252,6 +260,22 @@ class Retention(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_cap: Size = 20_480  # of one log; it loses its middle then; 0: however large
 
 
+class Access(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[access]`: one person's daemon, or one for all users of the machine."""
+
+    mode: Literal["private", "system"] = "private"
+    # In system mode. Groups by name or number; "*": every user of the machine.
+    group: AccountName = "gpud"  # who may use gpud
+    admins: AccountName | None = None  # who may do everything; default: root alone
+    show_commands: Literal["owner", "all"] = "owner"  # who sees commands and environments' names
+    # Of each user who is no administrator:
+    max_priority: Priority = 0
+    max_queued: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000  # jobs that are not done
+    max_submits_per_s: Annotated[float, Meta(gt=0, le=100_000, extra={"number": True})] = 20.0
+    max_submit: Size = 64  # of all jobs of one submit
+    max_connections: Annotated[int, Meta(ge=1, le=500)] = 100
+
+
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[log]`: what gpud itself says, on stderr."""
 
@@ -276,6 +300,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Log = field(default_factory=Log)
     metrics: Metrics = field(default_factory=Metrics)
     retention: Retention = field(default_factory=Retention)
+    access: Access = field(default_factory=Access)
     windows: dict[WindowName, WindowText] = {}  # config/windows.py
     groups: dict[GroupName, Group] = {}
     users: dict[UserName, User] = {}

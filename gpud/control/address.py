@@ -13,22 +13,28 @@ import socket
 import stat
 from pathlib import Path
 
+from gpud.control.access import Policy
 from gpud.errors import GpudError, why_os
 from gpud.paths import short_address
 
+PRIVATE = Policy()
 BACKLOG = 1024  # connections that wait for accept(2); the kernel's net.core.somaxconn caps it
 
 
 class Listener:
     """A listening socket and the file it stands for."""
 
-    def __init__(self, path: Path) -> None:
-        """Bind and listen at `path`, for its owner only. Raises GpudError."""
+    def __init__(self, path: Path, policy: Policy = PRIVATE) -> None:
+        """Bind and listen at `path`, for its owner only, or who `policy` lets in. Raises
+        GpudError."""
         self._path = path
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            mode = 0o755 if policy.system else 0o700
+            path.parent.mkdir(mode=mode, parents=True, exist_ok=True)
+            if policy.system:
+                check_directory(path.parent)
             _clear_the_way(path)
-            self.socket = _listen(path)
+            self.socket = _listen(path, policy)
             found = os.lstat(path)
         except OSError as error:
             raise GpudError(f"cannot listen on {path}: {_why(path, error)}") from error
@@ -44,17 +50,45 @@ class Listener:
             pass  # gone already, with its directory perhaps
 
 
-def _listen(path: Path) -> socket.socket:
+def check_directory(directory: Path) -> None:
+    """Nobody but root may put another socket in the place of ours, there or above. Raises
+    GpudError."""
+    at = Path(os.path.realpath(directory))
+    for place in (at, *at.parents):
+        found = os.stat(place)
+        shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if (
+            found.st_uid not in (0, os.geteuid())
+            or shared
+            or (place == at and found.st_mode & 0o022)
+        ):
+            raise GpudError(
+                f"cannot listen in {directory}: others than root may write in {place}",
+                kind="config",
+                hint="set `socket` to a path like /run/gpud/gpud.sock",
+            )
+
+
+def _listen(path: Path, policy: Policy) -> socket.socket:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         with short_address(path) as address:
             server.bind(address)
-        os.chmod(path, 0o600)  # before listen(2): until then nobody can connect
+        # Before listen(2): until then nobody can connect.
+        if policy.system:
+            os.chown(path, -1, -1 if policy.group is None else policy.group)
+        os.chmod(path, mode_of(policy))
         server.listen(BACKLOG)
     except OSError:
         server.close()
         raise
     return server
+
+
+def mode_of(policy: Policy) -> int:
+    if not policy.system:
+        return 0o600
+    return 0o666 if policy.group is None else 0o660
 
 
 def _clear_the_way(path: Path) -> None:

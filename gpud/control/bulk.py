@@ -21,8 +21,9 @@ MAX_BYTES = 512 << 20  # of job lines; what is made of them takes about as much 
 class Bulk:
     """`left`: the job lines that have not come yet; `whole`: all have come and all are good."""
 
-    def __init__(self, request: Submit) -> None:
+    def __init__(self, request: Submit, max_bytes: int = 0) -> None:
         self.request = request
+        self._max_bytes = max_bytes or MAX_BYTES
         self.left = request.count
         self._submission: Submission | None = None  # None: not begun, or something was wrong
         self._bytes = 0
@@ -49,8 +50,9 @@ class Bulk:
         which = f"job {count - self.left} of {count}"
         self._bytes += len(line)
         try:
-            if self._bytes > MAX_BYTES:
-                raise GpudError(f"cannot submit: {which}: past {MAX_BYTES >> 20} MiB of jobs")
+            if self._bytes > self._max_bytes:
+                most = self._max_bytes >> 20
+                raise GpudError(f"cannot submit: {which}: past {most} MiB of jobs")
             submission.add(decode_job(line, which), f"{which}: ")
         except GpudError:
             self._submission = None  # gives the memory back

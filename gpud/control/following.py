@@ -11,7 +11,7 @@ MAX_MISSED events went by, is dropped.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gpud.control.choice import choose
 from gpud.control.link import Link
@@ -26,12 +26,16 @@ PAGE = 500
 MAX_MISSED = 50_000  # about 8 MiB of events
 STALL_S = 30.0
 
+Seen = Callable[[Sequence[EventView]], Sequence[EventView]]
+
 
 class Follower:
-    def __init__(self, daemon: Controlled, link: Link, request: Follow) -> None:
-        """Raises GpudError for jobs that do not exist."""
+    def __init__(self, daemon: Controlled, link: Link, request: Follow, seen: Seen) -> None:
+        """`seen`: events as the client may see them. Raises GpudError for jobs that do not
+        exist."""
         self._daemon = daemon
         self._link = link
+        self._seen = seen
         self._request = request
         if request.until_done and not request.jobs:
             raise GpudError("cannot follow until done: no job is given", kind="usage")
@@ -93,7 +97,8 @@ class Follower:
         if self._jobs:
             new = [event for event in new if touched((event,), self._jobs)]
         if new:
-            self._link.send(*(EventReply(id=self._request.id, event=event) for event in new))
+            number = self._request.id
+            self._link.send(*(EventReply(id=number, event=event) for event in self._seen(new)))
 
     def _none_open(self) -> bool:
         find = self._daemon.state.find

@@ -7,7 +7,6 @@ be wrong with a job by itself is found here, before the core hears of any of the
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 
 from msgspec import UNSET, structs
@@ -51,9 +50,9 @@ class Submission:
         # is the same submit after a reload. Nor over what is captured around it: who repeats a
         # submit may do so from another shell.
         self._digest = hashlib.blake2b(digest_size=16)
-        # Only root and the daemon's own user are let in; who runs as another user's gpud can only
-        # run as that user, so what root submits there is that user's job.
-        self._base = spec_of(daemon.defaults, uid=os.geteuid())
+        # Of a daemon of one person: who runs as another user's gpud can only run as that user, so
+        # what root submits there is that user's job. Else it is the caller's, as the kernel says.
+        self._base = spec_of(daemon.defaults, uid=daemon.submits_as)
         if request.common is not None:
             self._base = self._lay(request.common, "common: ")
         self._digest.update(b"\n")

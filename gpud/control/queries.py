@@ -132,6 +132,7 @@ def show(daemon: Controlled, request: Show) -> Shown:
                 detail,
                 job=with_reason(state, detail.job, now_ms),
                 attempts=attempts_of(state, detail.attempts, detail.story),
+                audit=tuple(daemon.store.audit(JobId(detail.job.id)) if request.audit else ()),
             )
             for detail in details
         ),

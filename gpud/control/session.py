@@ -18,6 +18,7 @@ from typing import cast
 
 from gpud.control.bulk import Bulk
 from gpud.control.following import Follower
+from gpud.control.guard import Guard
 from gpud.control.jobs import submit_one
 from gpud.control.link import Link, Warn
 from gpud.control.verbs import answer
@@ -31,15 +32,13 @@ MAX_BACKLOG = 512 << 10
 MAX_STREAMS = 1000  # waits and follows of one connection
 TURN_S = 0.005  # then the other connections, and the engine, have theirs
 
-Admit = Callable[[asyncio.Transport], dict[str, object] | None]
+Admit = Callable[[asyncio.Transport], Guard | None]
 
 
 class Session(asyncio.Protocol):
-    def __init__(
-        self, daemon: Controlled, admit: Admit, sessions: set[Session], warn: Warn
-    ) -> None:
+    def __init__(self, admit: Admit, sessions: set[Session], warn: Warn) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._daemon = daemon
+        self.guard: Guard | None = None  # who is at the other end
         self._admit = admit
         self._sessions = sessions
         self._warn = warn
@@ -57,9 +56,10 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._sessions.add(self)
-        about = self._admit(self._transport)
-        self._link = Link(self._transport, self._warn, **(about or {}))
-        if about is None:
+        self.guard = self._admit(self._transport)
+        about = self.guard.about if self.guard is not None else {}
+        self._link = Link(self._transport, self._warn, **about)
+        if self.guard is None:
             self._no_more = True
             self._link.lost()
 
@@ -140,16 +140,19 @@ class Session(asyncio.Protocol):
                 return
             request = decode_request(line)
             number = request.id
+            assert self.guard is not None
+            if isinstance(request, Submit) and request.count > 0:
+                self._bulk = Bulk(request, self.guard.max_submit_bytes)
+            daemon = self.guard.check(request)
             match request:
-                case Submit() if request.count > 0:
-                    self._bulk = Bulk(request)
-                    self._bulk.begin(self._daemon)
+                case Submit() if self._bulk is not None:
+                    self._bulk.begin(daemon)
                 case Submit():
-                    self._link.send(await submit_one(self._daemon, request))
+                    self._link.send(await submit_one(daemon, request))
                 case Wait() | Follow():
-                    self._stream(request)
+                    self._stream(request, daemon, self.guard)
                 case _:
-                    self._link.send(await answer(self._daemon, request))
+                    self._link.send(self.guard.shown(await answer(daemon, request)))
         except GpudError as error:
             self._link.refuse(number or request_id(line), error)
 
@@ -167,19 +170,19 @@ class Session(asyncio.Protocol):
 
     # -- beside the order --------------------------------------------------------------------
 
-    def _stream(self, request: Wait | Follow) -> None:
+    def _stream(self, request: Wait | Follow, daemon: Controlled, guard: Guard) -> None:
         if len(self._streams) >= MAX_STREAMS:
             raise GpudError(f"cannot wait or follow: {MAX_STREAMS} are open on this connection")
-        task = self._start(self._run_stream(request))
+        task = self._start(self._run_stream(request, daemon, guard))
         self._streams.add(task)
         task.add_done_callback(self._streams.discard)
 
-    async def _run_stream(self, request: Wait | Follow) -> None:
+    async def _run_stream(self, request: Wait | Follow, daemon: Controlled, guard: Guard) -> None:
         try:
             if isinstance(request, Wait):
-                self._link.send(await wait(self._daemon, request))
+                self._link.send(await wait(daemon, request))
             else:
-                await Follower(self._daemon, self._link, request).run()
+                await Follower(daemon, self._link, request, guard.events).run()
         except GpudError as error:
             self._link.refuse(request.id, error)
 

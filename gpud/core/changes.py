@@ -8,6 +8,7 @@ from gpud.core.health import Quarantine
 from gpud.core.model import Attempt, Cursor, Job, JobId, JobSpec, JobState, NewJob, Outcome, Story
 from gpud.core.rules import Kept
 from gpud.core.shares import Sum
+from gpud.core.spans import Spans
 
 
 class NewSubmission(Struct, frozen=True):
@@ -17,6 +18,22 @@ class NewSubmission(Struct, frozen=True):
     digest: str
     first: JobId
     count: int
+
+
+class By(Struct, frozen=True):
+    """Who asks for a change, and in which words: the verb of the request."""
+
+    verb: str
+    uid: int
+    pid: int
+
+
+class Audit(Struct, frozen=True):
+    """A change that somebody asked for and got. `jobs`: spans of ids; none: it is about no job."""
+
+    at_ms: int
+    by: By
+    jobs: Spans = ()
 
 
 class EndOfMany(Struct, frozen=True):
@@ -50,6 +67,7 @@ class Changes(Struct):
     usual_mib: dict[str, int] = {}  # likeness -> what it took of a GPU's memory at most
     gates: dict[str, Kept] = {}  # by key; one that says nothing is kept no longer
     usage: dict[int, Sum | None] = {}  # by uid; None: forgotten
+    audit: list[Audit] = []
     draining: bool | None = None
     next_id: JobId | None = None
 
@@ -66,6 +84,7 @@ class Changes(Struct):
             or self.usual_mib
             or self.gates
             or self.usage
+            or self.audit
             or self.draining is not None
             or self.next_id is not None
         )

@@ -7,6 +7,7 @@ the jobs that were asked about are sent: one that came meanwhile is not touched.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from gpud.ctl import words
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST = 10  # jobs without asking
 TOLD = 10  # refusals, each with its sentence
+ALL_USERS = Option("all-users", "others' jobs too, as an administrator")
 YES = Option("yes", f"do not ask, even if it is more than {MOST} jobs", short="y")
 
 
@@ -41,7 +43,8 @@ def chosen(
     anything about a job (or its phase); what else falls under a selector is left alone."""
     single = [*dict.fromkeys(word for word in args.words if by_itself(word))]
     broad = [word for word in args.words if not by_itself(word)]
-    found = _look_up(connection, verb, broad, states) if broad else []
+    every = means_all(args)
+    found = _look_up(connection, verb, broad, states, every) if broad else []
     if not args["yes"]:
         covered = {*found, *_covered(connection, verb, single, states)}
         if len(covered) > MOST and not _agreed(verb, len(covered), words.ids(covered)):
@@ -60,8 +63,30 @@ def _covered(
     return (n for job in jobs if applies(verb, job, states) for n in words.each_id(job))
 
 
+def means_all(args: Args) -> bool:
+    """Whether what falls under something is meant whosever it is."""
+    return bool(args["all-users"]) or any(map(_is_of_another, args.words))
+
+
+def all_users(args: Args) -> dict[str, bool]:
+    """What a request says of that."""
+    return {"all_users": True} if means_all(args) else {}
+
+
+def _is_of_another(word: str) -> bool:
+    kind, _, name = word.partition(":")
+    if kind != "user" or name == str(os.getuid()):
+        return False
+    import pwd
+
+    try:
+        return pwd.getpwnam(name).pw_uid != os.getuid()
+    except (KeyError, ValueError):
+        return True
+
+
 def _look_up(
-    connection: Connection, verb: str, selectors: list[str], states: Sequence[str]
+    connection: Connection, verb: str, selectors: list[str], states: Sequence[str], every: bool
 ) -> list[int]:
     if "all" in selectors:  # not the whole history, where there is nothing to do about it
         rest = [selector for selector in selectors if selector != "all"]
@@ -70,7 +95,11 @@ def _look_up(
         jobs = list_all(connection, selectors)
     except GpudError as error:
         raise in_words_of(verb, error, "list") from error
-    return [n for job in jobs if applies(verb, job, states) for n in words.each_id(job)]
+    meant = [job for job in jobs if applies(verb, job, states)]
+    own = [job for job in meant if every or not job.get("foreign")]
+    if left := sum(job.get("count", 1) for job in meant) - sum(job.get("count", 1) for job in own):
+        remark(f"{words.plural(left, 'job')} of other users left alone")
+    return [n for job in own for n in words.each_id(job)]
 
 
 def applies(verb: str, job: dict[str, Any], states: Sequence[str]) -> bool:

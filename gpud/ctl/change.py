@@ -6,7 +6,7 @@ import os
 
 from gpud.client import wire
 from gpud.client.connection import connect
-from gpud.ctl.agree import YES, chosen, report
+from gpud.ctl.agree import ALL_USERS, YES, all_users, chosen, report
 from gpud.ctl.args import JSON, Option, Verb, duration_s
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ def changing(verb: str) -> Callable[[Args], int]:
             if jobs is None:
                 return 1
             if jobs:
-                request: dict[str, Any] = {"type": verb, "jobs": jobs}
+                request: dict[str, Any] = {"type": verb, "jobs": jobs} | all_users(args)
                 if verb in ("cancel", "checkpoint") and args["grace"] is not None:
                     request["grace_s"] = args["grace"]
                 if verb == "retry" and args["args"] is not None:
@@ -67,6 +67,7 @@ VERBS = [
         most=None,
         options=(
             Option("grace", "between TERM and KILL (default: the job's)", "TIME", duration_s),
+            ALL_USERS,
             YES,
             JSON,
         ),
@@ -81,6 +82,7 @@ VERBS = [
         most=None,
         options=(
             Option("args", "at the end of the command from now on", "TEXT"),
+            ALL_USERS,
             YES,
             JSON,
         ),
@@ -102,7 +104,7 @@ what a person looks at in the morning.""",
         words="JOBS ...",
         least=1,
         most=None,
-        options=(YES, JSON),
+        options=(ALL_USERS, YES, JSON),
         examples=("gpuctl hold 42", "gpuctl hold state:queued"),
     ),
     Verb(
@@ -112,7 +114,7 @@ what a person looks at in the morning.""",
         words="JOBS ...",
         least=1,
         most=None,
-        options=(YES, JSON),
+        options=(ALL_USERS, YES, JSON),
         examples=("gpuctl release 42", "gpuctl release state:held"),
     ),
     Verb(
@@ -122,7 +124,7 @@ what a person looks at in the morning.""",
         words="JOBS ...",
         least=1,
         most=None,
-        options=(YES, JSON),
+        options=(ALL_USERS, YES, JSON),
         about="""\
 All processes of the job stand still, and its time limit with them, until
 gpuctl continue. That outlives a restart of gpud. Nobody else gets what the
@@ -136,7 +138,7 @@ job holds: to give it up, gpuctl checkpoint or cancel.""",
         words="JOBS ...",
         least=1,
         most=None,
-        options=(YES, JSON),
+        options=(ALL_USERS, YES, JSON),
         examples=("gpuctl continue 42", "gpuctl continue state:paused"),
     ),
     Verb(
@@ -148,6 +150,7 @@ job holds: to give it up, gpuctl checkpoint or cancel.""",
         most=None,
         options=(
             Option("grace", "for saving, then TERM (default: the job's)", "TIME", duration_s),
+            ALL_USERS,
             YES,
             JSON,
         ),

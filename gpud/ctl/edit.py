@@ -11,7 +11,7 @@ import os
 from gpud.client import wire
 from gpud.client.connection import ask, connect
 from gpud.ctl import form, submit, words
-from gpud.ctl.agree import YES, chosen, report
+from gpud.ctl.agree import ALL_USERS, YES, all_users, chosen, report
 from gpud.ctl.args import JSON, Option, Verb
 from gpud.ctl.editor import Editing, is_terminal
 from gpud.ctl.trouble import in_words_of
@@ -71,7 +71,9 @@ def run(args: Args) -> int:
         if jobs is None:
             return 1
         if jobs:
-            reply = connection.ask({"type": "edit", "jobs": jobs, "change": fields})
+            reply = connection.ask(
+                {"type": "edit", "jobs": jobs, "change": fields} | all_users(args)
+            )
     return report("change", reply, args, "changed")
 
 
@@ -237,7 +239,7 @@ VERBS = [
         words="JOBS ...",
         least=1,
         most=None,
-        options=(*OPTIONS, YES, JSON),
+        options=(*OPTIONS, ALL_USERS, YES, JSON),
         about="""\
 Without options one job opens in $VISUAL, $EDITOR or vi, as a small TOML; what
 is wrong with it is said above it, and what you have typed is never lost.

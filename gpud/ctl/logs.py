@@ -146,6 +146,10 @@ def run(args: Args) -> int:
         )["jobs"]
     except GpudError as error:
         raise in_words_of("show the log of", error, "show") from error
+    if hidden := [detail["job"] for detail in details if detail["job"].get("hidden")]:
+        raise GpudError(
+            f"cannot show the log of job {hidden[0]['id']}: it belongs to {hidden[0]['user']}"
+        )
     logs: dict[int, Log] = {}
     for detail in details:
         job = detail["job"]["id"]

@@ -26,11 +26,13 @@ COLUMNS = (
     Column("PRIO", right=True, drop=4),
     Column("TIME", right=True),
     Column("ENDED", right=True, drop=1),
+    Column("USER", limit=12, drop=3),
     Column("NAME", limit=20, drop=2),
     Column("SOURCE", limit=16, drop=6),
     Column("WHY", limit=44, drop=7, wide=120),
     Column("COMMAND"),
 )
+USER = [column.head for column in COLUMNS].index("USER")
 
 
 def row(job: dict[str, Any], on: Screen) -> list[Cell]:
@@ -45,6 +47,7 @@ def row(job: dict[str, Any], on: Screen) -> list[Cell]:
         words.priority(job["priority"]),
         words.ran(job, on) if done or job["phase"] else words.waited(job, on),
         (on.ago(job["ended_at_ms"]), "dim") if done and job["ended_at_ms"] else "",
+        job.get("user", ""),
         job["name"],
         job["source"],
         (job["why"] or job["reason"], "dim"),
@@ -60,7 +63,13 @@ def state_cell(job: dict[str, Any]) -> Cell:
 
 
 def jobs_table(jobs: Sequence[dict[str, Any]], on: Screen) -> list[str]:
-    return table(on, COLUMNS, [row(job, on) for job in jobs], steady=True)
+    """USER is there where several share the daemon."""
+    columns: Sequence[Column] = COLUMNS
+    rows = [row(job, on) for job in jobs]
+    if not any("user" in job for job in jobs):
+        columns = (*COLUMNS[:USER], *COLUMNS[USER + 1 :])
+        rows = [[*cells[:USER], *cells[USER + 1 :]] for cells in rows]
+    return table(on, columns, rows, steady=True)
 
 
 def list_all(connection: Connection, jobs: Sequence[str]) -> list[dict[str, Any]]:

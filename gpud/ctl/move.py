@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpud.amounts import format_priority
 from gpud.client.connection import ask, connect
-from gpud.ctl.agree import YES, chosen, report
+from gpud.ctl.agree import ALL_USERS, YES, all_users, chosen, report
 from gpud.ctl.args import JSON, Option, Verb
 from gpud.errors import GpudError
 
@@ -25,7 +25,7 @@ def run_move(args: Args) -> int:
         if jobs is None:
             return 1
         if jobs:
-            reply = connection.ask({"type": "move", "jobs": jobs} | where)
+            reply = connection.ask({"type": "move", "jobs": jobs} | where | all_users(args))
     done = f"{place} job {where[place]}" if place in where else f"{place} of all that wait"
     if reply["priorities"]:
         done += f", and now of its priority, {format_priority(reply['priorities'][0]['priority'])}"
@@ -63,6 +63,7 @@ VERBS = [
             Option("after", "directly after this job", "JOB"),
             Option("first", "before all that wait"),
             Option("last", "behind all that wait"),
+            ALL_USERS,
             YES,
             JSON,
         ),

@@ -6,7 +6,7 @@ from gpud.amounts import format_bytes
 from gpud.client.connection import ask
 from gpud.client.wire import from_text
 from gpud.ctl import story, words
-from gpud.ctl.args import JSON, Verb
+from gpud.ctl.args import JSON, Option, Verb
 from gpud.ctl.gpus import names_by_uuid
 from gpud.ctl.render import Screen, clock, duration, print_json, screen
 
@@ -24,7 +24,10 @@ USUAL_RETRY_ON = ("failed", "killed", "timed-out", "lost")  # a test holds it ag
 
 
 def run(args: Args) -> int:
-    reply = ask(args["socket"], {"type": "show", "jobs": args.words or ["@"]})
+    request: dict[str, Any] = {"type": "show", "jobs": args.words or ["@"]}
+    if args["audit"]:
+        request["audit"] = True
+    reply = ask(args["socket"], request)
     if args["json"]:
         print_json(reply)
         return 0
@@ -50,6 +53,9 @@ def sheet(detail: dict[str, Any], on: Screen, names: Mapping[str, str] = NO_NAME
         lines += ["", on.paint("attempts", "bold")]
         for attempt in detail["attempts"]:
             lines += _attempt(job["id"], attempt, on)
+    if detail.get("audit"):
+        lines += ["", on.paint("asked for", "bold")]
+        lines += [f"  {_asked(one)}" for one in detail["audit"]]
     if detail["story"]:
         lines += ["", on.paint("story", "bold")]
         lines += story.lines([story.with_names(e, names) for e in detail["story"]], on)
@@ -151,6 +157,11 @@ def _retries(detail: dict[str, Any]) -> str:
     return f"{left}, {pauses}" if usual else f"{left}, {pauses}, on {', '.join(map(str, on))}"
 
 
+def _asked(one: dict[str, Any]) -> str:
+    who = _user(one["uid"])
+    return f"{clock(one['at_ms'])}  {one['verb']} by {who} (uid {one['uid']}, pid {one['pid']})"
+
+
 def _moment(at_ms: int, on: Screen) -> str:
     return f"{clock(at_ms)} ({on.ago(at_ms)})" if at_ms else ""
 
@@ -201,7 +212,7 @@ VERBS = [
         run,
         words="[JOBS ...]",
         most=None,
-        options=(JSON,),
+        options=(Option("audit", "who has asked for what, too"), JSON),
         about="Without JOBS: the last submitted one.",
         examples=("gpuctl show 42", "gpuctl show @ --json | jq -r .jobs[].attempts[].log"),
     ),

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from gpud.config.belonging import uid_of
 from gpud.config.schema import JobDefaults, SourceConfig
+from gpud.control.access import Policy
 from gpud.core.actions import Answer
+from gpud.core.changes import By
 from gpud.core.events import Event
 from gpud.core.explain_room import misuses, unlisted
 from gpud.core.retention import Limits
@@ -30,6 +33,7 @@ from gpud.daemon.housekeeping import Housekeeping
 from gpud.daemon.log_caps import LogCaps
 from gpud.daemon.strikes import Strikes
 from gpud.errors import GpudError, why_os
+from gpud.executors.accounts import Accounts
 from gpud.executors.launch import Launching
 from gpud.executors.runner import RunnerExecutor
 from gpud.executors.transient import Manager
@@ -49,6 +53,9 @@ if TYPE_CHECKING:
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
+PRIVATE = Policy()
+
+
 class Settings(Struct, frozen=True):
     """What an instance needs to know to exist; everything else can change while it runs."""
 
@@ -59,6 +66,7 @@ class Settings(Struct, frozen=True):
     defaults: JobDefaults = JobDefaults()
     rules: Rules = NO_RULES
     metrics: str | None = None  # where they are offered to scrapers
+    policy: Policy = PRIVATE
 
 
 class App:
@@ -77,6 +85,7 @@ class App:
         self.state_dir = str(directory.path)
         self.socket = str(settings.sockets[0]) if settings.sockets else ""
         self.defaults = settings.defaults
+        self.submits_as = os.geteuid()
         self.forecasting = asyncio.Lock()
         self.bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.reloader: Callable[[], Sequence[str]] | None = None
@@ -95,6 +104,7 @@ class App:
             cgroup=settings.cgroup,
             manager=settings.manager,
             launching=launching,
+            accounts=Accounts(settings.policy.admins) if settings.policy.system else None,
             warn=warn,
         )
         self.engine.executor = self.executor
@@ -146,7 +156,7 @@ class App:
     async def _listen(self, path: Path) -> None:
         from gpud.control.server import ControlServer  # `gpud run` starts faster without
 
-        server = ControlServer(self, path, warn=self._warn)
+        server = ControlServer(self, path, policy=self._settings.policy, warn=self._warn)
         await server.start()
         self._servers.append(server)
 
@@ -195,8 +205,22 @@ class App:
         """The adapter for a configured source."""
         from gpud.sources.queue_file import QueueFile
 
+        uid, owner = os.geteuid(), None
+        if self._settings.policy.system and config.user is not None:
+            found = uid_of(config.user)
+            if found is None:
+                raise GpudError(f"cannot use source {name}: no user {config.user}", kind="config")
+            uid = owner = found
         return QueueFile(
-            name, config, self.defaults, boot_id=boot_id(), uid=os.geteuid(), base_dir=Path.cwd()
+            name,
+            config,
+            self.defaults,
+            boot_id=boot_id(),
+            uid=uid,
+            base_dir=Path.cwd(),
+            owner=owner,
+            max_priority=None if uid == os.geteuid() else self._settings.policy.max_priority,
+            environ={} if owner is not None else None,
         )
 
     # -- bugs ------------------------------------------------------------------------------------
@@ -227,8 +251,8 @@ class App:
     def store(self) -> Store:
         return self._store
 
-    async def ask(self, make: Callable[[int], Event]) -> Answer:
-        return await self.engine.ask(make)
+    async def ask(self, make: Callable[[int], Event], by: By | None = None) -> Answer:
+        return await self.engine.ask(make, by)
 
     def now_ms(self) -> int:
         return self.engine.now_ms()
@@ -239,7 +263,7 @@ class App:
     def sources(self) -> list[SourceView]:
         return self.sources_hosted.views()
 
-    async def switch_source(self, name: str, *, stopped: bool) -> None:
+    async def switch_source(self, name: str, *, stopped: bool, by: By | None = None) -> None:
         known = self.sources_hosted.names()
         if name not in known:
             raise GpudError(
@@ -247,7 +271,7 @@ class App:
                 kind="not-found",
                 hint="sources: " + (", ".join(known) or "none is configured"),
             )
-        await (self.sources_hosted.stop if stopped else self.sources_hosted.start)(name)
+        await (self.sources_hosted.stop if stopped else self.sources_hosted.start)(name, by)
 
     @property
     def limits(self) -> Limits:

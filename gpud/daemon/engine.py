@@ -36,7 +36,7 @@ from gpud.core.actions import (
     StartAttempt,
     StopAttempt,
 )
-from gpud.core.changes import Changes
+from gpud.core.changes import Audit, By, Changes
 from gpud.core.dispatching import dispatch
 from gpud.core.events import (
     DevicesChanged,
@@ -51,6 +51,7 @@ from gpud.core.numbering import Numbering
 from gpud.core.pool import Pool
 from gpud.core.rules import NO_RULES, Rules
 from gpud.core.scheduler import handle, next_deadline
+from gpud.core.spans import spans_of
 from gpud.core.state import State
 from gpud.daemon.past import with_past
 from gpud.daemon.strikes import Strikes
@@ -100,6 +101,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._mailbox: list[Event] = []
         self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._asked_by: dict[int, By] = {}
         self._last_request = 0
         self._started_now: dict[JobId, JobSpec] = {}  # within one turn
         self._listeners: list[Listener] = []
@@ -158,8 +160,9 @@ class Engine:
             self._turn_handle.cancel()
         self._turn()
 
-    async def ask(self, make: Callable[[int], Event]) -> Answer:
-        """Post a request; its answer, after the commit. Raises GpudError when it is refused."""
+    async def ask(self, make: Callable[[int], Event], by: By | None = None) -> Answer:
+        """Post a request; its answer, after the commit. Raises GpudError when it is refused. `by`:
+        who is to be written down for what it changes."""
         if self._closed:
             raise _stopping()
         if self.storage_problem:
@@ -167,6 +170,8 @@ class Engine:
         self._last_request += 1
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._asked[self._last_request] = answer
+        if by is not None:
+            self._asked_by[self._last_request] = by
         self.post(make(self._last_request))
         return await answer
 
@@ -246,11 +251,14 @@ class Engine:
             return ()
         whole = with_past(event, self.state, self.store, self.spec)
         try:
-            return handle(self.state, whole, now_ms)  # type: ignore[arg-type]
+            actions = handle(self.state, whole, now_ms)  # type: ignore[arg-type]
         except Exception:
             if job and self._strikes is not None:
                 self._strikes.record(job, type(event).__name__, now_ms)
             raise
+        if (by := self._asked_by.pop(getattr(event, "request", 0), None)) is not None:
+            self.state.changes.audit += audits(by, event, actions, now_ms)
+        return actions
 
     def _perform(self, actions: Sequence[Action]) -> StorageError | None:
         """All of them. A start whose spec cannot be read is made good when we meet the runner."""
@@ -315,7 +323,7 @@ class Engine:
         return future if future is not None and not future.done() else None
 
     def _refuse_all(self, error: GpudError) -> None:
-        asked, self._asked = self._asked, {}
+        asked, self._asked, self._asked_by = self._asked, {}, {}
         for future in asked.values():
             if not future.done():
                 future.set_exception(error)
@@ -377,6 +385,20 @@ class Engine:
         self.tell_windows()
         self._tick()
         self.meet_runner()
+
+
+def audits(by: By, event: Event, actions: Sequence[Action], now_ms: int) -> list[Audit]:
+    """What there is to write down of a request: nothing where nothing has changed."""
+    answer = next((action for action in actions if isinstance(action, Answer)), None)
+    if answer is None or answer.again:
+        return []
+    if answer.jobs and answer.count:
+        first = int(answer.jobs[0])
+        return [Audit(now_ms, by, ((first, first + answer.count - 1),))]
+    if answer.jobs:
+        return [Audit(now_ms, by, spans_of(sorted(answer.jobs)))]
+    about_jobs = hasattr(event, "jobs") or hasattr(event, "edits")
+    return [] if about_jobs else [Audit(now_ms, by)]
 
 
 def is_told_once(event: Event) -> bool:

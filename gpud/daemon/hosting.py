@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from gpud.core.changes import By
 from gpud.core.events import EntriesRead, SourceSwitched
 from gpud.core.model import Cursor, NewJob
 from gpud.daemon.engine import Engine
@@ -88,12 +89,12 @@ class Sources:
         await self._cancel(name)
         del self._sources[name], self._targets[name], self._hosts[name]
 
-    async def stop(self, name: str) -> None:
-        await self._engine.ask(lambda request: SourceSwitched(request, name, True))
+    async def stop(self, name: str, by: By | None = None) -> None:
+        await self._engine.ask(lambda request: SourceSwitched(request, name, True), by)
         await self._cancel(name)
 
-    async def start(self, name: str) -> None:
-        await self._engine.ask(lambda request: SourceSwitched(request, name, False))
+    async def start(self, name: str, by: By | None = None) -> None:
+        await self._engine.ask(lambda request: SourceSwitched(request, name, False), by)
         if name not in self._tasks:
             self._run(name)
 

@@ -21,7 +21,7 @@ from gpud.errors import GpudError
 from gpud.ports import Source
 
 RULES = ("windows", "groups", "users", "labels", "fair_share")
-NEEDS_RESTART = ("state_dir", "socket", "cgroup", "log")
+NEEDS_RESTART = ("state_dir", "socket", "cgroup", "log", "access")
 
 
 def cpu_slots_of(config: Config) -> int:
@@ -51,6 +51,8 @@ class Configured:
         if self._path is None:
             raise GpudError("cannot reload: gpud was started without a configuration file")
         old, new = self._config, load(self._path)
+        if new.access.mode != self._at_start.access.mode:  # it says as whom the sources' jobs run
+            raise GpudError("cannot reload: access.mode has changed: this needs a restart")
         changes = []
         if new.pool != old.pool:
             changes.append(self._change_pool(new))

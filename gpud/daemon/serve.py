@@ -38,6 +38,7 @@ from gpud.daemon.gpus import Gpus
 from gpud.daemon.logs import configure
 from gpud.daemon.neighbours import Neighbours
 from gpud.daemon.reload import Configured, cpu_slots_of
+from gpud.daemon.sharing import open_up, policy_of, sockets_of
 from gpud.errors import GpudError
 from gpud.executors import transient
 from gpud.executors.delegated import delegated
@@ -121,9 +122,12 @@ async def _serve(options: argparse.Namespace) -> int:
     level = options.log_level or config.log.level
     log = configure(level=level, form=options.log_format or config.log.format)
     plan, ruling = plan_of(config, options), ruling_of(config)
+    policy = policy_of(config.access)
     directory = open_state_dir(options.state_dir, config)
     if directory.note:
         log.warning("state_directory", note=directory.note)
+    if policy.system:
+        open_up(directory.path, log.warning)
     for note in ruling.notes:
         log.warning("rules", note=note)
     gpus = Gpus(plan, warn=log.warning)
@@ -134,16 +138,16 @@ async def _serve(options: argparse.Namespace) -> int:
         directory.close()
         raise
     gpus.follow(Neighbours(directory.path, directory.path, log.warning).meet)
-    given = options.socket or (Path(config.socket) if config.socket else None)
     manager = transient.manager()
     cgroup = None if manager else delegated()  # a service of its own has one of its own
     settings = Settings(
-        sockets=paths.listening_at(directory.path, given),
+        sockets=sockets_of(config, options.socket, directory.path),
         cgroup=Path(config.cgroup) if config.cgroup else cgroup,
         manager=manager,
         defaults=config.defaults,
         rules=ruling.rules,
         metrics=config.metrics.listen,
+        policy=policy,
     )
     app = await App.open(directory, settings, gpus, warn=log.warning)
     try:

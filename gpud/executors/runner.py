@@ -9,6 +9,7 @@ again: launched if need be, asked what they have, and only then is there a `Runn
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from gpud.core.actions import (
 from gpud.core.events import AttemptNotStarted, Event, KnownAttempt, RunnerGone, RunnerReady
 from gpud.core.model import JobId
 from gpud.errors import GpudError, why_os
+from gpud.executors.accounts import Account, Accounts
 from gpud.executors.command import (
     MAX_ARGUMENT_BYTES,
     argv_of,
@@ -43,6 +45,7 @@ from gpud.executors.wire import (
     RefusedMessage,
     StartOp,
     UnknownMessage,
+    UserOp,
     fact_of,
 )
 from gpud.paths import log_path
@@ -52,6 +55,8 @@ from gpud.runner import KNOWS_PAUSE, VERSION
 
 AboutAttempt = StopAttempt | PauseAttempt | ContinueAttempt | CheckpointAttempt
 
+LOG_DIRECTORY_MODE = 0o711  # in system mode: crossed by all, listed by root
+UMASK = 0o022  # of another user's job that was submitted without one
 HELLO_TIMEOUT_S = 20.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
 
@@ -69,6 +74,7 @@ class RunnerExecutor:
         cgroup: Path | None = None,
         manager: Manager | None = None,
         launching: Launching | None = None,
+        accounts: Accounts | None = None,
         warn: Callable[..., None] = lambda event, **values: None,
     ) -> None:
         self._state_dir = state_dir
@@ -79,6 +85,7 @@ class RunnerExecutor:
         self._cgroup = cgroup
         self._manager = manager
         self._launching = launching
+        self._accounts = accounts  # None: everything runs as our own user
         self._warn = warn
         self._oom = OutOfMemory(self._state_path)
         self._links: dict[int, RunnerLink] = {}  # by version
@@ -250,10 +257,15 @@ class RunnerExecutor:
         link = self._older.get((job, attempt)) or self._links.get(VERSION)
         if link is None:
             return  # `RunnerReady` will tell that it did not arrive
+        try:
+            account = self._account(spec.uid)
+        except GpudError as error:
+            self._post(AttemptNotStarted(job, attempt, _now_ms(), "user", error.message))
+            return
         argv = argv_of(spec, attempt)
         if spec.argv is None and len(argv[-1]) > MAX_ARGUMENT_BYTES:
             try:
-                argv = script_argv(spec, self._write_script(job, attempt, argv[-1]))
+                argv = script_argv(spec, self._write_script(job, attempt, argv[-1], account))
             except OSError as error:  # so it was never sent: the script is written before
                 why = f"cannot write the script of a command this long: {why_os(error)}"
                 self._post(AttemptNotStarted(job, attempt, _now_ms(), "command", why))
@@ -262,20 +274,29 @@ class RunnerExecutor:
             # jobs of one submission share theirs: sent once
             self._base_env = spec.env
             self._send(VERSION, EnvOp(vars=environment(spec)))
+        env = attempt_environment(spec, job, attempt, launch.devices, resume=launch.action.resume)
+        user, umask, log_gid = None, spec.umask, None
+        if account is not None:
+            user = UserOp(account.uid, account.gid, account.groups)
+            env += map(to_text, account.defaults(spec.env))
+            umask = UMASK if umask is None else umask
+            log_gid = self._accounts.log_gid if self._accounts is not None else None
+        if self._accounts is not None:
+            self._make_log_directory(job, attempt)
         link.send(
             StartOp(
                 job=job,
                 attempt=attempt,
                 argv=list(map(to_text, argv)),
                 cwd=to_text(spec.cwd),
-                env=attempt_environment(
-                    spec, job, attempt, launch.devices, resume=launch.action.resume
-                ),
+                env=env,
                 log=to_text(os.fsencode(log_path(self._state_path, job, attempt))),
                 grace_s=spec.grace_s,
                 linger_s=spec.linger_s,
                 time_limit_s=spec.time_limit_s,
-                umask=spec.umask,
+                umask=umask,
+                user=user,
+                log_gid=log_gid,
             ),
         )
 
@@ -329,7 +350,30 @@ class RunnerExecutor:
         if link is not None:
             link.send(message)
 
-    def _write_script(self, job: int, attempt: int, text: bytes) -> bytes:
+    def _account(self, uid: int) -> Account | None:
+        """Whom it runs as; None: as we do. Raises GpudError with a clause."""
+        own = os.geteuid()
+        if self._accounts is not None:
+            return None if uid == own else self._accounts.of(uid)
+        if own == 0 and uid != 0:  # of a time in system mode: never with root's rights
+            raise GpudError(f'it is a job of user {uid}, and access.mode is not "system" any more')
+        return None
+
+    def _make_log_directory(self, job: int, attempt: int) -> None:
+        """One that users may cross; what is wrong with it the runner says."""
+        directory = os.path.dirname(log_path(self._state_path, job, attempt))
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(directory).st_mode & 0o777 == LOG_DIRECTORY_MODE:
+                return
+        with contextlib.suppress(OSError):
+            for path in (os.path.dirname(directory), directory):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(path)
+                os.chmod(path, LOG_DIRECTORY_MODE)
+
+    def _write_script(
+        self, job: int, attempt: int, text: bytes, account: Account | None = None
+    ) -> bytes:
         """A command too long for an argument, as a file beside the log."""
         path = Path(log_path(self._state_path, job, attempt)).with_suffix(".sh")
         if path.exists():
@@ -339,6 +383,8 @@ class RunnerExecutor:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
             file.write(text)
+            if account is not None:
+                os.fchown(fd, account.uid, account.gid)
         draft.rename(path)
         return os.fsencode(path)
 

@@ -27,6 +27,14 @@ class EnvOp(Struct, frozen=True, tag_field="op", tag="env"):
     vars: list[Text]
 
 
+class UserOp(Struct, frozen=True):
+    """Another user than the runner's."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
 class StartOp(Struct, frozen=True, tag_field="op", tag="start", omit_defaults=True):
     job: int
     attempt: int
@@ -38,6 +46,8 @@ class StartOp(Struct, frozen=True, tag_field="op", tag="start", omit_defaults=Tr
     linger_s: float | None  # None: wait
     time_limit_s: float | None = None
     umask: int | None = None
+    user: UserOp | None = None
+    log_gid: int | None = None  # the group that may read the log of another user's job
 
 
 class Exit(Struct, frozen=True):

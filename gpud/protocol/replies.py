@@ -94,6 +94,10 @@ class JobView(Struct, frozen=True, omit_defaults=True):
     ids: tuple[tuple[int, int], ...] = ()  # of many: first and last of each run
     group: str = ""
     labels: dict[str, str] = {}
+    # Of a daemon that several users share:
+    user: str = ""  # whose it is
+    foreign: bool = False  # it is not the caller's
+    hidden: bool = False  # and its command, its paths and what it says are not for the caller
 
 
 class EventView(Struct, frozen=True):
@@ -106,6 +110,15 @@ class EventView(Struct, frozen=True):
     kind: str
     detail: dict[str, object]
     count: int = 1
+
+
+class AuditView(Struct, frozen=True):
+    """Somebody asked for something, and got it."""
+
+    at_ms: int
+    verb: str  # "cancel", "submit", "edit"
+    uid: int  # as the kernel said
+    pid: int
 
 
 class JobDetail(Struct, frozen=True, omit_defaults=True):
@@ -132,6 +145,7 @@ class JobDetail(Struct, frozen=True, omit_defaults=True):
     after_failed: str = "cancel"  # or "wait"
     begin_ms: int = 0
     deadline_ms: int = 0
+    audit: tuple[AuditView, ...] = ()  # where it was asked for
 
 
 class ArrayView(Struct, frozen=True, omit_defaults=True):

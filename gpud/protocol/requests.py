@@ -104,10 +104,12 @@ class Ls(RequestBase, frozen=True, tag="ls"):
 
 
 class Show(RequestBase, frozen=True, tag="show"):
-    """An array that is named by its id is summed up; with `elements` each job is told of."""
+    """An array that is named by its id is summed up; with `elements` each job is told of. `audit`:
+    who has asked for what about them, too."""
 
     jobs: tuple[Selector, ...]
     elements: bool = False
+    audit: bool = False
 
 
 class Why(RequestBase, frozen=True, tag="why"):
@@ -121,27 +123,35 @@ class Wait(RequestBase, frozen=True, tag="wait"):
     jobs: tuple[Selector, ...]
 
 
-class Cancel(RequestBase, frozen=True, tag="cancel"):
+class ChangeBase(RequestBase, frozen=True, kw_only=True):
+    """What changes jobs. What falls under a range, a name, a state or the like is only meant if it
+    is the caller's, in system mode; with `all_users`, which is for administrators, whosever it
+    is."""
+
+    all_users: bool = False
+
+
+class Cancel(ChangeBase, frozen=True, tag="cancel"):
     jobs: tuple[Selector, ...]
     grace_s: float | None = None
 
 
-class Retry(RequestBase, frozen=True, tag="retry"):
+class Retry(ChangeBase, frozen=True, tag="retry"):
     """`args`: at the end of their commands from now on, in the place of `retry_args`."""
 
     jobs: tuple[Selector, ...]
     args: Text | None = None
 
 
-class Hold(RequestBase, frozen=True, tag="hold"):
+class Hold(ChangeBase, frozen=True, tag="hold"):
     jobs: tuple[Selector, ...]
 
 
-class Release(RequestBase, frozen=True, tag="release"):
+class Release(ChangeBase, frozen=True, tag="release"):
     jobs: tuple[Selector, ...]
 
 
-class Edit(RequestBase, frozen=True, tag="edit"):
+class Edit(ChangeBase, frozen=True, tag="edit"):
     """`change`: what they say from now on; all else stays. Not `held`. `@` in `after` and
     `after_any` is the last job there is."""
 
@@ -149,7 +159,7 @@ class Edit(RequestBase, frozen=True, tag="edit"):
     change: JobFields
 
 
-class Move(RequestBase, frozen=True, tag="move"):
+class Move(ChangeBase, frozen=True, tag="move"):
     """In their order, directly `before` or `after` one other job that waits, or `to` an end."""
 
     jobs: tuple[Selector, ...]
@@ -164,15 +174,15 @@ class Swap(RequestBase, frozen=True, tag="swap"):
     jobs: tuple[Selector, ...]
 
 
-class Pause(RequestBase, frozen=True, tag="pause"):
+class Pause(ChangeBase, frozen=True, tag="pause"):
     jobs: tuple[Selector, ...]
 
 
-class Continue(RequestBase, frozen=True, tag="continue"):
+class Continue(ChangeBase, frozen=True, tag="continue"):
     jobs: tuple[Selector, ...]
 
 
-class Checkpoint(RequestBase, frozen=True, tag="checkpoint"):
+class Checkpoint(ChangeBase, frozen=True, tag="checkpoint"):
     """`grace_s`: in the place of the job's."""
 
     jobs: tuple[Selector, ...]

@@ -45,6 +45,7 @@ class Selection(Struct, frozen=True):
     sources: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()  # "group:lr", "label:sweep=lr", "user:alice" or "user:1000"
     everything: bool = False
+    last_of: int | None = None  # `last` counts the jobs of this uid alone
 
 
 def parse(selectors: Sequence[int | str]) -> Selection:

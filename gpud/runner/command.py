@@ -45,6 +45,7 @@ class Command:
         self.log = raw(m["log"])
         self.umask: int | None = None if m.get("umask") is None else whole(m["umask"])
         user = User(m["user"]) if m.get("user") is not None else None
+        self.log_gid: int | None = None if m.get("log_gid") is None else whole(m["log_gid"])
         self.user = None if user is None or user.is_our_own() else user
 
     def environ(self, nonce: str) -> Environ:

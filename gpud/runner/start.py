@@ -127,7 +127,8 @@ def open_log(c: Command) -> int:
             fd = os.open(c.log, LOG_FLAGS, 0o600)
         os.set_blocking(fd, True)
         if c.user:
-            os.fchown(fd, c.user.uid, c.user.gid)
+            os.fchown(fd, c.user.uid, c.user.gid if c.log_gid is None else c.log_gid)
+            os.fchmod(fd, 0o600 if c.log_gid is None else 0o640)
         return fd
     except OSError as e:
         kind = "resources" if e.errno in SHORT_OF else "log"

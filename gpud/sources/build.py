@@ -10,9 +10,11 @@ touches the world (it reads `env_file`); `Template.build` is pure and never fail
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import structs
 
@@ -32,6 +34,7 @@ from gpud.errors import GpudError, why_os
 from gpud.sources import options as entry_options
 from gpud.sources.lexer import Entry
 from gpud.sources.options import Field, Options
+from gpud.sources.trusted import open_trusted
 
 # Options that are fields of a spec, and of its `RetryPolicy`, under the same names.
 _AS_THEY_ARE: tuple[Field, ...] = (
@@ -63,8 +66,9 @@ def clean_environment(environ: Mapping[bytes, bytes]) -> bytes:
 class Template:
     """The spec of a source's jobs, and `label`, what people call the source's file."""
 
-    def __init__(self, spec: JobSpec, label: str) -> None:
+    def __init__(self, spec: JobSpec, label: str, max_priority: int | None = None) -> None:
         self.spec = spec
+        self._max_priority = None if max_priority is None else max(max_priority, spec.priority)
         self.label = label
         self._environments: dict[tuple[tuple[bytes, bytes], ...], bytes] = {}
 
@@ -95,7 +99,9 @@ class Template:
         return f"cannot run line {line} of {self.label}: {why}"
 
     def _with_options(self, command: bytes, key: str, where: str, chosen: Options) -> JobSpec:
-        base = self.spec
+        base, most = self.spec, self._max_priority
+        if most is not None and chosen.get("priority", 0) > most:
+            raise GpudError(f"only administrators may give a priority above {most}")
         changes: dict[str, object] = {
             field: chosen[field] for field in _AS_THEY_ARE if field in chosen
         }
@@ -168,13 +174,16 @@ def template_of(
     base_dir: Path,
     uid: int,
     environ: Mapping[bytes, bytes],
+    owner: int | None = None,
+    max_priority: int | None = None,
 ) -> Template:
-    """The template of a queue file's jobs. Raises `GpudError` when `env_file` cannot be used."""
+    """The template of a queue file's jobs. Raises `GpudError` when `env_file` cannot be used;
+    `owner` and `max_priority` as in sources/queue_file.py."""
     given = {key: getattr(config, key) for key in _OVERRIDES if getattr(config, key) is not None}
     cwd = path.parent if config.cwd is None else base_dir / os.path.expanduser(config.cwd)
     extra: dict[bytes, bytes] = {}
     if config.env_file is not None:
-        extra = read_env_file(base_dir / os.path.expanduser(config.env_file))
+        extra = read_env_file(base_dir / os.path.expanduser(config.env_file), owner)
     for key, value in config.env.items():
         if not key or "=" in key or "\0" in key + value:
             raise GpudError(f"cannot use env.{key} of source {name}: not a variable", kind="config")
@@ -189,7 +198,7 @@ def template_of(
         request=request_of(config.gpus, config.vram, config.gpu_model, config.exclusive),
         priority=config.priority,
     )
-    return Template(spec, path.name)
+    return Template(spec, path.name, max_priority)
 
 
 def merged(env: bytes, extra: Mapping[bytes, bytes]) -> bytes:
@@ -197,13 +206,13 @@ def merged(env: bytes, extra: Mapping[bytes, bytes]) -> bytes:
     return environment.pack(name + b"=" + both[name] for name in sorted(both))
 
 
-def read_env_file(path: Path) -> dict[bytes, bytes]:
+def read_env_file(path: Path, owner: int | None = None) -> dict[bytes, bytes]:
     """`KEY=VALUE` lines; `export ` before and quotes around the value are allowed; `#` comments.
 
     Nothing is expanded. Raises `GpudError` that names the line.
     """
     try:
-        with open(path, "rb") as file:
+        with _open(path, owner) as file:
             text = file.read(_MAX_ENV_FILE + 1)
     except OSError as error:
         raise GpudError(f"cannot read {path}: {why_os(error)}", kind="config") from error
@@ -224,6 +233,15 @@ def read_env_file(path: Path) -> dict[bytes, bytes]:
             )
         found[key] = _unquoted(value)
     return found
+
+
+def _open(path: Path, owner: int | None) -> BinaryIO:
+    if owner is None:
+        return open(path, "rb")
+    opened = open_trusted(os.path.abspath(path), owner)
+    if opened.fd < 0:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return open(opened.fd, "rb")
 
 
 def _unquoted(value: bytes) -> bytes:

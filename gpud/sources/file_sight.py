@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gpud.errors import GpudError, why_os
 from gpud.sources.tracker import new_digest
+from gpud.sources.trusted import open_trusted
 
 CHUNK = 1024 * 1024
 WINDOW = 4096  # bytes before the next one to read that are compared at each look
@@ -55,8 +56,17 @@ class Missing(NamedTuple):
     directory: tuple[int, int]
 
 
-def open_file(path: str) -> Sight | Missing:
-    """Raises `GpudError` for what cannot be read, and for a directory that is not there."""
+def open_file(path: str, owner: int | None = None) -> Sight | Missing:
+    """Raises `GpudError` for what cannot be read, for a directory that is not there, and, with an
+    `owner`, for a file in which anybody beside this user and root has a say."""
+    if owner is not None:
+        try:
+            opened = open_trusted(path, owner)
+        except OSError as error:
+            raise GpudError(f"cannot read {path}: {why_os(error)}") from error
+        if opened.fd < 0:
+            return Missing(opened.directory)
+        return _sight(path, opened.fd, opened.directory)
     directory = os.path.dirname(path)
     try:
         around = os.stat(directory)
@@ -69,6 +79,10 @@ def open_file(path: str) -> Sight | Missing:
         return Missing(identity)
     except OSError as error:
         raise GpudError(f"cannot read {path}: {why_os(error)}") from error
+    return _sight(path, fd, identity)
+
+
+def _sight(path: str, fd: int, identity: tuple[int, int]) -> Sight:
     try:
         found = os.fstat(fd)
     except OSError as error:

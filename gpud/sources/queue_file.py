@@ -35,7 +35,9 @@ TIMING = Timing()
 
 
 class QueueFile:
-    """`base_dir`: what relative paths of the configuration are relative to. `uid`: whose jobs."""
+    """`base_dir`: what relative paths of the configuration are relative to. `uid`: whose jobs.
+    `owner`: the one user beside root who may have a say in the file; None: nobody looks.
+    `max_priority`: more than that, or than the configuration says, no line can ask for."""
 
     kind = "queue-file"
 
@@ -49,6 +51,8 @@ class QueueFile:
         uid: int,
         base_dir: Path,
         environ: Mapping[bytes, bytes] | None = None,
+        owner: int | None = None,
+        max_priority: int | None = None,
         watch: bool = True,
         clock: Callable[[], float] = time.monotonic,
         timing: Timing = TIMING,
@@ -59,6 +63,8 @@ class QueueFile:
         self._defaults = defaults
         self._boot_id = boot_id
         self._uid = uid
+        self._owner = owner
+        self._max_priority = max_priority
         self._base_dir = Path(os.path.abspath(base_dir))
         self.path = self._base_dir / os.path.expanduser(config.path)
         self._environ = dict(os.environb if environ is None else environ)
@@ -119,6 +125,8 @@ class QueueFile:
                 base_dir=self._base_dir,
                 uid=self._uid,
                 environ=self._environ,
+                owner=self._owner,
+                max_priority=self._max_priority,
             )
             return filesystem.type_of(path), template
 
@@ -134,6 +142,7 @@ class QueueFile:
             slow=self._slow,
             timing=self._timing,
             limits=self._limits,
+            owner=self._owner,
         )
 
     def _is_local(self) -> bool:

@@ -67,6 +67,7 @@ class Reader:
         slow: Callable[[], None],
         timing: Timing,
         limits: Limits,
+        owner: int | None = None,
     ) -> None:
         self.note = ""
         self._path = path
@@ -79,6 +80,7 @@ class Reader:
         self._slow = slow
         self._timing = timing
         self._limits = limits
+        self._owner = owner  # who alone may have a say in the file; None: nobody looks
         stored = host.position()
         known = None if stored is None else parse_position(stored)
         # None until the file is seen; `_first` is where reading begins then.
@@ -102,7 +104,7 @@ class Reader:
             raise GpudError(f"cannot read {self._path}: {why_os(error)}") from error
 
     async def _look(self) -> float | None:
-        sight = await self._call(functools.partial(file_sight.open_file, self._path))
+        sight = await self._call(functools.partial(file_sight.open_file, self._path, self._owner))
         if isinstance(sight, Missing):
             return await self._file_is_missing(sight)
         if self._missing_since is not None:

@@ -22,7 +22,7 @@ from gpud.core.changes import Changes
 from gpud.core.lifecycle import ContradictionError
 from gpud.core.model import Attempt, Job, JobId, JobState, Outcome
 from gpud.protocol.replies import EventView
-from gpud.store import dependencies, editing, gating
+from gpud.store import dependencies, editing, gating, owning
 from gpud.store.arrays import Arrays, moves
 from gpud.store.codec import (
     VALUE,
@@ -133,6 +133,8 @@ class Writer:
             db.executemany(SET_USUAL, list(changes.usual_mib.items()))
         if changes.gates or changes.usage:
             gating.write(db, changes)
+        if changes.audit:
+            owning.write_audit(db, changes.audit)
         if changes.next_id is not None:
             db.execute("UPDATE meta SET next_id = ?", (changes.next_id,))
         if changes.draining is not None:

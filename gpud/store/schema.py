@@ -258,4 +258,19 @@ CREATE INDEX logs_due ON logs (job, no) WHERE due;
 CREATE INDEX tags_template ON tags (template);
 """
 
-MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5, V6, V7)  # the n-th brings version n - 1 to n
+# Who asked for what, and got it. A row for each run of ids; 0 to 0: about no job.
+V8 = """
+CREATE TABLE audit (
+  seq INTEGER PRIMARY KEY CHECK (seq > 0),
+  at_ms INTEGER NOT NULL CHECK (typeof(at_ms) = 'integer'),
+  first INTEGER NOT NULL CHECK (typeof(first) = 'integer' AND first >= 0),
+  last INTEGER NOT NULL CHECK (typeof(last) = 'integer' AND last >= first),
+  verb TEXT NOT NULL CHECK (typeof(verb) = 'text'),
+  uid INTEGER NOT NULL CHECK (typeof(uid) = 'integer'),
+  pid INTEGER NOT NULL CHECK (typeof(pid) = 'integer')
+);
+CREATE INDEX audit_of_one ON audit (first) WHERE first = last;
+CREATE INDEX audit_of_many ON audit (first, last) WHERE first <> last;
+"""
+
+MIGRATIONS: tuple[str, ...] = (V1, V2, V3, V4, V5, V6, V7, V8)  # the n-th brings version n - 1 to n

@@ -41,6 +41,11 @@ RANGE = "SELECT id FROM jobs WHERE id BETWEEN ? AND ?"
 # An array counts as one job.
 LAST = """SELECT id FROM (SELECT id FROM jobs WHERE array = 0 UNION ALL SELECT first FROM arrays)
   ORDER BY id DESC LIMIT 1 OFFSET ?"""
+LAST_OF = """SELECT id FROM (
+  SELECT id FROM jobs WHERE array = 0 AND template IN (SELECT template FROM tags WHERE tag = ?)
+  UNION ALL
+  SELECT first FROM arrays WHERE template IN (SELECT template FROM tags WHERE tag = ?))
+  ORDER BY id DESC LIMIT 1 OFFSET ?"""
 
 
 def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list[JobId]:
@@ -56,7 +61,12 @@ def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list
         found.update(part or _nothing(f"jobs {low}-{high}", "no such jobs"))
     for back in selection.last:
         what = f"job @~{back}" if back else "job @"
-        last = _ids(db, LAST, (back,)) or _nothing(what, "there are not that many jobs")
+        last = _last(db, back, selection.last_of) or _nothing(
+            what,
+            "there are not that many jobs"
+            if selection.last_of is None
+            else "you have not that many jobs",
+        )
         found.update(_whole(db, arrays, last[0]))
     for name in selection.names:
         part = [*_ids(db, NAME, (name,)), *arrays.resting(name=name)]
@@ -77,6 +87,12 @@ def select(db: sqlite3.Connection, arrays: Arrays, selection: Selection) -> list
             found.update(_ids(db, OPEN if state in OPEN_STATES else OUTCOME, (state,)))
             found.update(arrays.resting(state=state))
     return sorted(found)
+
+
+def _last(db: sqlite3.Connection, back: int, uid: int | None) -> list[JobId]:
+    if uid is None:
+        return _ids(db, LAST, (back,))
+    return _ids(db, LAST_OF, (f"user:{uid}", f"user:{uid}", back))
 
 
 def _meant(tag: str) -> str:

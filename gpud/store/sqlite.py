@@ -19,7 +19,7 @@ from gpud.core.retention import Ended
 from gpud.core.spans import Spans
 from gpud.errors import GpudError
 from gpud.ports import Likeness, Loaded, LogFile, StorageError
-from gpud.protocol.replies import ArrayView, EventView, JobDetail, JobView
+from gpud.protocol.replies import ArrayView, AuditView, EventView, JobDetail, JobView
 from gpud.protocol.selectors import Selection
 from gpud.store import (
     alike,
@@ -27,6 +27,7 @@ from gpud.store import (
     gating,
     loading,
     orphans,
+    owning,
     selecting,
     telling,
     viewing,
@@ -290,6 +291,14 @@ class SqliteStore:
     @_reads
     def runs_ms(self, likeness: Likeness, before: JobId) -> list[int]:
         return alike.runs_ms(self._db, self._interned, likeness, before)
+
+    @_reads
+    def owners(self, jobs: Sequence[int]) -> dict[int, int]:
+        return owning.owners(self._db, self._interned, self._arrays, jobs)
+
+    @_reads
+    def audit(self, job: JobId) -> list[AuditView]:
+        return owning.audit(self._db, job)
 
     @_reads
     def events_after(self, seq: int, limit: int) -> list[EventView]:

@@ -16,6 +16,7 @@ import pytest
 
 from gpud.config.load import load, parse
 from gpud.config.schema import (
+    Access,
     Config,
     FairShare,
     Group,
@@ -36,6 +37,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "pool": Pool,
     "defaults": JobDefaults,
     "log": Log,
+    "access": Access,
     "metrics": Metrics,
     "groups.lr": Group,
     "users.alice": User,
@@ -47,13 +49,18 @@ TABLES: dict[str, type[msgspec.Struct]] = {
 NAMES = "windows"  # a table whose keys are names
 # Tables.
 NOT_SETTINGS = {
-    *("pool", "defaults", "log", "metrics", "windows", "groups", "users", "labels", "fair_share"),
-    *("source", "retention"),
+    *("access", "pool", "defaults", "log", "metrics", "windows", "groups", "users", "labels"),
+    *("fair_share", "source", "retention"),
 }
 
 
 def uncommented() -> str:
     return re.sub(r"(?m)^#(?=[a-z_]+ = |\[)", "", EXAMPLE.read_text())
+
+
+def in_private_mode() -> str:
+    """A source's `user` is for the other one."""
+    return re.sub(r"(?m)^user = .*$", "", uncommented())
 
 
 def keys_of(kind: type[msgspec.Struct]) -> set[str]:
@@ -91,7 +98,7 @@ def test_it_can_be_used_as_it_is() -> None:
 
 def test_with_every_key_set_it_is_a_good_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
-    config = parse(uncommented(), name="example", directory=Path("/etc/gpud"))
+    config = parse(in_private_mode(), name="example", directory=Path("/etc/gpud"))
     assert config.source["nightly"].path == "/home/ada/gpu.queue"
     assert config.source["nightly"].backoff_max_s == 600
 
@@ -106,7 +113,7 @@ def test_every_key_is_there_and_no_other() -> None:
 
 
 def test_the_defaults_shown_are_the_real_ones() -> None:
-    config = parse(uncommented(), name="example", directory=Path("/"))
+    config = parse(in_private_mode(), name="example", directory=Path("/"))
     for (table, key), prose in described().items():
         kind = TABLES[table]
         default = default_of(kind, key)
@@ -118,7 +125,7 @@ def test_the_defaults_shown_are_the_real_ones() -> None:
 
 
 def test_what_a_source_takes_from_the_defaults_is_shown_with_their_default() -> None:
-    source = parse(uncommented(), name="example", directory=Path("/")).source["nightly"]
+    source = parse(in_private_mode(), name="example", directory=Path("/")).source["nightly"]
     for field in msgspec.structs.fields(JobDefaults):
         if hasattr(source, field.name) and field.default not in (None, msgspec.NODEFAULT):
             assert getattr(source, field.name) == field.default, field.name

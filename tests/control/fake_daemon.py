@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpud.config.schema import JobDefaults
 from gpud.core.actions import Answer, Refuse
+from gpud.core.changes import By
 from gpud.core.events import (
     AttemptEnded,
     AttemptStarted,
@@ -53,6 +55,7 @@ class FakeDaemon:
         self.state_dir = "/state"
         self.socket = "/run/gpud.sock"
         self.defaults = JobDefaults()
+        self.submits_as = os.geteuid()
         self.forecasting = asyncio.Lock()
         self.gate: asyncio.Event | None = None
         self.broken = ""
@@ -66,7 +69,7 @@ class FakeDaemon:
 
     # -- Controlled --------------------------------------------------------------------------
 
-    async def ask(self, make: Callable[[int], Any]) -> Answer:
+    async def ask(self, make: Callable[[int], Any], by: By | None = None) -> Answer:
         if self.broken:
             raise StorageError(self.broken)
         event = make(next(self._numbers))
@@ -91,7 +94,7 @@ class FakeDaemon:
     def sources(self) -> list[SourceView]:
         return [SOURCE]
 
-    async def switch_source(self, name: str, *, stopped: bool) -> None:
+    async def switch_source(self, name: str, *, stopped: bool, by: By | None = None) -> None:
         if name != SOURCE.name:
             raise GpudError(
                 f'cannot {"stop" if stopped else "start"} source "{name}": no such source',

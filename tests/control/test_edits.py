@@ -136,8 +136,8 @@ def test_a_disk_that_is_full_in_the_middle_says_how_far_it_got(
             daemon, answered = served.daemon, itertools.count(1)
             ask = daemon.ask
 
-            async def failing(make: Any) -> Any:
-                answer = await ask(make)
+            async def failing(make: Any, by: Any = None) -> Any:
+                answer = await ask(make, by)
                 daemon.broken = "the disk is full" if next(answered) == 2 else ""
                 return answer
 

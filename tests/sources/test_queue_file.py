@@ -574,7 +574,7 @@ def test_a_file_system_that_does_not_answer(
 
     hang = threading.Event()
 
-    def stuck(_: str) -> file_sight.Sight:
+    def stuck(_: str, owner: int | None) -> file_sight.Sight:
         hang.wait(20.0)
         raise AssertionError("not waited for")
 
