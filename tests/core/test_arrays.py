@@ -307,6 +307,44 @@ def test_an_array_is_its_elements(deeds: list[tuple[str, object, object]]) -> No
     live(Life(FakeStore(), arrays=False), Life(FakeStore(), arrays=True), deeds)
 
 
+def array_of(count: int, at_most: int = 0, max_fails: int = 0, **fields: object) -> JobSpec:
+    spec = JobSpec(b"train", uid=1, **fields)  # type: ignore[arg-type]
+    return structs.replace(spec, array=Array(((5, 4 + count, 1),), at_most, max_fails))
+
+
+# What a random day has seldom: parts that go their own way while the rest waits, fails, groups.
+DAYS: list[list[tuple[str, object, object]]] = [
+    [
+        ("submit", [JobSpec(b"train", uid=1)], []),
+        ("submit", [array_of(9, group="g")], [(1, 0, False)]),
+        ("hold", [4], None),
+        ("release", [4], None),
+        ("cancel", [6, 7, 8], None),
+        ("restart", None, None),
+        *[("end", 0, 0)] * 4,
+        ("cancel", [9, 10], None),
+    ],
+    [
+        ("submit", [array_of(9, max_fails=1, group="g", labels=("a=b",))], []),
+        ("end", 0, 3),
+        ("restart", None, None),
+        ("wait", 1, None),
+        ("release", list(range(1, 10)), None),
+        ("end", 0, 0),
+        ("end", 0, 3),
+        ("restart", None, None),
+        ("cancel", list(range(1, 10)), None),
+    ],
+]
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_the_store_knows_every_element_of_these_days(
+    day: list[tuple[str, object, object]],
+) -> None:
+    check_store(day)
+
+
 @pytest.mark.timeout(300)
 @settings(max_examples=100)
 @given(deeds=deeds)
@@ -316,6 +354,7 @@ def test_the_store_knows_every_element(deeds: list[tuple[str, object, object]]) 
 
 def check_store(deeds: list[tuple[str, object, object]]) -> None:
     store = RealStore()
+    assert not store.real.group_counts()  # from now on they are moved along
     one = Life(FakeStore(), arrays=False)
     live(one, Life(store, arrays=True), deeds)
     everything = {job.id: job for job in one.store.jobs.values()}

@@ -19,13 +19,13 @@ from gpud.core.ready import Ready
 from gpud.core.rules import ARRAY
 from gpud.core.spans import Spans
 from gpud.core.state import State
-from gpud.store import arrays as arrays_module
+from gpud.store import commit
 from gpud.store.arrays import Arrays
 from gpud.store.gating import Groups
 
 from .machine import one_pass
 from .planting import Bugs, plant
-from .test_arrays import check_store, deeds
+from .test_arrays import DAYS, check_store, deeds
 
 NOTICED = (AssertionError, ContradictionError, LookupError, sqlite3.IntegrityError, ExceptionGroup)
 EXAMPLES, ROUNDS = 300, 12
@@ -102,7 +102,7 @@ def the_store_forgets_which_have_changed(right):
     return committed
 
 
-@bug(arrays_module, "moves")
+@bug(commit, "moves")
 def the_store_miscounts_what_ended_together(right):
     def moves(changes, new, moved) -> None:
         right(structs.replace(changes, ends=[]), new, moved)
@@ -195,5 +195,7 @@ def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def live_all() -> None:
+    for day in DAYS:
+        check_store(day)
     for again in range(ROUNDS):
         seed(again)(one_pass(EXAMPLES)(given(deeds=deeds)(check_store)))()
