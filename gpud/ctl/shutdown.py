@@ -49,10 +49,11 @@ def run(args: Args) -> int:
 
 def _cancel_all(connection: Connection, args: Args) -> bool:
     """What runs is over, and nothing new starts; what waits is kept. False: the person said no."""
-    from gpud.ctl.agree import chosen
+    from gpud.ctl.agree import ALL_USERS, chosen
     from gpud.ctl.daemon import wait_until_nothing_runs
 
     args.words[:] = ["state:active"]
+    args.take(ALL_USERS, True)
     try:
         jobs = chosen(connection, "cancel", args, ("active",))
     except GpudError as error:
@@ -62,7 +63,7 @@ def _cancel_all(connection: Connection, args: Args) -> bool:
     if jobs is None:
         return False
     if connection.ask({"type": "drain"})["active"]:
-        connection.ask({"type": "cancel", "jobs": ["state:active"]})
+        connection.ask({"type": "cancel", "jobs": ["state:active"], "all_users": True})
         wait_until_nothing_runs(connection)
     return True
 

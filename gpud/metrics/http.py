@@ -61,6 +61,8 @@ class MetricsServer:
                     await self._talk(reader, writer)
         except (OSError, asyncio.IncompleteReadError):  # TimeoutError is an OSError
             pass
+        except asyncio.CancelledError:  # by `serve`; asyncio's streams take it for a bug
+            pass
         finally:
             self._clients.discard(task)
             writer.transport.abort()  # nothing, where all has been sent and closed

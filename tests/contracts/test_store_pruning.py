@@ -244,7 +244,7 @@ def test_a_database_of_before_is_brought_up_to_date(tmp_path: Path) -> None:
     with closing(SqliteStore.open(tmp_path, durable=False)) as store:
         job = run(Desk(store), "a", source="q", entry_key="1:0")
     with closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as db:
-        for table in ("past_entries", "logs"):
+        for table in ("past_entries", "logs", "audit"):
             db.execute(f"DROP TABLE {table}")
         db.execute("DROP INDEX tags_template")
         db.execute("PRAGMA user_version = 6")

@@ -127,7 +127,7 @@ def test_a_path_is_a_socket_for_its_owner_alone(box: Box) -> None:
         while data := client.recv(1 << 16):
             answer += data
     assert parse(answer.partition(b"\r\n\r\n")[2].decode())
-    assert box.stop(daemon) == 0
+    assert box.stop(daemon) == 0, (box.home / "serve.log").read_text()
     assert not path.exists()
 
 
@@ -180,7 +180,7 @@ def test_a_reload_moves_it(box: Box, port: int) -> None:
     configure(box, "")
     os.kill(daemon.pid, signal.SIGHUP)
     box.until("the port is closed", lambda: not answers(port))
-    assert box.stop(daemon) == 0
+    assert box.stop(daemon) == 0, (box.home / "serve.log").read_text()
 
 
 def test_garbage_harms_nobody(box: Box, port: int) -> None:
